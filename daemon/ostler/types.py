@@ -201,15 +201,28 @@ class ServiceSign(msgspec.Struct, frozen=True, kw_only=True):
     text: str = ""
 
 
+class BackgroundTaskStatus(msgspec.Struct, frozen=True, kw_only=True):
+    """A background task of a manager; `state` is `running`, `waiting` (for its restart) or `failed`."""
+
+    name: str
+    kind: str
+    state: str
+    restart: str = "never"
+    since: float = 0.0
+    restarts: int = 0
+    last_error: str = ""
+
+
 class ServiceStatus(msgspec.Struct, frozen=True, kw_only=True):
     """A service as an observer sees it: as reported (`state`), observed (`up`, `link`) and set (`enabled`, `frozen`).
 
     `ostler.availability` judges it. `since`, `last_report` and `enabled_at` are wall times; `beat` counts the reports
     since the row was made. `namespaces` has the RPC version of each.
 
-    `evidence` holds its problems by what they concern: `is_working`, `threads`, `driver local`,
-    `working local`. `report_interval`, `down_time` and `capability_interval` are the seconds that the service itself
-    goes by, 0 where they are not known. `age` is how many seconds ago the observer heard of it last, by a clock that is
+    `evidence` holds its problems by what they concern: `is_working`, `threads`, `driver local`, `working local`,
+    `periodic task refresh`, `background task watch`. `tasks` are the background tasks of its manager, of services of
+    this daemon. `report_interval`, `down_time` and `capability_interval` are the seconds that the service itself goes
+    by, 0 where they are not known. `age` is how many seconds ago the observer heard of it last, by a clock that is
     never set, and `link` says why its host cannot be reached from the observer's, empty when it can; one that is not
     `addressable` is on a host that the observer has no address of. `frozen` is set while it takes no new work and
     finishes what it has, `forced_down` while an operator said that its host is dead, whatever its reports say. `causes`
@@ -239,6 +252,7 @@ class ServiceStatus(msgspec.Struct, frozen=True, kw_only=True):
     workers: int = 0
     here: bool = True
     drivers: list[DriverStatus] = []
+    tasks: list[BackgroundTaskStatus] = []
     evidence: dict[str, str] = {}
     report_interval: float = 0.0
     down_time: float = 0.0
@@ -278,7 +292,13 @@ class PluginStatus(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class PeriodicStatus(msgspec.Struct, frozen=True, kw_only=True):
-    """A periodic task as an operator sees it; times are wall times, 0 for never; `spacing` is `30 s` or a cron text."""
+    """A periodic task as an operator sees it; times are wall times, 0 for never; `spacing` is `30 s` or a cron text.
+
+    `health` is `failing` (its last runs failed, `failures` in a row), `slow` (due again before a run has ended) or
+    `hung` (running for longer than `time_limit`), and `why` says it in a sentence; empty when nothing is wrong. `held`
+    says that a run waits for the window to open, `postponed` why the next time cannot be determined, `added` that the
+    manager added it while it was running, `unsaved` why a pause is not stored yet.
+    """
 
     service: str
     task: str
@@ -292,6 +312,34 @@ class PeriodicStatus(msgspec.Struct, frozen=True, kw_only=True):
     last_error: str = ""
     next_run: float = 0.0
     running_since: float = 0.0
+    health: str = ""
+    why: str = ""
+    failures: int = 0
+    paused_at: float = 0.0
+    paused_by: str = ""
+    pause_reason: str = ""
+    window: str = ""
+    missed: str = ""
+    time_limit: float = 0.0
+    held: bool = False
+    postponed: str = ""
+    added: bool = False
+    unsaved: str = ""
+
+
+class PeriodicRunStatus(msgspec.Struct, frozen=True, kw_only=True):
+    """One run of a periodic task: the wall time of its start, its seconds, its error or an empty text."""
+
+    started: float
+    seconds: float
+    error: str = ""
+
+
+class PeriodicHistory(msgspec.Struct, frozen=True, kw_only=True):
+    """A periodic task with its last runs, oldest first: the newest 20, and the newest failures before those."""
+
+    task: PeriodicStatus
+    runs: list[PeriodicRunStatus] = []
 
 
 class OperationState(StrEnum):

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from typing import Any
 
 from ostler import Context, Manager, exposed, periodic
@@ -26,10 +26,14 @@ def _async_task(number: int) -> Callable[..., Any]:
     return run
 
 
-def _with_tasks(kind: type[Manager]) -> type[Manager]:
+def task_functions() -> Iterator[Callable[..., Any]]:
+    """Yield what the tasks do, by number: half of them on the loop and half in the pool, each once a minute."""
     for number in range(TASKS):
-        # Half on the loop and half in the pool, each once a minute.
-        task = (_async_task if number % 2 else _sync_task)(number)
+        yield (_async_task if number % 2 else _sync_task)(number)
+
+
+def _with_tasks(kind: type[Manager]) -> type[Manager]:
+    for number, task in enumerate(task_functions()):
         task.__name__ = f"task{number}"
         setattr(kind, task.__name__, periodic(spacing=SPACING)(task))
     return kind

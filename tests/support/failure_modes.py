@@ -121,6 +121,9 @@ FAILURE_MODES: dict[str, tuple[str, ...]] = {
         "10,000 of them",
         "a spacing changed by reload",
         "one neighbour that blocks",
+        "runs missed while the daemon was down",
+        "a clock that is set forth and back",
+        "a background task that ends or fails",
     ),
     "Machine": (
         "no descriptors left",

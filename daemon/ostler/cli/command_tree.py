@@ -37,7 +37,7 @@ COMMANDS: dict[str, Command] = {
     "operation": Command("operation", "List, show, watch, cancel and retry operations"),
     "describe": Command("describe", "Show the methods of a service and their arguments"),
     "events": Command("events", "Follow events, one line each"),
-    "periodic": Command("periodic", "List, run, pause and resume periodic tasks"),
+    "periodic": Command("periodic", "List, show, run, pause and resume periodic tasks"),
     "top": Command("top", "Show calls per method, live"),
     "audit": Command("audit", "Show the audit log: who did what, and what was refused"),
     "log-level": Command("log_level", "Show or set the log level of the daemon"),

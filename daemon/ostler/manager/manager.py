@@ -8,11 +8,13 @@ from typing import Any, ClassVar, Protocol
 
 import msgspec
 
+from ostler.aio.background_tasks import BackgroundTasks
 from ostler.clock import Clock
 from ostler.config import Faults, Field, OptionsModel, Seconds, ValidationContext
 from ostler.config.options import COUNT_MAX
 from ostler.driver import Driver, Drivers
 from ostler.errors import OstlerError
+from ostler.manager.periodic_registry import NO_PERIODIC_REGISTRY, PeriodicRegistry
 from ostler.messaging import ServiceClient
 from ostler.messaging.events.notifications import Notifier
 from ostler.store import Store  # not only for the type checker: `pydoc` reads the fields' types
@@ -125,6 +127,10 @@ class ManagerEnvironment(msgspec.Struct, frozen=True, kw_only=True):
     """Takes the progress of start hooks, as text for systemd's STATUS and `ostler status`. Any thread."""
     report_change: ReportChange = _ignore_change
     """Called by `Manager.capabilities_changed`."""
+    periodic: PeriodicRegistry = msgspec.field(default_factory=lambda: NO_PERIODIC_REGISTRY)
+    """Adds and removes periodic tasks."""
+    tasks: BackgroundTasks = msgspec.field(default_factory=lambda: BackgroundTasks("none"))
+    """Starts background tasks."""
 
 
 def reserved_names() -> frozenset[str]:
@@ -156,6 +162,8 @@ class Manager:
         extensions: Kind to name to class: the plugins' extensions of the kinds in `extension_kinds`.
         sections: The options of the configuration sections that plugins declared, by name; a reload replaces them.
         notifier: Sends notifications to operators: `info`, `warn`, `error` …
+        periodic: Adds and removes periodic tasks while the service runs: `add(name, function, spacing=…)`, `remove`.
+        tasks: Starts background tasks and threads, which end with the service: `spawn(name, function, restart=…)`.
         environment: All of this as it was at the start.
     """
 
@@ -200,6 +208,8 @@ class Manager:
         self.extensions = environment.extensions
         self.sections = environment.sections
         self.notifier = environment.notifier
+        self.periodic = environment.periodic
+        self.tasks = environment.tasks
 
     def init_host(self, service_id: int, added_to_cluster: bool) -> Any:
         """Set up this host before RPC is open: read records, reconcile, recover from a crash.

@@ -6,27 +6,20 @@ Imported where it is needed: most daemons have no cron task.
 from __future__ import annotations
 
 import math
-import time
-from collections.abc import Callable
 from datetime import datetime, timedelta
 
 from cronsim import CronSim, CronSimError
 
-UtcOffset = Callable[[float], int]
+from ostler.periodic_tasks.local_time import UtcOffset, first_offset_change, local_utc_offset, refresh_time_zone
+
 _EPOCH = datetime(1970, 1, 1)  # noqa: DTZ001 - local times are counted from here in seconds, without a zone
 _HOUR = 3600
 _DAY = 86400
 _MAX_OFFSET_CHANGE = 2 * _DAY
 """No change of the local time is larger than a day: a change further away than this cannot affect a due time."""
-_SEARCH_STEP = _DAY // 4
 _MAX_SEARCH_STEPS = 1000
 _IGNORED_SET_BACK = 3 * _HOUR
 """A clock set back by less than this does not make tasks of a fixed time run again (as cron does)."""
-
-
-def local_utc_offset(at: float) -> int:
-    """Return how many seconds the local time is ahead of UTC at a moment, in the time zone of this machine."""
-    return time.localtime(at).tm_gmtoff
 
 
 class CronSchedule:
@@ -59,8 +52,7 @@ class CronSchedule:
         Raises:
             ValueError: There is none within the range of the calendar.
         """
-        if self._utc_offset is local_utc_offset:
-            time.tzset()  # the time zone of the machine may have changed
+        refresh_time_zone(self._utc_offset)
         at = float(math.floor(after))
         local = math.floor(at) + self._utc_offset(at)
         for _ in range(_MAX_SEARCH_STEPS):
@@ -86,8 +78,7 @@ class CronSchedule:
 
     def offset_at(self, moment: float) -> int:
         """Return how far the local time is ahead of UTC at a moment, in the current time zone of the machine."""
-        if self._utc_offset is local_utc_offset:
-            time.tzset()
+        refresh_time_zone(self._utc_offset)
         return self._utc_offset(moment)
 
     def after_set_back(self, wall: float, done: float) -> float:
@@ -129,18 +120,4 @@ class CronSchedule:
         return found
 
     def _first_offset_change(self, begin: float, end: float) -> float | None:
-        """Return the first time after `begin` and up to `end` at which the offset changes."""
-        offset = self._utc_offset(begin)
-        while begin < end:
-            step = min(begin + _SEARCH_STEP, end)
-            if self._utc_offset(step) != offset:
-                return self._bisect_offset_change(begin, step, offset)
-            begin = step
-        return None
-
-    def _bisect_offset_change(self, low: float, high: float, offset: int) -> float:
-        before, after = math.floor(low), math.ceil(high)
-        while after - before > 1:
-            middle = (before + after) // 2
-            before, after = (middle, after) if self._utc_offset(middle) == offset else (before, middle)
-        return float(after)
+        return first_offset_change(self._utc_offset, begin, end)

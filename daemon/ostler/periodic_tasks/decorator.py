@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import Any, TypeVar
+from typing import Any, Literal, TypeVar
 
 import msgspec
 
 F = TypeVar("F", bound=Callable[..., Any])
+Missed = Literal["", "run once", "skip"]
 _SETTINGS_ATTRIBUTE = "__ostler_periodic__"
 
 
@@ -20,9 +21,12 @@ class PeriodicSettings(msgspec.Struct, frozen=True):
     jitter: float
     enabled: bool | str
     name: str
+    window: str = ""
+    missed: str = ""
+    time_limit: float | str = 0.0
 
 
-def periodic(
+def periodic(  # noqa: PLR0913 - each is a word of its own
     *,
     spacing: float | str = 60.0,
     cron: str = "",
@@ -30,6 +34,9 @@ def periodic(
     jitter: float = 0.0,
     enabled: bool | str = True,
     name: str = "",
+    window: str = "",
+    missed: Missed = "",
+    time_limit: float | str = 0.0,
 ) -> Callable[[F], F]:
     """Run a manager's method periodically while its service is up.
 
@@ -39,15 +46,23 @@ def periodic(
 
     Args:
         spacing: Seconds from start to start, or the name of an option that holds them (a reload changes it).
-        cron: A cron expression in local time instead of a spacing. When clocks change, a task that matches every hour
-            (`*/15 * * * *`) follows elapsed time; any other runs once at each matching local time: at the first of
-            two, and once right after a gap for the times in it.
+        cron: A cron expression in local time instead of a spacing, or the name of an option that holds one (empty: the
+            task does not run). When clocks change, a task that matches every hour (`*/15 * * * *`) follows elapsed
+            time; any other runs once at each matching local time: at the first of two, and once right after a gap for
+            the times in it.
         run_at_once: Whether the first run is at the start of the service, not one spacing later.
         jitter: A fraction of the spacing, 0 to 1, by which runs are delayed at random, so that hosts are not in step.
         enabled: False, or the name of an option that says whether the task runs.
         name: The name of the task; by default the method's.
+        window: The times of day, in local time, between which runs may start: `01:00-05:00`, over midnight
+            `22:00-06:00`; or the name of an option that holds them (empty: at any time).
+        missed: What happens to runs that were due while the daemon was down or outside the window: `run once` runs the
+            task once for all of them, as soon as it may; `skip` waits for the next regular time, which the log says.
+            By default `run once` for a spacing, `skip` for cron times.
+        time_limit: Seconds that a run may take, or the name of an option that holds them; 0 for no limit. It is the
+            deadline of the run's context (`ctx.check()`); a run that goes on is shown as hung, its service is degraded.
     """
-    mark = PeriodicSettings(spacing, cron, run_at_once, jitter, enabled, name)
+    mark = PeriodicSettings(spacing, cron, run_at_once, jitter, enabled, name, window, missed, time_limit)
 
     def apply(method: F) -> F:
         setattr(method, _SETTINGS_ATTRIBUTE, msgspec.structs.replace(mark, name=name or method.__name__))

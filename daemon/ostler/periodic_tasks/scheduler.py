@@ -7,15 +7,19 @@ import heapq
 import itertools
 import logging
 import random
-from collections.abc import Callable, Iterable
+import time
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from typing import Any
 
 from ostler.aio import TaskOwner, WorkerPool
 from ostler.clock import Clock
-from ostler.errors import NotFound, error_line
+from ostler.errors import ContractError, NotFound, error_line
+from ostler.periodic_tasks.added_tasks import AddedTasks, TaskDefinition
 from ostler.periodic_tasks.task import PeriodicTask, collect_tasks
 from ostler.periodic_tasks.task_runner import ServiceTasks, TaskRunner
+from ostler.periodic_tasks.task_status import TaskHealth, TaskProblem, problem_line, task_health, task_status
 from ostler.store import PeriodicRun
+from ostler.store.records.periodic_records import Pause, RunEntry, recent_runs
 from ostler.types import PeriodicStatus
 
 _log = logging.getLogger(__name__)
@@ -23,6 +27,8 @@ _TIME_EPSILON = 1e-6
 """Due times that differ by less are the same."""
 _POSTPONE_DELAY = 60.0
 """Seconds by which a task is postponed whose next due time is not later than now, or cannot be determined."""
+_MAX_RESTORED_RUNS = 50_000
+"""The most records of tasks that are not there (now), for when they are added again."""
 _BATCH_THRESHOLD = 500
 _BATCH_DELAY = 0.009
 _EARLY_START = 0.018
@@ -43,6 +49,7 @@ class PeriodicScheduler:
         clock: The source of time.
         owner: Owns the runs of `async def` tasks.
         on_run: Called after each run: service, task, wall time of the start, seconds, error text or empty.
+        on_record_due: Called when the record of a task should be stored soon: it says what need not be run again.
         rng: For the jitter.
     """
 
@@ -52,15 +59,18 @@ class PeriodicScheduler:
         clock: Clock,
         owner: TaskOwner,
         on_run: OnRun | None = None,
+        on_record_due: Callable[[], None] = lambda: None,
         rng: random.Random | None = None,
     ) -> None:
         self._clock = clock
         self._owner = owner
         self._on_run = on_run
+        self._on_record_due = on_record_due
         self._rng = rng or random.Random()  # noqa: S311 - spreads runs, guards nothing
         self._groups: dict[str, ServiceTasks] = {}
         self._removed_tasks: dict[str, list[PeriodicTask]] = {}
         self._restored_runs: dict[tuple[str, str], PeriodicRun] = {}
+        self._unsaved_records: dict[tuple[str, str], PeriodicRun] = {}
         self._changed_tasks: dict[tuple[str, str], PeriodicTask] = {}
         self._heap: list[tuple[float, int, PeriodicTask]] = []
         self._entry_count = 0
@@ -70,7 +80,9 @@ class PeriodicScheduler:
 
     # Tasks ----------------------------------------------------------------------------------------------------------
 
-    def add(self, service: str, manager: object, pool: WorkerPool, options: Any) -> None:
+    def add(
+        self, service: str, manager: object, pool: WorkerPool, options: Any, added: AddedTasks | None = None
+    ) -> None:
         """Start running the periodic tasks of a manager; replaces those of a service of the same name.
 
         Args:
@@ -78,31 +90,87 @@ class PeriodicScheduler:
             manager: The manager with methods marked with `@periodic`.
             pool: The threads for `def` tasks.
             options: The service's options, for spacings and switches.
+            added: The tasks that the manager adds while it runs; `sync_added` follows what becomes of them.
 
         Raises:
             ContractError: A task names an option that does not exist or is not a spacing; nothing has been started.
         """
         tasks = {task.name: task for task in collect_tasks(service, manager, options)}
         self.remove(service)
-        self._groups[service] = ServiceTasks(tasks, pool)
-        now, wall = self._now(), self._clock.wall()
+        group = self._groups[service] = ServiceTasks(tasks, pool)
+        group.options, group.added = options, added
         for task in tasks.values():
-            self._restore_record(task)
-            self._plan_next(task, task.plan_first, now, wall)
-            self._schedule(task)
+            self._begin(task)
+        self.sync_added(service)
         self._arm_timer()
+
+    def sync_added(self, service: str) -> None:
+        """Begin the tasks that the manager of a service has added since the last call, and end those it has removed."""
+        group = self._groups.get(service)
+        if group is None or group.added is None:
+            return
+        wanted = {definition.settings.name: definition for definition in group.added.definitions()}
+        for task in [task for task in group.tasks.values() if task.is_added]:
+            found = wanted.get(task.name)
+            if found is not None and found.settings is task.settings:
+                del wanted[task.name]
+                continue
+            del group.tasks[task.name]
+            self._end(task)
+        for name, definition in wanted.items():
+            if name in group.tasks:
+                _log.error("periodic task %s of %s was not added: there is one of that name", name, service)
+                continue
+            self._begin_added(group, service, definition)
+        self._arm_timer()
+
+    def _begin_added(self, group: ServiceTasks, service: str, definition: TaskDefinition) -> None:
+        try:
+            task = PeriodicTask(service, definition.function, definition.settings, group.options, is_added=True)
+        except ContractError as error:  # an option has changed since it was added
+            _log.error("%s", error)
+            return
+        ended = self._removed_tasks.get(service, ())
+        task.predecessor = next((old for old in ended if old.name == task.name and old.is_running), None)
+        group.tasks[task.name] = task
+        self._begin(task)
+
+    def _begin(self, task: PeriodicTask) -> None:
+        """Plan the first run of a task, which continues from its record."""
+        self._restore_record(task)
+        now, wall = self._now(), self._clock.wall()
+        self._plan_next(task, task.plan_first, now, wall)
+        if task.settings.cron:  # what has been missed counts from now on
+            self._mark_changed(task)
+        if task.missed_at:
+            does = "runs once" if task.runs_missed else "is skipped"
+            at = time.strftime("%Y-%m-%d %H:%M:%S", time.localtime(task.missed_at))
+            text = "periodic task %s of %s was due at %s, while it was not running: it %s"
+            _log.info(text, task.name, task.service, at, does)
+            task.missed_at = 0.0
+        self._schedule(task)
+
+    def _end(self, task: PeriodicTask) -> None:
+        """Stop running a task; a run in progress continues to its end."""
+        task.is_removed = True
+        task.cancel_run()
+        task.heap_entry = 0
+        self._mark_changed(task)
+        still_running = [old for old in self._removed_tasks.get(task.service, ()) if old.is_running]
+        self._removed_tasks[task.service] = [*still_running, *([task] if task.is_running else [])]
 
     def remove(self, service: str) -> None:
         """Stop running the tasks of a service; cancel the contexts of runs in progress, which continue to their end."""
         found = self._groups.pop(service, None)
         if found is None:
             return
-        self._removed_tasks[service] = list(found.tasks.values())
+        running = [task for task in self._removed_tasks.get(service, ()) if task.is_running]
         for task in found.tasks.values():
             task.is_removed = True
             task.cancel_run()
             task.heap_entry = 0
             self._mark_changed(task)
+        self._removed_tasks[service] = [*running, *found.tasks.values()]
         self._compact()
         self._arm_timer()
 
@@ -115,38 +183,60 @@ class PeriodicScheduler:
         found = self._groups.get(service)
         if found is None:
             return
-        now, wall = self._now(), self._clock.wall()
+        found.options = options
         for task in found.tasks.values():
-            spacing, enabled = task.spacing, task.enabled
-            task.apply_options(options)
-            if task.enabled and not enabled:
-                self._plan_next(task, task.plan_resumed, now, wall)
-            elif task.spacing != spacing and not task.settings.cron:
-                task.plan_new_spacing(spacing, now, self._rng)
-            elif task.enabled is enabled:
-                continue
-            self._schedule(task)
+            self._apply_options(task, options)
         self._compact()
         self._arm_timer()
 
-    def pause(self, service: str, task: str, paused: bool = True) -> None:
-        """Pause a task, or resume it at its next regular time.
+    def _apply_options(self, task: PeriodicTask, options: Any) -> None:
+        before, spacing, enabled, cron = task.plan_key, task.spacing, task.enabled, task.cron_text
+        task.apply_options(options)
+        if task.plan_key == before:
+            return
+        now, wall = self._now(), self._clock.wall()
+        if (task.enabled and not enabled) or task.cron_text != cron:
+            self._plan_next(task, task.plan_resumed, now, wall)
+        elif task.spacing != spacing and not task.settings.cron:
+            task.plan_new_spacing(spacing, now, self._rng)
+        elif task.is_held:  # its window has changed, and may be open now
+            task.plan_at(now)
+        self._schedule(task)
+
+    def pause(self, service: str, task: str, *, by: str = "", reason: str = "") -> None:
+        """Pause a task until it is resumed, also over restarts; one that is paused keeps the first pause.
+
+        Args:
+            service: The topic of the service.
+            task: The name of the task.
+            by: Who pauses it.
+            reason: Why.
 
         Raises:
             NotFound: There is no such task.
         """
         found = self._get_task(service, task)
-        if found.is_paused is paused:
+        if found.pause is not None:
             return
-        found.is_paused = paused
-        if not paused:
-            self._plan_next(found, found.plan_resumed, self._now(), self._clock.wall())
+        found.pause = Pause(self._clock.wall(), by, reason)
+        self._mark_changed(found)
         self._schedule(found)
         self._arm_timer()
 
     def resume(self, service: str, task: str) -> None:
-        """Resume a paused task; see `pause`."""
-        self.pause(service, task, paused=False)
+        """Resume a paused task at its next regular time.
+
+        Raises:
+            NotFound: There is no such task.
+        """
+        found = self._get_task(service, task)
+        if found.pause is None:
+            return
+        found.pause = None
+        self._mark_changed(found)
+        self._plan_next(found, found.plan_resumed, self._now(), self._clock.wall())
+        self._schedule(found)
+        self._arm_timer()
 
     def run_now(self, service: str, task: str) -> None:
         """Start a run at once, also of a paused or disabled task; its regular times are unchanged.
@@ -161,43 +251,30 @@ class PeriodicScheduler:
 
     # Status ---------------------------------------------------------------------------------------------------------
 
-    def problems(self) -> list[str]:
-        """Return the active tasks whose last run failed, and those that exceed their spacing, a line each."""
-        lines = []
-        for task in (task for name in sorted(self._groups) for task in self._groups[name].tasks.values()):
-            if task.last_error and task.is_active:
-                lines.append(
-                    f"periodic task {task.name} of {task.service} failed, {task.errors} errors in {task.runs} runs: "
-                    f"{task.last_error}"
-                )
-            if task.is_late and task.is_running:
-                lasts = f", for {max(0.0, self._clock.wall() - task.running_since):.0f} s now"
-                does = "has been running" if task.running_since else "has been waiting for a thread of its service"
-                lines.append(
-                    f"periodic task {task.name} of {task.service} {does} for longer than its spacing "
-                    f"({task.spacing_text}){lasts if task.running_since else ''}"
-                )
-        return lines
+    def problems(self) -> list[TaskProblem]:
+        """Return the tasks whose last run failed, and those that are slow or hang."""
+        self._runner.collect_finished()
+        monotonic = self._clock.monotonic()
+        return [
+            TaskProblem(task.service, task.name, line)
+            for name in sorted(self._groups)
+            for task in self._groups[name].tasks.values()
+            if (line := problem_line(task, monotonic))
+        ]
+
+    def unhealthy_tasks(self, service: str) -> dict[str, TaskHealth]:
+        """Return the tasks of a service that are failing, slow or hung, by name: its service is degraded then."""
+        self._runner.collect_finished()
+        found, monotonic = self._groups.get(service), self._clock.monotonic()
+        health = {task.name: task_health(task, monotonic) for task in found.tasks.values()} if found else {}
+        return {name: each for name, each in health.items() if each.kind}
 
     def statuses(self) -> list[PeriodicStatus]:
         """Return every task as an operator sees it, sorted by service and name."""
         self._runner.collect_finished()
-        now, wall = self._now(), self._clock.wall()
+        now, wall, monotonic = self._now(), self._clock.wall(), self._clock.monotonic()
         return [
-            PeriodicStatus(
-                service=task.service,
-                task=task.name,
-                spacing=task.spacing_text,
-                enabled=task.enabled,
-                paused=task.is_paused,
-                runs=task.runs,
-                errors=task.errors,
-                last_run=task.last_run,
-                last_seconds=task.last_seconds,
-                last_error=task.last_error,
-                next_run=task.next_run_at(now, wall),
-                running_since=task.running_since,
-            )
+            task_status(task, now, wall, monotonic)
             for name in sorted(self._groups)
             for _, task in sorted(self._groups[name].tasks.items())
         ]
@@ -209,6 +286,24 @@ class PeriodicScheduler:
         failed = itertools.islice((task for task in tasks if task.last_error), limit)
         others = (task for task in tasks if not task.last_error)
         return [_to_record(task) for task in itertools.islice(itertools.chain(failed, others), limit)]
+
+    def status(self, service: str, task: str) -> PeriodicStatus:
+        """Return one task as an operator sees it.
+
+        Raises:
+            NotFound: There is no such task.
+        """
+        self._runner.collect_finished()
+        return task_status(self._get_task(service, task), self._now(), self._clock.wall(), self._clock.monotonic())
+
+    def unsaved_history(self, service: str, task: str) -> list[RunEntry]:
+        """Return the runs of a task that `pop_history` has not handed out.
+
+        Raises:
+            NotFound: There is no such task.
+        """
+        self._runner.collect_finished()
+        return list(self._get_task(service, task).unsaved_runs)
 
     def running_tasks(self, service: str) -> list[str]:
         """Return the names of the tasks of a service that are running or wait for a thread, also after `remove`."""
@@ -224,10 +319,38 @@ class PeriodicScheduler:
         return {task.name for task in tasks if task.is_running and task.is_late}
 
     def pop_changed_runs(self) -> list[PeriodicRun]:
-        """Return the record of every task that has run since the last call, for the database."""
+        """Return the record of every task that has changed since the last call, for the database."""
         self._runner.collect_finished()
         changed, self._changed_tasks = self._changed_tasks, {}
-        return [_to_record(task) for task in changed.values()]
+        unsaved, self._unsaved_records = self._unsaved_records, {}
+        unsaved.update({key: _to_record(task) for key, task in changed.items()})
+        return list(unsaved.values())
+
+    def put_back_runs(self, runs: Iterable[PeriodicRun]) -> None:
+        """Take back records that could not be stored; `pop_changed_runs` returns them again, or newer ones."""
+        self._unsaved_records.update({(run.service, run.task): run for run in runs})
+
+    def pop_history(self) -> dict[tuple[str, str], list[RunEntry]]:
+        """Return the runs since the last call, by service and task, for the database."""
+        self._runner.collect_finished()
+        found = {}
+        for task in self._tasks_with_history():
+            if task.unsaved_runs:
+                found[task.service, task.name], task.unsaved_runs = task.unsaved_runs, []
+        return found
+
+    def put_back_history(self, runs: Mapping[tuple[str, str], list[RunEntry]]) -> None:
+        """Take back runs that could not be stored; those of tasks that were removed meanwhile are lost."""
+        for task in self._tasks_with_history():
+            if before := runs.get((task.service, task.name)):
+                task.unsaved_runs = recent_runs([*before, *task.unsaved_runs])
+
+    def _tasks_with_history(self) -> Iterator[PeriodicTask]:
+        """Yield the tasks there are, and those removed since; of one name, the newest last."""
+        for removed in self._removed_tasks.values():
+            yield from removed
+        for group in self._groups.values():
+            yield from group.tasks.values()
 
     def restore(self, runs: Iterable[PeriodicRun]) -> None:
         """Restore records from before a restart; must be called before `add`.
@@ -286,6 +409,7 @@ class PeriodicScheduler:
     def _begin_due(self, task: PeriodicTask, now: float, wall: float) -> None:
         try:
             if self._is_due(task, now, wall):
+                task.pending_due = max(wall, task.cron_wall)
                 self._runner.start_due(task, self._groups[task.service])
                 self._plan_next(task, task.plan_next, now, wall, later=True)
         except Exception as error:  # noqa: BLE001 - the heap must be armed again, or no task would run any longer
@@ -295,13 +419,13 @@ class PeriodicScheduler:
 
     def _is_due(self, task: PeriodicTask, now: float, wall: float) -> bool:
         """Return whether a task whose entry is due must run; a cron task may find that the clock was set."""
-        if not task.settings.cron:
+        if not task.has_calendar:
             return True
         if task.postponed_reason:
             self._plan_next(task, task.plan_resumed, now, wall, later=True)
             return False
         try:
-            return task.check_cron(now, wall)
+            return task.check_calendar(now, wall, self._rng)
         except (ArithmeticError, OSError, ValueError) as error:
             self._postpone(task, now, error_line(error))
             return False
@@ -348,6 +472,8 @@ class PeriodicScheduler:
 
     def _on_run_end(self, task: PeriodicTask, started: float, seconds: float) -> None:
         self._mark_changed(task)
+        if task.settings.cron and task.runs_missed:
+            self._on_record_due()
         if started and self._on_run is not None:
             self._on_run(task.service, task.name, started, seconds, task.last_error)
 
@@ -370,16 +496,33 @@ class PeriodicScheduler:
         """Remember that the record of a task has changed, and the record itself of a removed one."""
         self._changed_tasks[task.service, task.name] = task
         if task.is_removed:
+            self._restored_runs.pop((task.service, task.name), None)
             self._restored_runs[task.service, task.name] = _to_record(task)
+            if len(self._restored_runs) > _MAX_RESTORED_RUNS:
+                del self._restored_runs[next(iter(self._restored_runs))]
 
     def _restore_record(self, task: PeriodicTask) -> None:
         run = self._restored_runs.pop((task.service, task.name), None)
         if run is not None:
             task.runs, task.errors = run.runs, run.errors
             task.last_run, task.last_seconds, task.last_error = run.last_run, run.last_seconds, run.last_error
+            task.last_due = run.last_due
+            if run.paused_at:
+                task.pause = Pause(run.paused_at, run.paused_by, run.pause_reason)
 
 
 def _to_record(task: PeriodicTask) -> PeriodicRun:
+    pause = task.pause or Pause(0.0, "", "")
     return PeriodicRun(
-        task.service, task.name, task.runs, task.errors, task.last_run, task.last_seconds, task.last_error
+        task.service,
+        task.name,
+        task.runs,
+        task.errors,
+        task.last_run,
+        task.last_seconds,
+        task.last_error,
+        task.last_due,
+        pause.at,
+        pause.by,
+        pause.reason,
     )

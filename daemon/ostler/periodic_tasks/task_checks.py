@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import inspect
+import time
 from collections.abc import Iterator
 from typing import Any
 
@@ -34,19 +35,32 @@ def periodic_faults(service: str, manager: type, options: Any) -> Iterator[str]:
         seen.add(mark.name)
         method = getattr(manager, attribute)
         try:
-            PeriodicTask(service, method, mark, options)
+            PeriodicTask(service, method, mark, options).check_window(time.time())
         except ContractError as error:
             yield error.message
         except (TypeError, ValueError, OverflowError) as error:  # an invalid cron expression, a spacing that is a list
             yield f"the periodic task {mark.name} of {service} cannot run: {error}"
-        if wrong := _signature_fault(inspect.getattr_static(manager, attribute), method):
+        if wrong := signature_fault(inspect.getattr_static(manager, attribute), method):
             yield f"the periodic task {mark.name} of {service} cannot run: {wrong}"
 
 
-def _signature_fault(static: object, method: Any) -> str:
+def declared_names(manager: object) -> frozenset[str]:
+    """Return the names of the tasks that a manager class declares with `@periodic`; none of what is no class."""
+    marks = [periodic_settings(value) for each in getattr(manager, "__mro__", ()) for value in vars(each).values()]
+    return frozenset(mark.name for mark in marks if mark is not None)
+
+
+def signature_fault(static: object, method: Any, *, is_bound: bool = False) -> str:
+    """Return why a method cannot be called with a context; empty when it can.
+
+    Args:
+        static: The method as it is found in the class, without being bound.
+        method: The method.
+        is_bound: Whether it is called as it is, not as a method of an instance.
+    """
     if inspect.isgeneratorfunction(method) or inspect.isasyncgenfunction(method):
         return "it is a generator, its items would never be consumed"
-    bound = isinstance(static, staticmethod | classmethod)
+    bound = is_bound or isinstance(static, staticmethod | classmethod)
     try:
         inspect.signature(method).bind(*([None] if bound else [None, None]))
     except TypeError:

@@ -11,17 +11,27 @@ from typing import Any
 
 from ostler import fork
 from ostler.aio import LoopQueue, TaskOwner, WorkerPool
+from ostler.bounds import escape_surrogates, truncate
 from ostler.clock import Clock
 from ostler.errors import Cancelled, Conflict, OstlerError, error_line, is_a, is_expected
 from ostler.messaging.wire.request_context import Context, serving
+from ostler.periodic_tasks.added_tasks import AddedTasks
 from ostler.periodic_tasks.task import PeriodicTask
 from ostler.redaction import redact
+from ostler.store.records.periodic_records import (
+    ENTRY_ERROR_LIMIT,
+    KEPT_FAILURES,
+    KEPT_RUNS,
+    RunEntry,
+    recent_runs,
+)
 
 _log = logging.getLogger(__name__)
 _SPILL_DELAY = 0.05
 """Seconds after which a task that waits behind another gets a thread of its own, even if nothing else is due."""
 _MIN_SPILL_DELAY = 0.005
 """The least seconds that it waits."""
+_MAX_UNSAVED_RUNS = 2 * (KEPT_RUNS + KEPT_FAILURES)
 
 
 class ServiceTasks:
@@ -36,11 +46,13 @@ class ServiceTasks:
         pool: The service's threads.
     """
 
-    __slots__ = ("lock", "pool", "spill_timer", "tasks", "threads_in_use", "waiting")
+    __slots__ = ("added", "lock", "options", "pool", "spill_timer", "tasks", "threads_in_use", "waiting")
 
     def __init__(self, tasks: dict[str, PeriodicTask], pool: WorkerPool) -> None:
         self.tasks = tasks
         self.pool = pool
+        self.options: Any = None
+        self.added: AddedTasks | None = None
         self.lock = threading.Lock()
         self.threads_in_use = 0
         self.waiting: deque[PeriodicTask] = deque()
@@ -59,6 +71,15 @@ class ServiceTasks:
         """Record that a thread has stopped running periodic tasks."""
         with self.lock:
             self.threads_in_use -= 1
+
+
+def add_to_history(task: PeriodicTask, started: float, seconds: float, error: str) -> None:
+    """Add a run to what is not stored yet of the history of a task; bounded."""
+    if error:
+        error = escape_surrogates(truncate(error, ENTRY_ERROR_LIMIT))
+    task.unsaved_runs.append(RunEntry(started, seconds, error))
+    if len(task.unsaved_runs) > _MAX_UNSAVED_RUNS:
+        task.unsaved_runs = recent_runs(task.unsaved_runs)
 
 
 class TaskRunner:
@@ -105,7 +126,7 @@ class TaskRunner:
 
     def start_due(self, task: PeriodicTask, group: ServiceTasks) -> None:
         """Start a run that is due, or skip it: while the last one is still running, and when the pool is full."""
-        if task.is_running:
+        if task.is_running or task.is_blocked:
             self._mark_late(task)
             return
         try:
@@ -120,7 +141,7 @@ class TaskRunner:
             Conflict: It is running.
             Busy: The pool is full.
         """
-        if task.is_running:
+        if task.is_running or task.is_blocked:
             raise Conflict(f"{task.name} of {task.service} is already running", service=task.service, task=task.name)
         if task.is_async:
             self._owner.spawn(self._run_async(task), name=f"{task.service}.{task.name}")
@@ -188,7 +209,7 @@ class TaskRunner:
         if task.is_removed:
             task.is_running = False
             return
-        begun = self._clock.monotonic()
+        task.started_at = begun = self._clock.monotonic()
         task.running_since = self._clock.wall()
         error: BaseException | None = None
         try:
@@ -206,7 +227,7 @@ class TaskRunner:
             self._loop_queue.post(self.collect_finished)
 
     async def _run_async(self, task: PeriodicTask) -> None:
-        begun = self._clock.monotonic()
+        task.started_at = begun = self._clock.monotonic()
         task.running_since = self._clock.wall()
         error: BaseException | None = None
         try:
@@ -225,6 +246,8 @@ class TaskRunner:
         task.context = context = Context(
             task.service, task.name, request_id=f"{task.name}-{task.runs + 1}", clock=self._clock
         )
+        if task.time_limit:
+            context.deadline = task.started_at + task.time_limit
         if task.is_removed:  # the stop came in between, and found no run to cancel
             task.cancel_run()
         return context
@@ -232,30 +255,37 @@ class TaskRunner:
     def _finish_run(self, task: PeriodicTask, seconds: float, error: BaseException | None) -> None:
         # A job that its pool dropped never started: use the current time.
         started = task.running_since or self._clock.wall()
-        task.is_running, task.running_since, task.context = False, 0.0, None
+        task.is_running, task.running_since, task.started_at, task.context = False, 0.0, 0.0, None
         task.runs += 1
         task.last_run, task.last_seconds = started, seconds
+        if task.pending_due and not (task.is_removed and error is not None):  # else the stop has ended it
+            task.last_due, task.pending_due = task.pending_due, 0.0
+        if task.is_late and task.is_in_time:
+            task.is_late = False
+            _log.info("periodic task %s of %s took %.3g s", task.name, task.service, seconds)
         if error is None:
             self._record_success(task)
+            add_to_history(task, started, seconds, "")
         elif not (task.is_removed and is_a(error, Cancelled)):  # it was cancelled by the stop
-            self._record_failure(task, error, error_line(error))
+            self._record_failure(task, error, text := error_line(error))
+            add_to_history(task, started, seconds, text)
         self._on_run_end(task, started, seconds)
 
     def _record_success(self, task: PeriodicTask) -> None:
         if task.logged_errors:
             task.logged_errors.clear()
             _log.info("periodic task %s of %s works again", task.name, task.service)
-        if task.is_late and task.is_in_time:
-            task.is_late = False
-            _log.info("periodic task %s of %s took %.3g s", task.name, task.service, task.last_seconds)
         task.last_error = ""
+        task.failures = 0
 
     def _record_skip(self, task: PeriodicTask, error: OstlerError) -> None:
-        self._record_failure(task, error, redact(f"skipped: {error}"))
+        self._record_failure(task, error, text := redact(f"skipped: {error}"))
+        add_to_history(task, self._clock.wall(), 0.0, text)
         self._on_run_end(task, 0.0, 0.0)
 
     def _record_failure(self, task: PeriodicTask, error: BaseException, text: str) -> None:
         task.errors += 1
+        task.failures += 1
         task.last_error = text
         if task.is_removed or not task.is_new_error(text):
             return

@@ -21,6 +21,7 @@ from ostler.manager import Manager, ManagerEnvironment, ManagerOptions, namespac
 from ostler.messaging import Endpoint
 from ostler.messaging.events.notifications import Notifier
 from ostler.service.hook_calls import HookFailed, HookTimeout, call_hook, problem_lines
+from ostler.service.owned_work import OwnedWork
 from ostler.service.service_drivers import ServiceDrivers
 from ostler.service.service_spec import ServiceContext, ServiceSpec
 from ostler.service.state_tracker import StateTracker
@@ -84,6 +85,11 @@ class Service:
         self._log = log.adapter(logging.getLogger(f"ostler.service.{spec.topic}"), service=spec.topic)
         self._tasks = TaskOwner(f"service {spec.topic}")
         self._service_drivers: ServiceDrivers | None = None
+        self._owned_work = OwnedWork(
+            spec.topic, spec.manager.cls, lambda: self.options,
+            scheduler=context.periodic_scheduler, loop_queue=context.host.loop_queue, clock=context.host.clock,
+            state=self.state_tracker,
+        )  # fmt: skip
         # Checks have threads of their own: they must not queue behind long work.
         self._health_pool = WorkerPool(f"{spec.topic}-checks", 2)
         # A thread for each backend, so that none waits for another.
@@ -145,13 +151,14 @@ class Service:
         manager = await self._run_step("creating its manager", self._build_manager())
         await self._run_step("waiting for its drivers", self._start_drivers())
         self._undo_stack.push("cleanup_host", self._cleanup_host)
+        self._undo_stack.push("background tasks", self._owned_work.stop)  # again: before what they may use is gone
         await self._run_start_hook("init_host", manager.init_host, registration.id, registration.added_to_cluster)
         await self._run_step("handing over its drivers", self._hand_over_drivers())
         await self._run_start_hook("pre_start_hook", manager.pre_start_hook)
         self._open_endpoint(manager)
         await self._run_start_hook("init_host_with_rpc", manager.init_host_with_rpc)
         await self._run_start_hook("post_start_hook", manager.post_start_hook)
-        self._context.periodic_scheduler.add(self.topic, manager, self.pool, self.options)
+        self._add_periodic(manager)
         self._undo_stack.push_call("periodic tasks", lambda: self._context.periodic_scheduler.remove(self.topic))
         self._context.host.operations.start_topic(self.topic, self._wait_for_late_drivers)
         self.step = ""
@@ -235,7 +242,10 @@ class Service:
             notifier=told.make_notifier(self.topic) if (told := self._context.host.notifications) else Notifier(),
             report_progress=self._set_progress_text,
             report_change=self._report_change,
+            periodic=self._owned_work.periodic,
+            tasks=self._owned_work.background,
         )
+        self._undo_stack.push("background tasks", self._owned_work.stop)
         build = self.spec.manager.build
         timeout = self.options.start_timeout
         self.manager = await self._call_hook("__init__", build, environment, pool=self.pool, timeout=timeout)
@@ -300,6 +310,7 @@ class Service:
         """Ask the manager and its ready drivers whether they can work, and record the answers."""
         if self.manager is None or self._service_drivers is None or not self.is_running:
             return
+        self._owned_work.update_problems()
         timeout = max(1.0, self.options.down_time - self.options.report_interval)
         complaint = ""
         try:
@@ -465,6 +476,7 @@ class Service:
             queued=self._queued_count(),
             workers=self.pool.size,
             drivers=self.drivers.statuses() if self.drivers is not None else [],
+            tasks=self._owned_work.background.statuses(),
             evidence=self.state_tracker.problems,
             report_interval=self.options.report_interval,
             down_time=self.options.down_time,
@@ -523,7 +535,11 @@ class Service:
             await asyncio.sleep(pause)
             pause = min(_MAX_POLL_INTERVAL, pause * 1.2)
         if self.is_running:
-            periodic.add(self.topic, manager, self.pool, self.options)
+            self._add_periodic(manager)
+
+    def _add_periodic(self, manager: Manager) -> None:
+        added = self._owned_work.periodic
+        self._context.periodic_scheduler.add(self.topic, manager, self.pool, self.options, added)
 
     async def _wait_until_empty(self, list_work: Callable[[], list[str]], timeout: float) -> list[str]:
         """Poll until `list_work` finds nothing; return what it still finds after `timeout` or on a second signal."""
@@ -652,7 +668,8 @@ class Service:
         """Return what still runs in the threads of an ended service and of its drivers, a line each."""
         drivers = self.drivers.calls_in_progress() if self.drivers is not None else []
         rows = self._cleanup_pool.running_jobs() if self._cleanup_pool is not None else []
-        return [*self._running_work(), *(f"{row.label} for {row.seconds:.0f} s" for row in rows), *drivers]
+        owned = self._owned_work.background.running()
+        return [*self._running_work(), *owned, *(f"{row.label} for {row.seconds:.0f} s" for row in rows), *drivers]
 
     def _running_work(self, *, awaited: bool = False) -> list[str]:
         """Return the running jobs; if `awaited`, without those that are overdue or were given up already."""

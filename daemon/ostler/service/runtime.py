@@ -12,17 +12,17 @@ from msgspec.structs import replace
 
 from ostler.aio import TaskOwner
 from ostler.errors import StoreError, error_line
-from ostler.periodic_tasks import PeriodicScheduler
 from ostler.service.capabilities.capability_reporter import CapabilityReporter
 from ostler.service.heartbeat_reporter import HeartbeatReporter
 from ostler.service.host_view import HostView
 from ostler.service.lifecycle import Service
+from ostler.service.owned_work import periodic_key
+from ostler.service.periodic_saver import PeriodicSaver
 from ostler.service.service_actions import ServiceActions
 from ostler.service.service_group import ServiceGroup
 from ostler.service.service_spec import HostServices, ServiceContext, ServiceSpec
 from ostler.service.signs import SignCollector
 from ostler.service.state_notifier import StateNotifier
-from ostler.service.store_outage import StoreOutage
 from ostler.store import CapabilityRecords, PeriodicRecords, ServiceRecords
 from ostler.types import CapabilityReport, OperatorOverride, ServiceState, ServiceStatus
 
@@ -30,8 +30,6 @@ if TYPE_CHECKING:
     from ostler.messaging.network.routing import Router
 
 _log = logging.getLogger(__name__)
-_SAVE_RUNS_INTERVAL = 30.0
-"""Seconds between two writes of periodic runs; a crash loses no more than that."""
 DEFAULT_GONE_AGE = 30 * 86400.0
 _PRUNE_INTERVAL = 3600.0
 """Seconds between two removals of records of services that have been gone for long."""
@@ -73,9 +71,9 @@ class Runtime:
         capabilities_table = self.capability_records = CapabilityRecords(store, clock, name)
         self.periodic_records = PeriodicRecords(store, name)
         self._tasks = TaskOwner("services", on_end=on_end)
-        self.periodic_scheduler = PeriodicScheduler(clock=clock, owner=self._tasks)
+        self.periodic_saver = PeriodicSaver(store, self.periodic_records, clock, self._tasks)
+        self.periodic_scheduler = self.periodic_saver.scheduler
         self._on_change = on_change
-        self._runs_outage = StoreOutage(store, "writing the table of periodic runs", clock)
         self.state_notifier = StateNotifier(host.notifications, name, clock)
         # A circle: services report to parts that ask the services. They are called by methods of this class, which look
         # the part up when it is needed; nothing is called before all of them exist.
@@ -117,11 +115,8 @@ class Runtime:
             StartFailed: A required service failed, or is not up in time; the caller stops the runtime.
         """
         self._start_timeout = timeout
-        try:
-            self.periodic_scheduler.restore(await self.store.aread(self.periodic_records.list))
-        except StoreError as error:
-            self._runs_outage.failed(error)
-        self._tasks.supervise(self._save_runs_periodically, name="store periodic runs")
+        await self.periodic_saver.restore()
+        self._tasks.supervise(self.periodic_saver.run, name="store periodic runs")
         self._tasks.supervise(self.heartbeat_reporter.run, name="report state")
         self._tasks.supervise(self._prune_gone_periodically, name="prune services that are gone")
         self.operations.start()
@@ -137,7 +132,7 @@ class Runtime:
         await self.operations.close()
         try:
             async with asyncio.timeout(_LAST_WRITE_TIMEOUT):
-                await asyncio.gather(self.heartbeat_reporter.write(self.group), self._save_runs())
+                await asyncio.gather(self.heartbeat_reporter.write(self.group), self.periodic_saver.save())
         except TimeoutError:
             hung.append("writing the last records of services and periodic tasks")
         await self.heartbeat_reporter.stop()
@@ -258,8 +253,17 @@ class Runtime:
         return [
             *self._tasks.problems(),
             *self.operations.problems(),
-            *self.periodic_scheduler.problems(),
+            *self._periodic_problems(),
             *told,
+        ]
+
+    def _periodic_problems(self) -> list[str]:
+        """Return the problems of periodic tasks that the evidence of their service does not show."""
+        shown = {service.topic: service.state_tracker.problems for service in self.group if service.is_running}
+        return [
+            problem.text
+            for problem in self.periodic_scheduler.problems()
+            if periodic_key(problem.task) not in shown.get(problem.service, {})
         ]
 
     async def reset(
@@ -329,22 +333,6 @@ class Runtime:
     async def rows(self) -> list[ServiceStatus]:
         """Return every service as this daemon sees it; see `HostView`."""
         return await self.host_view.rows()
-
-    async def _save_runs_periodically(self) -> None:
-        while True:
-            await asyncio.sleep(_SAVE_RUNS_INTERVAL)
-            await self._save_runs()
-
-    async def _save_runs(self) -> None:
-        runs = self.periodic_scheduler.pop_changed_runs()
-        if not runs:
-            return
-        try:
-            await self.store.awrite(lambda: self.periodic_records.save(runs), label="periodic runs")
-        except StoreError as error:
-            self._runs_outage.failed(error)
-        else:
-            self._runs_outage.worked()
 
     def _on_service_change(self, service: Service) -> None:
         self.upgrades.invalidate()

@@ -76,11 +76,30 @@ class PeriodicRow(Record):
     last_run = peewee.FloatField()
     last_seconds = peewee.FloatField()
     last_error = peewee.TextField()
+    last_due = peewee.FloatField(default=0.0)
+    paused_at = peewee.FloatField(default=0.0)
+    paused_by = peewee.TextField(default="")
+    pause_reason = peewee.TextField(default="")
 
     class Meta:
         """Where the table is."""
 
         table_name = "periodic_runs"
+        primary_key = peewee.CompositeKey("host", "service", "task")
+
+
+class PeriodicHistoryRow(Record):
+    """The last runs of one periodic task, as JSON."""
+
+    host = peewee.TextField()
+    service = peewee.TextField()
+    task = peewee.TextField()
+    runs = peewee.TextField()
+
+    class Meta:
+        """Where the table is."""
+
+        table_name = "periodic_history"
         primary_key = peewee.CompositeKey("host", "service", "task")
 
 

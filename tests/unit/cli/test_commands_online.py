@@ -25,6 +25,8 @@ from ostler.types import (
     OperatorOverride,
     OptionChange,
     OptionValue,
+    PeriodicHistory,
+    PeriodicRunStatus,
     PeriodicStatus,
     PluginState,
     PluginStatus,
@@ -499,12 +501,38 @@ def test_periodic_tasks_are_listed(ostler: Any, answer: Any) -> None:
 
 def test_a_task_is_run_paused_and_resumed(ostler: Any, client: Any, answer: Any) -> None:
     answer("periodic_run", TASK)
-    answer("periodic_pause", lambda service, task, paused: PeriodicStatus(
-        service=service, task=task, spacing="30 s", paused=paused))  # fmt: skip
+    answer("periodic_pause", lambda service, task, reason: PeriodicStatus(
+        service=service, task=task, spacing="30 s", paused=True, pause_reason=reason))  # fmt: skip
+    answer("periodic_resume", lambda service, task: PeriodicStatus(service=service, task=task, spacing="30 s"))
     assert ostler("periodic", "run", "volume", "refresh").out == "volume refresh started\n"
     assert ostler("periodic", "pause", "volume", "refresh").out == "volume refresh paused\n"
     assert ostler("periodic", "resume", "volume", "refresh").out == "volume refresh resumed\n"
-    assert json.loads(ostler("periodic", "pause", "volume", "refresh", "--json").out)["paused"] is True
+    found = json.loads(ostler("periodic", "pause", "volume", "refresh", "--reason", "moved", "--json").out)
+    assert (found["paused"], found["pause_reason"]) == (True, "moved")
+
+
+def test_a_pause_that_is_not_stored_yet_is_said(ostler: Any, answer: Any) -> None:
+    answer("periodic_pause", PeriodicStatus(
+        service="volume", task="refresh", spacing="1 s", paused=True, unsaved="the disk is full"))  # fmt: skip
+    assert ostler("periodic", "pause", "volume", "refresh").out == (
+        "volume refresh paused\nThis is in effect but not stored yet, a crash would lose it: the disk is full\n"
+    )
+
+
+def test_a_task_is_shown_with_its_last_runs(ostler: Any, answer: Any) -> None:
+    runs = [
+        PeriodicRunStatus(started=NOW - 60, seconds=0.25),
+        PeriodicRunStatus(started=NOW - 30, seconds=61.0, error="OSError: \x1b[31mno lamp"),
+    ]
+    paused = replace(
+        TASK, paused=True, paused_at=NOW - 5, paused_by="root", pause_reason="the array moves", window="01:00-05:00"
+    )
+    answer("periodic_show", PeriodicHistory(task=paused, runs=runs))
+    shown = ostler("periodic", "show", "volume", "refresh").out
+    for words in ("since 2027-01-15 07:59:55 by root: the array moves", "01:00-05:00", "250ms", "1min 1s", "no lamp"):
+        assert words in shown
+    assert "\x1b" not in shown
+    assert len(json.loads(ostler("periodic", "show", "volume", "refresh", "--json").out)["runs"]) == 2
 
 
 def test_a_task_has_one_state() -> None:
@@ -514,6 +542,10 @@ def test_a_task_has_one_state() -> None:
     assert of(enabled=False, paused=True) == "disabled"
     assert of(paused=True, last_error="x") == "paused"
     assert of(last_error="x") == "failing"
+    assert of(health="slow") == "slow"
+    assert of(health="hung", running_since=NOW - 60).startswith("hung for ")
+    assert of(held=True) == "held"
+    assert of(postponed="it never matches") == "postponed"
     assert of() == "waiting"
 
 

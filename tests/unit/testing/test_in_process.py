@@ -1,3 +1,4 @@
+import asyncio
 import threading
 import types
 
@@ -240,3 +241,30 @@ def test_what_was_written_after_a_crash_is_not_there():
         assert h.store.kv("test").get("before") == 1
         h.restart()
         assert h.store.kv("test").get("before") == 1
+
+
+class Owner(Manager):
+    """A manager that adds a periodic task and starts background tasks."""
+
+    def init_host(self, service_id, added_to_cluster):
+        self.polled, self.ended = [], threading.Event()
+        self.periodic.add("poll a", lambda ctx: self.polled.append(ctx.method), spacing=3600)
+        self.tasks.spawn("read", self.read)
+        self.tasks.spawn("watch", self.watch)
+
+    def read(self, stop):
+        stop.wait(60)
+        self.ended.set()
+
+    async def watch(self):
+        await asyncio.Event().wait()
+
+
+def test_added_periodic_tasks_and_background_tasks_run_in_tests_too():
+    with host(config='[services.owner]\nmanager = "owner"\n', managers={"owner": Owner}) as h:
+        h.run_periodic("owner", "poll a")
+        manager = h.manager("owner")
+        assert manager.polled == ["poll a"]
+        rows = [(row.name, row.kind, row.state) for row in h.status("owner").tasks]
+        assert rows == [("read", "thread", "running"), ("watch", "coroutine", "running")]
+    assert manager.ended.is_set()

@@ -13,7 +13,7 @@ from ostler.daemon.connectivity.event_journal import journal_page, journal_topic
 from ostler.daemon.control.maintenance_pool import MaintenancePool
 from ostler.daemon.control.service_control import ServiceControl
 from ostler.daemon.control.traffic_metrics import collect_traffic
-from ostler.errors import InvalidInput, NotFound, check_length
+from ostler.errors import InvalidInput, check_length
 from ostler.messaging import Context, exposed
 from ostler.messaging.events.event import JournalPage, JournalPosition, JournalTopic
 from ostler.messaging.wire.envelope import SUBMIT
@@ -29,6 +29,7 @@ from ostler.types import (
     Json,
     MethodDescription,
     OptionValue,
+    PeriodicHistory,
     PeriodicStatus,
     PluginStatus,
     ReloadResult,
@@ -316,20 +317,33 @@ class ControlEndpoint:
         """Run a periodic task now."""
         _check_name_lengths(service=service, task=task)
         self._runtime.periodic_scheduler.run_now(service, task)
-        return self._periodic_status(service, task)
+        return self._runtime.periodic_scheduler.status(service, task)
 
     @exposed(role="operator")
-    async def periodic_pause(self, ctx: Context, service: str, task: str, paused: bool = True) -> PeriodicStatus:
-        """Keep a periodic task from running, or let it run again."""
-        _check_name_lengths(service=service, task=task)
-        self._runtime.periodic_scheduler.pause(service, task, paused)
-        return self._periodic_status(service, task)
+    async def periodic_pause(self, ctx: Context, service: str, task: str, reason: str = "") -> PeriodicStatus:
+        """Keep a periodic task from running until it is resumed, also over restarts.
 
-    def _periodic_status(self, service: str, task: str) -> PeriodicStatus:
-        for row in self._runtime.periodic_scheduler.statuses():
-            if (row.service, row.task) == (service, task):
-                return row
-        raise NotFound(f"periodic task {task} of service {service} not found", hint="see `ostler periodic list`")
+        Args:
+            ctx: The request.
+            service: The topic of the service.
+            task: The name of the task.
+            reason: Why; shown wherever the task is.
+        """
+        _check_name_lengths(service=service, task=task)
+        check_length("the reason", reason)
+        return await self._runtime.periodic_saver.pause(service, task, ctx.peer.name, reason)
+
+    @exposed(role="operator")
+    async def periodic_resume(self, ctx: Context, service: str, task: str) -> PeriodicStatus:
+        """Let a paused periodic task run again, at its next regular time."""
+        _check_name_lengths(service=service, task=task)
+        return await self._runtime.periodic_saver.resume(service, task)
+
+    @exposed(role="viewer", changes=False)
+    async def periodic_show(self, ctx: Context, service: str, task: str) -> PeriodicHistory:
+        """Return a periodic task with its last runs."""
+        _check_name_lengths(service=service, task=task)
+        return await self._runtime.periodic_saver.history(service, task)
 
     @exposed(role="operator", changes=False)
     async def config(self, ctx: Context) -> list[OptionValue]:

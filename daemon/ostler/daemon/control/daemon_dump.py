@@ -55,4 +55,5 @@ def _service_dump(service: Service) -> dict[str, Any]:
         "why": service.state_tracker.why,
         "step": service.step,
         "working": service.in_progress(),
+        "background": [f"{task.name} ({task.kind}) {task.state}" for task in service.status().tasks],
     }

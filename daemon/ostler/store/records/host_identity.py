@@ -19,7 +19,12 @@ MACHINE_ID = Path("/etc/machine-id")
 _APPLICATION_ID = bytes.fromhex("5d0f0a3b6f3e4c7f9a1d2b8c4e6f7a90")
 """The application id of Ostler: by machine-id(5) the machine's own id must not be exposed."""
 _NAMESPACE = "ostler/identity"
-_HOST_TABLES = (("services", "topic"), ("capabilities", "topic"), ("periodic_runs", "service"))
+_HOST_TABLES = (
+    ("services", "topic"),
+    ("capabilities", "topic"),
+    ("periodic_runs", "service"),
+    ("periodic_history", "service"),
+)
 """The tables with rows of hosts, each with the column of its service."""
 
 

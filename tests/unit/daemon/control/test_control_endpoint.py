@@ -87,7 +87,10 @@ async def test_no_method_was_forgotten(bench) -> None:
     async with bench() as b:
         await b.ready()
         found = {row["method"] for row in await ask(b, "describe", topic="ostler") if not row["namespace"]}
-        assert found == {*METHODS, "periodic_run", "periodic_pause", "relay", "relay_stream", "watch_host"}
+        assert found == {
+            *METHODS, "periodic_run", "periodic_pause", "periodic_resume", "periodic_show", "relay", "relay_stream",
+            "watch_host",
+        }  # fmt: skip
 
 
 async def test_a_relayed_call_to_a_host_that_is_nowhere_names_those_there_are(bench) -> None:
@@ -149,6 +152,8 @@ async def test_what_is_not_there_is_said_by_name(bench) -> None:
             "service_drain": {"topic": "lemp"},
             "periodic_run": {"service": "lamp", "task": "nothing"},
             "periodic_pause": {"service": "lemp", "task": "nothing"},
+            "periodic_resume": {"service": "lemp", "task": "nothing"},
+            "periodic_show": {"service": "lamp", "task": "nothing"},
         }.items():
             with pytest.raises(NotFound, match=r"lemp|nothing"):
                 await ask(b, method, **arguments)
