@@ -244,3 +244,18 @@ async def test_a_locked_database_is_explained(bench) -> None:
         while b.store.outage.is_active:
             await asyncio.sleep(1)
         assert await causes(b) == []
+
+
+async def test_a_periodic_task_that_always_fails_is_explained_until_it_works(bench, trouble) -> None:
+    trouble.errors["poll"] = OSError("no lamp")
+    async with bench(LAMP + "poll = 5\n") as b:
+        await b.runtime.start()
+        await asyncio.sleep(40)
+        assert b.state() == "degraded"
+        ((kind, text),) = await causes(b)
+        assert kind == "periodic task"
+        assert "periodic task poll of lamp" in text
+        assert "no lamp" in text
+        trouble.errors.clear()
+        await asyncio.sleep(40)
+        assert (b.state(), await causes(b)) == ("up", [])
