@@ -4,7 +4,8 @@
 #   ROOT=…    the directory of the daemon of `make run` and `make demo`
 #   VERSIONS=…  which Pythons (make test-pythons), such as "3.12 3.14"
 #   ARGS=…    more options for pytest (make test), ostler (make run) or the benchmarks (make bench, make bench-peers)
-#           and the fuzzer (make fuzz ARGS="--minutes 10 --seed 5") or the attacks (make attack ARGS="--quick")
+#           and the fuzzer (make fuzz ARGS="--minutes 10 --seed 5") or the attacks (make attack ARGS="--quick"),
+#           crashes (make crash ARGS="--kills 1000 --seed 7") and the soak (make soak ARGS="--minutes 10")
 
 SHELL := /bin/sh
 .DEFAULT_GOAL := help
@@ -91,9 +92,17 @@ model: $(STAMP) ## Compare failing hosts and schedulers with a model, for ten mi
 	@OSTLER_MODEL_EXAMPLES=$${OSTLER_MODEL_EXAMPLES:-150} OSTLER_MODEL_STEPS=$${OSTLER_MODEL_STEPS:-30} \
 		exec $(BIN)/pytest tests/model $(ARGS)
 
+.PHONY: growth
+growth: $(STAMP) ## Make a million calls and check that the daemon does not grow (a minute)
+	@exec $(BIN)/python tests/fuzz/growth.py $(ARGS)
+
+.PHONY: crash
+crash: $(STAMP) ## Kill daemons 1000 times under a mixed load and check what they have promised (ten minutes)
+	@exec $(BIN)/python tests/faults/crash_run.py $(ARGS)
+
 .PHONY: soak
-soak: $(STAMP) ## Make a million calls and check that the daemon does not grow (a minute)
-	@exec $(BIN)/python tests/fuzz/soak.py $(ARGS)
+soak: $(STAMP) ## Load a daemon for ten minutes with kills, stops, reloads and a full disk, and check it
+	@exec $(BIN)/python tests/faults/soak_run.py $(ARGS)
 
 .PHONY: attack
 attack: $(STAMP) ## Attack a daemon as other users and check that regular ones are served (root, ten minutes)

@@ -50,6 +50,8 @@ class OperationQueue:
         """Whether operations are begun: after the start of the service, and until it drains."""
         self.is_frozen = False
         """Whether nothing is begun until an operator thaws the service; what waits goes on waiting."""
+        self.is_draining = False
+        """Whether what is not running waits for the next start of the service, or until it is resumed."""
         self.is_stopping = False
         """Whether what is cut off from now on is continued by the next start."""
         self._waiting: FairQueue[tuple[str, Hashable]] = FairQueue(max_queued)

@@ -7,7 +7,7 @@ from collections import defaultdict
 from collections.abc import AsyncGenerator, Callable, Iterable, Mapping, Sequence
 from typing import Any
 
-from ostler.errors import Conflict, NotFound
+from ostler.errors import Conflict, NotFound, OstlerError
 from ostler.messaging.rpc.call import Call
 from ostler.messaging.wire.envelope import PROGRESS
 from ostler.messaging.wire.request_context import Progress
@@ -150,6 +150,16 @@ class OperationViews:
         for future in self._waiters.get(operation_id, ()):
             if not future.done():
                 future.set_result(outcome)
+
+    def waited_for(self, topic: str) -> list[str]:
+        """Return the operations of a topic for whose ends calls wait."""
+        return [key for key, calls in self._callers.items() if calls[0].request.topic == topic]
+
+    def refuse(self, operation_id: str, error: OstlerError) -> None:
+        """Let those who wait for the end of an operation wait no longer."""
+        for future in self._waiters.get(operation_id, ()):
+            if not future.done():
+                future.set_exception(error)
 
     def report_progress(self, calls: Iterable[OperationCall]) -> None:
         """Tell those who wait for or watch some operations how far these are."""

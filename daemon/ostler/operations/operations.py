@@ -162,21 +162,23 @@ class Operations:
             until_ready: Waits for what the latter need, within its own time limit.
         """
         for queue in self._queues[topic].values():
-            queue.is_open, queue.is_stopping = True, False
+            queue.is_open, queue.is_draining, queue.is_stopping = True, False, False
         self._tasks.spawn(self._load(topic, until_ready), name=f"load the operations of {topic}")
 
     def drain_topic(self, topic: str) -> None:
         """Begin no more operations of a topic, and ask those that are to be handed over to stop."""
         for queue in self._queues.get(topic, {}).values():
-            queue.is_open = False
+            queue.is_open, queue.is_draining = False, True
             for call in list(queue.running.values()):
                 if call.policy.on_drain == "hand over":
                     call.hand_over()
+        for operation_id in self.views.waited_for(topic):
+            self._refuse_unless_running(topic, operation_id)
 
     def resume_topic(self, topic: str) -> None:
         """Begin operations of a topic again, after a drain."""
         for queue in self._queues.get(topic, {}).values():
-            queue.is_open = True
+            queue.is_open, queue.is_draining = True, False
             self._fill(queue)
 
     def freeze_topic(self, topic: str, frozen: bool) -> None:
@@ -301,8 +303,18 @@ class Operations:
             return self.records.claim(record.id) or record, True
         return record, is_new
 
+    def _refuse_unless_running(self, topic: str, operation_id: str) -> None:
+        """Let no call wait for an operation that does not begin while its service drains: the drain waits for it."""
+        if operation_id not in self._attempts:
+            self.views.refuse(operation_id, _draining_error(topic, operation_id))
+
     async def _wait(self, call: Call, record: OperationRecord) -> object:
         """Wait for the end of an operation; a caller that cancels its call cancels the operation."""
+        waiting_in = self._queue_of(record.topic, record.method)
+        is_draining = waiting_in is not None and waiting_in.is_draining
+        if is_draining and record.id not in self._attempts and not record.state.is_final:
+            # It was stored when the drain had begun.
+            raise _draining_error(record.topic, record.id)
         try:
             ended = await self.views.wait(call, record)
         except asyncio.CancelledError:
@@ -440,6 +452,8 @@ class Operations:
             self._put_later(queue, record.id, record.account, record.next_attempt_at - self._clock.wall())
         elif record is not None and record.state is OperationState.QUEUED and not queue.is_stopping:
             queue.put(record.id, record.account)
+        if queue.is_draining and record is not None:
+            self._refuse_unless_running(record.topic, record.id)
         self._fill(queue)
 
     def _put_later(self, queue: OperationQueue, operation_id: str, account: Hashable, delay: float) -> None:
@@ -652,3 +666,10 @@ class Operations:
                 await self.trim()
             except StoreError as error:
                 _log.debug("ended operations were not removed: %s", error)
+
+
+def _draining_error(topic: str, operation_id: str) -> Draining:
+    return Draining(
+        f"{topic} is draining; operation {operation_id} is stored, and begins when {topic} runs again",
+        hint=f"`ostler operation watch {operation_id}` shows it", topic=topic, request_id=operation_id,
+    )  # fmt: skip

@@ -18,6 +18,7 @@ from ostler.errors import (
     Conflict,
     ContractError,
     DeadlineExceeded,
+    Draining,
     DriverNotReady,
     FeatureNotSupported,
     InvalidInput,
@@ -702,6 +703,27 @@ async def test_a_stop_hands_running_operations_over_to_the_next_start(store, inb
     async with running(store, inbox, clock, lamps, "second") as after:
         assert await after.client.aoperation(operation.id).result() == "paint desk"
     assert lamps.acts == ["sand desk", "paint desk"]
+
+
+async def test_a_drain_does_not_wait_for_calls_whose_operations_have_not_begun(store, inbox, clock, lamps):
+    async with running(store, inbox, clock, lamps, "first", max_running=1) as run:
+        lamps.hold.clear()
+        first = asyncio.create_task(run.client.acall("lamp", "polish", lamp="first"))
+        await until(lambda: lamps.acts)
+        second = asyncio.create_task(run.other_client.acall("lamp", "polish", lamp="second"))
+        await until(lambda: len(run.operations.views.waited_for("lamp")) == 2)
+        run.operations.drain_topic("lamp")
+        with pytest.raises(Draining, match=r"operation .* is stored, and begins when lamp runs again"):
+            await second
+        # What an earlier check had let through is stored a moment after the drain began.
+        with pytest.raises(Draining, match="is stored, and begins when"):
+            await run.other_client.acall("lamp", "polish", lamp="third")
+        lamps.hold.set()
+        assert await first == "polish first"
+        run.operations.resume_topic("lamp")
+        await until(lambda: len(lamps.acts) == 3)
+        assert await run.other_client.acall("lamp", "polish", lamp="fourth") == "polish fourth"
+    assert lamps.acts == [f"polish {which}" for which in ("first", "second", "third", "fourth")]
 
 
 async def test_queued_operations_wait_for_the_next_start_in_their_order(store, inbox, clock, lamps):

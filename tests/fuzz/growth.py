@@ -1,4 +1,4 @@
-"""`make soak`: a million calls through the real daemon, of every kind; it does not grow.
+"""`make growth`: a million calls through the real daemon, of every kind; it does not grow.
 
 In flight are 64 at a time: on the loop, in the pool, streams, refused ones, with connections that come and go. After a
 tenth of them everything is warm; what the daemon has then, it must still have at the end.
@@ -107,7 +107,7 @@ async def _fails(call: Any) -> int:
     raise AssertionError("it was not refused")
 
 
-def soak(calls: int) -> tuple[Size, Size, Load, float]:
+def grow(calls: int) -> tuple[Size, Size, Load, float]:
     """Make so many calls after a tenth of them; return sizes before and after, what was done, and the seconds."""
     daemon = DaemonProcess(CONFIG).start()
     try:
@@ -134,10 +134,10 @@ def has_grown(before: Size, after: Size) -> bool:
 
 
 def main(arguments: list[str] | None = None) -> int:
-    """Soak, and say what came of it; return the exit code."""
+    """Make the calls, and say what came of it; return the exit code."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--calls", type=int, default=1_000_000, help="how many; a million by default")
-    before, after, load, seconds = soak(parser.parse_args(arguments).calls)
+    before, after, load, seconds = grow(parser.parse_args(arguments).calls)
     print(f"{load.made:,} calls in {seconds:.0f} s: {load.refused:,} refused, {load.missing:,} to a method that is not")
     print(f"there, {load.items:,} items of streams, {load.connects:,} connections that came and went")
     print(f"{'':10}{'before':>10}{'after':>10}")
