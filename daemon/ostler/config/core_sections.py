@@ -63,6 +63,13 @@ class DaemonSection(OptionsModel):
         help="Time limit of each step of a reload; a step that exceeds it is aborted",
         reload="live",
     )
+    gone_age: Seconds = Field(
+        30 * 86400,
+        gt=0,
+        help="The record of a service that has been gone for this long is removed: its host is no longer a "
+        "peer, or no configuration has it",
+        reload="live",
+    )
 
 
 class PluginsSection(OptionsModel):

@@ -248,6 +248,7 @@ class Daemon:
             on_end=self.fail,
             on_change=self._progress.on_service_change,
         )
+        runtime.gone_age = self.active.options.daemon.gone_age
         self._undo_stack.push("services", partial(self._stop_services, runtime))
         return DaemonParts(store, messaging, auditor, runtime)
 

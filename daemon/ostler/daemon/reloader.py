@@ -283,6 +283,7 @@ def _apply_options(parts: DaemonParts, resolved: ResolvedConfiguration) -> None:
     parts.messaging.apply(options)
     parts.messaging.notifications.configure(options.notifications.model_dump(), resolved.sinks)
     parts.audit_service.configure(options)
+    parts.runtime.gone_age = options.daemon.gone_age
     parts.runtime.operations.limits = OperationLimits.from_options(options.operations)
     for warning in policy_warnings(resolved):
         _log.warning("%s", warning)

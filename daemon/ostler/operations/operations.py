@@ -181,6 +181,12 @@ class Operations:
             queue.is_open, queue.is_draining = True, False
             self._fill(queue)
 
+    def freeze_topic(self, topic: str, frozen: bool) -> None:
+        """Begin no more operations of a topic, though it is started and resumed; or begin them again."""
+        for queue in self._queues.get(topic, {}).values():
+            queue.is_frozen = frozen
+            self._fill(queue)
+
     def stop_topic(self, topic: str) -> None:
         """Ask the running operations of a topic to stop, and have the next start continue them."""
         for queue in self._queues.get(topic, {}).values():

@@ -11,6 +11,7 @@ from typing import Any
 
 from ostler import log
 from ostler.aio import RunningJob, TaskOwner, UndoStack, WorkerPool
+from ostler.availability import is_up
 from ostler.bounds import WHY_LIMIT, escape_surrogates, truncate
 from ostler.config.configuration_diff import effective_options
 from ostler.driver import DriverOptions, Drivers
@@ -25,7 +26,7 @@ from ostler.service.service_drivers import ServiceDrivers
 from ostler.service.service_spec import ServiceContext, ServiceSpec
 from ostler.service.state_tracker import StateTracker
 from ostler.store import Registration
-from ostler.types import DriverState, ServiceState, ServiceStatus
+from ostler.types import DriverState, OperatorOverride, ServiceSign, ServiceState, ServiceStatus
 
 _log = logging.getLogger(__name__)
 _MIN_POLL_INTERVAL = 0.02
@@ -73,9 +74,14 @@ class Service:
         """The progress of the step, as reported by the manager."""
         self.should_skip_drain = False
         self.is_registered = False
+        self.frozen: OperatorOverride | None = None
+        """Set while it takes no new work, because an operator has said so."""
         self.lacks_tables = False
+        self.signs: list[ServiceSign] = []
+        """The signs of work in its last report."""
         self.last_progress = context.host.clock.monotonic()
         self._context = context
+        self._on_change = on_change
         self._log = log.adapter(logging.getLogger(f"ostler.service.{spec.topic}"), service=spec.topic)
         self._tasks = TaskOwner(f"service {spec.topic}")
         self._service_drivers: ServiceDrivers | None = None
@@ -141,6 +147,7 @@ class Service:
         self._check_tables()
         self.state_tracker.enter(ServiceState.STARTING, "registering")
         registration = await self._run_step("registering", self._register())
+        self.frozen = registration.frozen
         manager = await self._run_step("creating its manager", self._build_manager())
         await self._run_step("waiting for its drivers", self._start_drivers())
         self._undo_stack.push("cleanup_host", self._cleanup_host)
@@ -285,8 +292,19 @@ class Service:
         registry = self._context.host.dispatcher.registry
         registry.add_endpoint(endpoint)
         self._undo_stack.push_call("endpoint", lambda: registry.remove_endpoint(self.topic))
+        self._apply_frozen()
 
     # ---------------------------------------------------------------- while it is up
+
+    def set_frozen(self, frozen: OperatorOverride | None) -> None:
+        """Take no new work from now on, and finish what is there; with None, take work again. On the loop."""
+        self.frozen = frozen
+        self._apply_frozen()
+        self._on_change(self)
+
+    def _apply_frozen(self) -> None:
+        self._context.host.dispatcher.registry.set_frozen(self.topic, self.frozen)
+        self._context.host.operations.freeze_topic(self.topic, self.frozen is not None)
 
     async def check_health(self) -> None:
         """Ask the manager and its ready drivers whether they can work, and record the answers."""
@@ -449,7 +467,8 @@ class Service:
             if self._has_progress_text()
             else self.state_tracker.why,
             since=self.state_tracker.since,
-            up=self.state_tracker.state not in _ENDED_STATES,
+            frozen=self.frozen,
+            up=is_up(self.state_tracker.state, 0.0, self.options.down_time),
             required=self.options.required,
             rpc_version=self.spec.manager.cls.rpc_version,
             namespaces=namespace_versions(self.spec.manager.cls),
@@ -462,6 +481,8 @@ class Service:
             report_interval=self.options.report_interval,
             down_time=self.options.down_time,
             capability_interval=self.options.capability_interval,
+            depends_on=self.options.depends_on,
+            signs=self.signs,
         )
 
     # ---------------------------------------------------------------- stop
