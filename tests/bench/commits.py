@@ -12,11 +12,9 @@ from pathlib import Path
 from queue import SimpleQueue
 from typing import TypeAlias
 
-from rows import AT_LEAST, AT_MOST, FigureRow, median
+from rows import AT_LEAST, FigureRow, median
 
 CALLERS = 64
-BEAT_INTERVAL = 0.01
-"""Seconds between two heartbeats; shorter than they are, for more of them to be measured."""
 TABLE = "CREATE TABLE bench (name TEXT PRIMARY KEY, value BLOB)"
 INSERT = "INSERT INTO bench VALUES (?, ?)"
 VALUE = b"x" * 64
@@ -48,10 +46,7 @@ def measure(folder: Path, quick: bool) -> list[FigureRow]:
     # What there is to be had: the same with nothing but sqlite3, futures and a deque.
     name = "writes through a bare writer thread, 64 callers, FULL"
     rows.append(FigureRow(name=name, value=median(floor), unit="commits/s", baseline=median(bare)))
-    writes = 10_000 if quick else 50_000
-    late = asyncio.run(heartbeats_during_writes(folder / "beats" / "o.db", writes))
-    name = f"heartbeats late during {writes:,} writes, p99"
-    return [*rows, FigureRow(name=name, value=percentile(late, 0.99), unit="s", limit=0.05, sense=AT_MOST)]
+    return rows
 
 
 def connect(path: Path) -> sqlite3.Connection:
@@ -61,40 +56,6 @@ def connect(path: Path) -> sqlite3.Connection:
     connection.execute("PRAGMA synchronous=FULL")
     connection.execute(TABLE)
     return connection
-
-
-def percentile(values: list[float], share: float) -> float:
-    """Return the value that a share of all does not exceed."""
-    return sorted(values)[min(len(values) - 1, int(len(values) * share))]
-
-
-async def heartbeats_during_writes(path: Path, writes: int) -> list[float]:
-    """Write urgent rows while 64 callers write; return the seconds from when each was due to its commit."""
-    from ostler.store import Store
-
-    store = Store.open(path)
-    await store.awrite(lambda: execute(TABLE))
-    late: list[float] = []
-
-    async def beat() -> None:
-        loop = asyncio.get_running_loop()
-        due = loop.time()
-        while True:
-            due = max(due + BEAT_INTERVAL, loop.time())
-            await asyncio.sleep(due - loop.time())
-            await store.awrite(partial(insert, f"beat{len(late)}"), urgent=True, label="heartbeat")
-            late.append(loop.time() - due)
-
-    async def caller(own: int) -> None:
-        for count in range(writes // CALLERS):
-            await store.awrite(partial(insert, f"key{own}-{count}"))
-
-    beating = asyncio.ensure_future(beat())
-    await asyncio.gather(*(caller(own) for own in range(CALLERS)))
-    beating.cancel()
-    await asyncio.gather(beating, return_exceptions=True)
-    store.close()
-    return late
 
 
 def one_each(path: Path, seconds: float) -> float:
