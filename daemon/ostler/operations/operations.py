@@ -123,7 +123,25 @@ class Operations:
             timer.cancel()
         if self._ending:  # what they came to is stored, if the database takes it
             await asyncio.wait(self._ending, timeout=_LAST_WRITE_TIMEOUT)
+        await self._hand_over_stuck()
         await self._tasks.cancel()
+
+    async def _hand_over_stuck(self) -> None:
+        """Leave what has not ended by now to the next start, which is not to take it for the cause of a crash."""
+        left = [call for call in self._attempts.values() if call.is_handed_over and not call.cancelled_by]
+        decisions = [(call.record.id, outcomes.decide_after_stop(call.record, call.policy)) for call in left]
+
+        def hand_over() -> None:
+            for operation_id, decision in decisions:
+                if decision is not None:
+                    self.records.end_attempt(operation_id, decision.outcome, drop_steps=decision.drop_steps)
+
+        if not decisions:
+            return
+        try:
+            await asyncio.wait_for(self._store.awrite(hand_over, label="hand over operations"), _LAST_WRITE_TIMEOUT)
+        except (StoreError, TimeoutError) as error:
+            _log.debug("running operations were not handed over: %s", error)
 
     def release_restored(self) -> None:
         """Begin what earlier runs of the daemon have left: the services that they may need have been started."""

@@ -14,7 +14,6 @@ from ostler.version_numbers import parse_version
 
 SCHEDULER_TOPIC = "scheduler"
 _NEVER_STARTED = "never started"
-_DEPENDENCY_MARKS = ("waiting for service ", f"{'{}'} needs ")
 _DATABASE_MARK = "waiting for the database"
 _RUNNING_STATES = (ServiceState.UP, ServiceState.DEGRADED)
 
