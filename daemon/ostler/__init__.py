@@ -101,7 +101,7 @@ if TYPE_CHECKING:
     from ostler.messaging.wire.request_context import current_trace, trace_context
     from ostler.periodic_tasks import periodic
     from ostler.spelling import nearest
-    from ostler.store import Database, KeyValue, Record, Store
+    from ostler.store import Database, KeyValue, Record, Statement, Store
     from ostler.types import (
         CapabilityReport,
         DriverState,
@@ -150,7 +150,7 @@ _EXPORTS = {
     "messaging.wire.request_context": ["current_trace", "trace_context"],
     "periodic_tasks": ["periodic"],
     "spelling": ["nearest"],
-    "store": ["Database", "KeyValue", "Record", "Store"],
+    "store": ["Database", "KeyValue", "Record", "Statement", "Store"],
     "types": [
         "CapabilityReport", "DriverState", "Json", "OperationState", "OperationStatus", "Peer", "Role", "ServiceState",
         "ServiceStatus", "Upgrade",
@@ -237,6 +237,7 @@ __all__ = [
     "ServiceState",
     "ServiceStatus",
     "Size",
+    "Statement",
     "Store",
     "StoreCorrupt",
     "StoreError",

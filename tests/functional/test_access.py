@@ -34,6 +34,7 @@ OFFLINE = {
     "config schema",
     "config set",
     "db restore",
+    "db migrate",
     "plugin new",
     "plugin check",
     "plugin api",

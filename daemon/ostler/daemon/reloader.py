@@ -279,6 +279,7 @@ def _apply_options(parts: DaemonParts, resolved: ResolvedConfiguration) -> None:
     options = resolved.configuration
     log.set_up(level=options.log.level, format=options.log.format, levels=options.log.levels)
     parts.store.retention_clock.trust_wall_clock()
+    parts.store.set_slow_transaction(options.store.slow_transaction)
     parts.messaging.apply(options)
     parts.messaging.notifications.configure(options.notifications.model_dump(), resolved.sinks)
     parts.audit_service.configure(options)

@@ -299,7 +299,7 @@ class Operations:
             queue.reserve(new.id)
         stored = False
         try:
-            record, stored = await self._store.awrite(partial(self._insert, new, may_begin), label="submit operation")
+            record, stored = await self._insert(new, may_begin)
         finally:
             if may_begin and not stored:
                 queue.release(new.id)
@@ -315,11 +315,14 @@ class Operations:
             self._fill(queue)
         return record
 
-    def _insert(self, new: NewOperation, may_begin: bool) -> tuple[OperationRecord, bool]:
-        record, is_new = self.records.insert(new)
-        if is_new and may_begin:
-            return self.records.claim(record.id) or record, True
-        return record, is_new
+    async def _insert(self, new: NewOperation, may_begin: bool) -> tuple[OperationRecord, bool]:
+        insertion = self.records.insertion(new, begin=may_begin)
+        written = await self._store.awrite(insertion.statement, label="submit operation")
+        if written.changed:
+            return insertion.record(written), True
+        # There is one of this id, or there was a moment ago.
+        insert = partial(self.records.insert, new, begin=may_begin)
+        return await self._store.awrite(insert, label="submit operation")
 
     def _refuse_unless_running(self, topic: str, operation_id: str) -> None:
         """Let no call wait for an operation that does not begin while its service drains: the drain waits for it."""

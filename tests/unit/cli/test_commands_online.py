@@ -15,6 +15,7 @@ from ostler.cli.commands.periodic import format_state
 from ostler.cli.fast_status import override_text
 from ostler.errors import ConfigurationError, Problem, ServiceNotFound, WrongCallKind
 from ostler.messaging.events import Event, Gap
+from ostler.store import VacuumResult
 from ostler.types import (
     ArgumentDescription,
     DriverState,
@@ -580,6 +581,12 @@ def test_the_database_is_checked(ostler: Any, answer: Any) -> None:
     assert ostler("db", "check") == (1, "page 3 is lost\n", "")
     code, out, _ = ostler("db", "check", "--json")
     assert (code, json.loads(out)) == (1, {"ok": False, "problems": ["page 3 is lost"]})
+
+
+def test_the_database_is_vacuumed(ostler: Any, answer: Any) -> None:
+    answer("db_vacuum", VacuumResult(before=4096 * 1024, after=1024 * 1024))
+    assert ostler("db", "vacuum") == (0, "The database has 1024 KiB; before, it had 4096 KiB\n", "")
+    assert json.loads(ostler("db", "vacuum", "--json").out) == {"before": 4096 * 1024, "after": 1024 * 1024}
 
 
 def test_a_backup_is_written_where_the_user_is(

@@ -181,9 +181,9 @@ class Records(OperationRecords):
             raise StoreUnavailable("the disk is full")
         return super().claim(operation_id)
 
-    def insert(self, *arguments):
+    def insertion(self, *arguments, **options):
         self.raise_if_full()
-        return super().insert(*arguments)
+        return super().insertion(*arguments, **options)
 
     def raise_if_full(self):
         if self.is_full:

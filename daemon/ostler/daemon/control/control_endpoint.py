@@ -19,6 +19,7 @@ from ostler.messaging.events.event import JournalPage, JournalPosition, JournalT
 from ostler.messaging.wire.envelope import SUBMIT
 from ostler.messaging.wire.request import CAST_FLAGS, CallRequest
 from ostler.operations import OperationControl
+from ostler.store import VacuumResult
 from ostler.types import (
     AuditEntry,
     CapabilityReport,
@@ -379,6 +380,11 @@ class ControlEndpoint:
         with await self._maintenance_pool.run("back up the database", work, ctx.peer.account) as copy:
             while piece := copy.read(_BACKUP_CHUNK_SIZE):  # written a moment ago: it comes from memory
                 yield piece
+
+    @exposed(role="admin")
+    async def db_vacuum(self, ctx: Context) -> VacuumResult:
+        """Give the room of removed rows back to the file system; nothing can be written meanwhile."""
+        return await self._maintenance_pool.run_shared("vacuum the database", self._store.vacuum, ctx.peer.account)
 
     @exposed(role="viewer", changes=False)
     async def describe(self, ctx: Context, topic: str, schema: bool = False) -> list[MethodDescription]:

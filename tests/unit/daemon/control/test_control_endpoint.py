@@ -41,6 +41,7 @@ METHODS = {
     "log_level": ("admin", {}),
     "reload": ("admin", {}),
     "db_backup": ("admin", {}),
+    "db_vacuum": ("admin", {}),
     "service_drain": ("admin", {"topic": "lamp"}),
     "service_resume": ("admin", {"topic": "lamp"}),
     "service_stop": ("admin", {"topic": "lamp"}),
@@ -191,6 +192,8 @@ async def test_the_database_is_checked_and_copied(bench, tmp_path) -> None:
     async with bench() as b:
         await b.ready()
         assert await ask(b, "db_check") == []
+        sizes = await ask(b, "db_vacuum")
+        assert 0 < sizes["after"] <= sizes["before"]
         (tmp_path / "restored").mkdir()
         async with b.client(None) as client:
             pieces = [piece async for piece in client.on(type=bytes).stream("ostler", "db_backup")]
