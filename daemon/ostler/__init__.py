@@ -65,6 +65,7 @@ if TYPE_CHECKING:
         SchemaTooNew,
         ServiceDisabled,
         ServiceError,
+        ServiceFrozen,
         ServiceNotFound,
         StoreCorrupt,
         StoreError,
@@ -81,6 +82,7 @@ if TYPE_CHECKING:
     from ostler.locks import LockHold, Locks
     from ostler.manager import Manager, ManagerEnvironment, ManagerOptions
     from ostler.manager.on_event import on_event
+    from ostler.manager_types import DaemonAddresses, LockStatus
     from ostler.messaging import (
         AsyncClient,
         Client,
@@ -104,13 +106,11 @@ if TYPE_CHECKING:
     from ostler.messaging.wire.request_context import current_trace, trace_context
     from ostler.periodic_tasks import periodic
     from ostler.spelling import nearest
-    from ostler.store import Database, KeyValue, Record, Store
+    from ostler.store import Database, KeyValue, Record, Statement, Store
     from ostler.types import (
         CapabilityReport,
-        DaemonAddresses,
         DriverState,
         Json,
-        LockStatus,
         OperationState,
         OperationStatus,
         Peer,
@@ -137,7 +137,8 @@ _EXPORTS = {
         "MessageTooLarge", "MessagingError", "MethodNotFound", "NoCapacity", "NotExposed", "NotFound", "NotPermitted",
         "DaemonNotRunning", "OperationInterrupted", "OstlerError", "PluginError", "RemoteError", "RequestError",
         "SchemaTooNew",
-        "ServiceDisabled", "ServiceError", "StoreCorrupt", "StoreError", "StoreInUse", "StoreUnavailable",
+        "ServiceDisabled", "ServiceError", "ServiceFrozen", "StoreCorrupt", "StoreError", "StoreInUse",
+        "StoreUnavailable",
         "ServiceNotFound", "UnsupportedVersion", "UntrustedOwner", "WrongCallKind", "check_length", "error_line",
     ],
     "files": ["open_beneath"],
@@ -145,6 +146,7 @@ _EXPORTS = {
     "locks": ["LockHold", "Locks"],
     "manager": ["Manager", "ManagerEnvironment", "ManagerOptions"],
     "manager.on_event": ["on_event"],
+    "manager_types": ["DaemonAddresses", "LockStatus"],
     "messaging": [
         "AsyncClient", "Client", "Context", "Event", "Gap", "Notification", "NotificationSink", "Notifier", "Retry",
         "RpcApi", "ServiceClient", "exposed", "remote",
@@ -157,9 +159,9 @@ _EXPORTS = {
     "messaging.wire.request_context": ["current_trace", "trace_context"],
     "periodic_tasks": ["periodic"],
     "spelling": ["nearest"],
-    "store": ["Database", "KeyValue", "Record", "Store"],
+    "store": ["Database", "KeyValue", "Record", "Statement", "Store"],
     "types": [
-        "CapabilityReport", "DaemonAddresses", "DriverState", "Json", "LockStatus", "OperationState",
+        "CapabilityReport", "DriverState", "Json", "OperationState",
         "OperationStatus", "Peer", "Role", "ServiceState", "ServiceStatus", "Upgrade",
     ],
 }  # fmt: skip
@@ -245,10 +247,12 @@ __all__ = [
     "ServiceClient",
     "ServiceDisabled",
     "ServiceError",
+    "ServiceFrozen",
     "ServiceNotFound",
     "ServiceState",
     "ServiceStatus",
     "Size",
+    "Statement",
     "Store",
     "StoreCorrupt",
     "StoreError",

@@ -9,7 +9,9 @@ Three questions, each of which includes the one before it. All take a `ServiceSt
 
 from __future__ import annotations
 
-from ostler.types import DriverState, DriverStatus, ServiceState, ServiceStatus
+from msgspec.structs import replace
+
+from ostler.types import DriverState, DriverStatus, OperatorOverride, ServiceState, ServiceStatus
 
 _ENDED_STATES = (ServiceState.STOPPED, ServiceState.FAILED, ServiceState.GONE)
 _ACCEPTING_STATES = (ServiceState.UP, ServiceState.DEGRADED)
@@ -42,30 +44,58 @@ def capability_lifetime(capability_interval: float) -> float:
     return max(_MIN_LIFETIME, _MAX_MISSED_REPORTS * (capability_interval or DEFAULT_CAPABILITY_INTERVAL))
 
 
+def is_up(state: ServiceState, age: float, down_time: float, link: str = "", *, forced_down: bool = False) -> bool:
+    """Return whether a service is up: the one decision, for live services, records and those of other hosts alike.
+
+    Args:
+        state: What it last said of itself.
+        age: Seconds since that, by a clock that is never set.
+        down_time: Seconds after which it is down without a report; 0 when it is not known.
+        link: Why its host cannot be reached; empty when it can.
+        forced_down: Whether an operator said that it is down: that counts more than all it says itself.
+    """
+    return not forced_down and not link and state not in _ENDED_STATES and age <= (down_time or DEFAULT_DOWN_TIME)
+
+
+def observed(service: ServiceStatus) -> ServiceStatus:
+    """Return a service with `up` as it follows from all else that is known of it."""
+    return replace(service, up=not absence_reason(service))
+
+
 def absence_reason(service: ServiceStatus) -> str:
     """Return why a service is not there: its host cannot be reached, it has ended, or nothing is heard of it."""
+    forced = service.forced_down
+    if is_up(service.state, service.age, service.down_time, service.link, forced_down=forced is not None):
+        return ""
+    if forced is not None:
+        return f"{_format_service(service)} was forced down{format_override(forced)}"
     if service.link:
         return service.link
     if service.state in _ENDED_STATES:
         return _format_state(service)
-    if service.age > service_down_time(service):
-        since = "" if service.age >= INFINITE_AGE else f" for {service.age:.0f} s"
-        return f"{_format_service(service)} has not reported{since}, its down time is {service_down_time(service):g} s"
-    return ""
+    since = "" if service.age >= INFINITE_AGE else f" for {service.age:.0f} s"
+    return f"{_format_service(service)} has not reported{since}, its down time is {service_down_time(service):g} s"
 
 
 def refusal_reason(service: ServiceStatus) -> str:
-    """Return why a service takes no new work from here: it is absent, out of reach, starts, drains, or is disabled."""
+    """Return why a service takes no work from here: absent, out of reach, starting, draining, frozen or disabled."""
     if reason := absence_reason(service):
         return reason
     if not service.addressable:
         return f"{service.host} is unreachable from here: it is not in [network.peers]"
     if service.state not in _ACCEPTING_STATES:
         return _format_state(service)
+    if service.frozen is not None:
+        return f"{_format_service(service)} is frozen{format_override(service.frozen)}"
     if not service.enabled:
         by = f" by {service.disabled_by}" if service.disabled_by else ""
         return f"{_format_service(service)} is disabled{by}{_with_colon(service.disabled_reason)}"
     return ""
+
+
+def format_override(override: OperatorOverride) -> str:
+    """Return who set something and why, to follow the word for it: ` by alice: a new disk`."""
+    return f"{f' by {override.by}' if override.by else ''}{_with_colon(override.reason)}"
 
 
 def unavailable_reason(service: ServiceStatus, backend: str = "") -> str:

@@ -34,6 +34,7 @@ Those that programs decide by have a type, whatever a peer sent: `retry_after`, 
     │   ├── Cancelled                 the caller cancelled it
     │   ├── Busy                          a queue is full; try again later
     │   ├── Draining                      the service is being stopped
+    │   │   └── ServiceFrozen             an operator has frozen it: it finishes what it has and accepts no new work
     │   ├── ServiceDisabled               an operator has disabled it: it accepts no new work that is placed by choice
     │   ├── OperationInterrupted           the daemon ended while it ran, and it is not continued
     │   ├── ResultExpired                   a repeated request was completed; its answer is no longer stored
@@ -311,6 +312,10 @@ class Busy(MessagingError):
 
 class Draining(MessagingError):
     """Raised when a service is being stopped and accepts no new work."""
+
+
+class ServiceFrozen(Draining):
+    """Raised when an operator has frozen a service: it finishes what it has, and accepts no new work until it thaws."""
 
 
 class ServiceDisabled(MessagingError):

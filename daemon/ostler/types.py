@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Hashable, Iterable, Mapping
 from enum import StrEnum
-from typing import TYPE_CHECKING, Any, TypeAlias
+from typing import TYPE_CHECKING, Any, Literal, TypeAlias
 
 import msgspec
 
@@ -88,7 +88,9 @@ class Status(msgspec.Struct, frozen=True, kw_only=True):
 class DriverStatus(msgspec.Struct, frozen=True, kw_only=True):
     """A driver as an operator sees it; `retry_at` is wall time of the next try, 0 when none is due.
 
-    `pending` says what new options wait for, empty when there are none.
+    `pending` says what new options wait for, empty when there are none. Of its calls `failures` failed since one
+    succeeded last (at `last_success_at`) and `errors` since the start; a refusal is no failure. Times are wall times, 0
+    for never.
     """
 
     name: str
@@ -100,6 +102,11 @@ class DriverStatus(msgspec.Struct, frozen=True, kw_only=True):
     tries: int = 0
     calls: int = 0
     pending: str = ""
+    failures: int = 0
+    errors: int = 0
+    last_error: str = ""
+    last_error_at: float = 0.0
+    last_success_at: float = 0.0
 
 
 class Peer(msgspec.Struct, frozen=True):
@@ -153,6 +160,47 @@ class HostIdentity(msgspec.Struct, frozen=True, kw_only=True):
     instance: str = ""
 
 
+class OperatorOverride(msgspec.Struct, frozen=True, kw_only=True):
+    """What an operator has set on a service: who did (`by`), the reason, and since when (wall time)."""
+
+    by: str = ""
+    reason: str = ""
+    since: float = 0.0
+
+
+CauseKind: TypeAlias = Literal[
+    "forced down", "frozen", "disabled", "gone", "host gone", "never started", "stopped", "failed", "starting",
+    "draining", "dependency", "driver", "driver failing", "check", "worker pool", "periodic task", "background task",
+    "store outage", "version", "other",
+]  # fmt: skip
+
+
+class StatusCause(msgspec.Struct, frozen=True, kw_only=True):
+    """One cause for which a service is not up and well.
+
+    `text` says it in a sentence, `since` (wall time, 0 when unknown) since when, `tried` what was done about it, and
+    `remedy` what would bring the service back: a command, or an option to change.
+    """
+
+    kind: CauseKind
+    text: str
+    since: float = 0.0
+    tried: str = ""
+    remedy: str = ""
+
+
+class ServiceSign(msgspec.Struct, frozen=True, kw_only=True):
+    """One sign of work in a service's last report: of the `loop`, the `pool`, `driver local`, `store` and so on.
+
+    `age` is the seconds from its last progress to the report, -1 for none so far. For the loop it is by how much the
+    report was late, for the pool for how long its longest work has been running.
+    """
+
+    subject: str
+    age: float = 0.0
+    text: str = ""
+
+
 class BackgroundTaskStatus(msgspec.Struct, frozen=True, kw_only=True):
     """A background task of a manager; `state` is `running`, `waiting` (for its restart) or `failed`."""
 
@@ -166,7 +214,7 @@ class BackgroundTaskStatus(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class ServiceStatus(msgspec.Struct, frozen=True, kw_only=True):
-    """A service as an observer sees it: as reported (`state`), observed (`up`, `link`) and set (`enabled`).
+    """A service as an observer sees it: as reported (`state`), observed (`up`, `link`) and set (`enabled`, `frozen`).
 
     `ostler.availability` judges it. `since`, `last_report` and `enabled_at` are wall times; `beat` counts the reports
     since the row was made. `namespaces` has the RPC version of each.
@@ -176,7 +224,9 @@ class ServiceStatus(msgspec.Struct, frozen=True, kw_only=True):
     this daemon. `report_interval`, `down_time` and `capability_interval` are the seconds that the service itself goes
     by, 0 where they are not known. `age` is how many seconds ago the observer heard of it last, by a clock that is
     never set, and `link` says why its host cannot be reached from the observer's, empty when it can; one that is not
-    `addressable` is on a host that the observer has no address of.
+    `addressable` is on a host that the observer has no address of. `frozen` is set while it takes no new work and
+    finishes what it has, `forced_down` while an operator said that its host is dead, whatever its reports say. `causes`
+    explains why it is not up and well, where that was asked for; `signs` are those of its last report.
     """
 
     topic: str
@@ -190,6 +240,8 @@ class ServiceStatus(msgspec.Struct, frozen=True, kw_only=True):
     disabled_reason: str = ""
     disabled_by: str = ""
     enabled_at: float = 0.0
+    frozen: OperatorOverride | None = None
+    forced_down: OperatorOverride | None = None
     required: bool = True
     rpc_version: str = "1.0"
     namespaces: dict[str, str] = {}
@@ -208,6 +260,20 @@ class ServiceStatus(msgspec.Struct, frozen=True, kw_only=True):
     age: float = 0.0
     link: str = ""
     addressable: bool = True
+    depends_on: list[str] = []
+    causes: list[StatusCause] = []
+    signs: list[ServiceSign] = []
+
+
+class ForcedDownResult(msgspec.Struct, frozen=True, kw_only=True):
+    """What came of forcing a service down, or undoing that: the service, and which other hosts learned of it.
+
+    `missed` has a line for each host that could not be told: it must be told there.
+    """
+
+    service: ServiceStatus
+    told: list[str] = []
+    missed: list[str] = []
 
 
 class PluginStatus(msgspec.Struct, frozen=True, kw_only=True):
@@ -274,80 +340,6 @@ class PeriodicHistory(msgspec.Struct, frozen=True, kw_only=True):
 
     task: PeriodicStatus
     runs: list[PeriodicRunStatus] = []
-
-
-class LockStatus(msgspec.Struct, frozen=True, kw_only=True):
-    """Who holds a lock, or waits for it, as an operator sees it.
-
-    Attributes:
-        service: The topic that the lock belongs to.
-        name: Its name there.
-        is_held: Whether it is held; else this one waits.
-        is_shared: Whether it is shared.
-        is_cluster: Whether daemons with the same database exclude each other.
-        since: Wall time since which it is held, or waited for.
-        host: The host on which.
-        method: `topic.method` of the request; the service and its thread outside of one.
-        request_id: The request; empty outside of one.
-        thread: The name of the thread or task.
-    """
-
-    service: str
-    name: str
-    is_held: bool
-    is_shared: bool = False
-    is_cluster: bool = False
-    since: float = 0.0
-    host: str = ""
-    method: str = ""
-    request_id: str = ""
-    thread: str = ""
-
-
-class EventHandlerStatus(msgspec.Struct, frozen=True, kw_only=True):
-    """A method of a manager that is called with events, as an operator sees it.
-
-    Attributes:
-        service: The topic of its service.
-        handler: The name of the method.
-        patterns: Which events.
-        hosts: The hosts whose events it follows now.
-        unreachable: The hosts whose events it cannot follow now, each with why.
-        handled: Events and gaps for which it has returned, since the start of the service.
-        errors: Events and gaps for which it raised.
-        gaps: The gaps among them.
-        waiting: Events that wait for it.
-        handling: The event that it is handling now; empty for none.
-        handling_since: Wall time since which it is.
-        last_error: The error of the last call; empty when that succeeded.
-    """
-
-    service: str
-    handler: str
-    patterns: list[str] = []
-    hosts: list[str] = []
-    unreachable: dict[str, str] = {}
-    handled: int = 0
-    errors: int = 0
-    gaps: int = 0
-    waiting: int = 0
-    handling: str = ""
-    handling_since: float = 0.0
-    last_error: str = ""
-
-
-class DaemonAddresses(msgspec.Struct, frozen=True, kw_only=True):
-    """Where a daemon listens.
-
-    Attributes:
-        rpc: The address for calls of this host, for `Client(…)`.
-        events: The address for subscribers of this host.
-        network: The address for calls of other hosts; empty without one.
-    """
-
-    rpc: str = ""
-    events: str = ""
-    network: str = ""
 
 
 class OperationState(StrEnum):

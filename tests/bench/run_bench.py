@@ -28,6 +28,7 @@ PARTS = {
     "events": "events beside a bare PUB",
     "streams": "streams beside a bare PUSH",
     "commits": "group commit beside one commit each",
+    "heartbeats": "heartbeats during 50,000 writes",
     "operations": "submits beside one commit each",
     "restored": "exec to READY with many operations",
     "lag": "changes on another host to a scheduler",

@@ -34,6 +34,7 @@ OFFLINE = {
     "config schema",
     "config set",
     "db restore",
+    "db migrate",
     "plugin new",
     "plugin check",
     "plugin api",
@@ -161,7 +162,10 @@ def test_a_folder_that_may_not_be_entered_is_no_dead_daemon(make_daemon, another
 # --------------------------------------------------------------------------------------------- nobody is there
 
 
-NEEDS = {"call": ["volume", "list_volumes"], "cast": ["volume", "check"], "service forget": ["volume"]}
+NEEDS = {
+    "call": ["volume", "list_volumes"], "cast": ["volume", "check"], "service delete": ["volume"],
+    "service force-down": ["volume", "--host", "node2", "--undo"],
+}  # fmt: skip
 
 
 def verbs(command: Any, *words: str) -> Iterator[list[str]]:

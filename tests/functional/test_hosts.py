@@ -665,6 +665,43 @@ def test_an_operators_command_for_another_host_is_done_there_or_refused_by_name(
 
 
 @only_here
+def test_a_service_forced_down_or_frozen_on_another_host_gets_no_work_meanwhile(
+    hosts: HostProcesses,
+) -> None:
+    hosts.start(node1="talk", node2="talk volume", node3="volume")
+    for other in ("node2", "node3"):
+        knows(hosts, "node1", other)
+    knows(hosts, "node2", "node3")
+    one, two = hosts["node1"].daemon, hosts["node2"].daemon
+    wait_for(lambda: working(hosts, "volume") == {"node2", "node3"}, "both members to be up")
+    wait_for(lambda: two.json("service", "show", "volume", "--host", "node3")["up"], "node2 to know of node3")
+    said = one.command("service", "force-down", "volume", "--host", "node3", "--reason", "its power is cut").stdout
+    assert said.endswith("also told: node2\n")
+    for daemon in (one, two):
+        row = daemon.json("service", "show", "volume", "--host", "node3")
+        assert (row["up"], row["state"], row["forced_down"]["reason"]) == (False, "up", "its power is cut")
+        assert row["causes"][0]["kind"] == "forced down"
+    assert "on node1" in two.json("service", "show", "volume", "--host", "node3")["forced_down"]["by"]
+    assert {one.json("call", "volume", "work", "seconds=0") for _ in range(4)} == {"node2"}
+    assert one.json("call", "volume", "work", "seconds=0", "--host", "node3") == "node3", "who names it knows why"
+    two.command("service", "freeze", "volume", "--reason", "new disks")
+    wait_for(lambda: one.json("service", "show", "volume", "--host", "node2")["frozen"], "node1 to know of it")
+    none = one.command("call", "volume", "work", "seconds=0", check=None).stderr
+    assert "volume on node2 is frozen by" in none
+    assert "volume on node3 was forced down by" in none
+    named = one.command("call", "volume", "work", "seconds=0", "--host", "node2", check=1).stderr
+    assert "it accepts no new work" in named
+    two.command("service", "thaw", "volume")
+    wait_for(lambda: not one.json("service", "show", "volume", "--host", "node2")["frozen"], "node1 to know of it")
+    assert one.json("call", "volume", "work", "seconds=0") == "node2"
+    two.stop()
+    knows(hosts, "node1", "node2", up=False)
+    missed = one.command("service", "force-down", "volume", "--host", "node3", "--undo", check=1).stdout
+    assert "not told: node2: node2 has been unreachable" in missed
+    assert one.json("call", "volume", "work", "seconds=0") == "node3"
+
+
+@only_here
 def test_a_peer_that_is_taken_out_is_gone_is_no_trouble_and_can_be_forgotten(hosts: HostProcesses) -> None:
     hosts.start(node1="talk", node2="talk")
     knows(hosts, "node1", "node2")
@@ -672,7 +709,7 @@ def test_a_peer_that_is_taken_out_is_gone_is_no_trouble_and_can_be_forgotten(hos
     wait_for(lambda: working(hosts, "talk") == {"node1", "node2"}, "both to be up")
     assert (
         "host node2 is up and has a service talk"
-        in one.command("service", "forget", "talk", "--host", "node2", check=1).stderr
+        in one.command("service", "delete", "talk", "--host", "node2", check=1).stderr
     )
     config = (one.root / "etc/ostler.toml").read_text()
     one.configure(config[: config.index("[network.peers.node2]")] + config[config.index("[services.talk]") :])
@@ -680,7 +717,7 @@ def test_a_peer_that_is_taken_out_is_gone_is_no_trouble_and_can_be_forgotten(hos
     gone = one.json("service", "show", "talk", "--host", "node2")
     assert (gone["state"], gone["up"]) == ("gone", False)
     assert "No problems." in one.command("status").stdout
-    one.command("service", "forget", "talk", "--host", "node2")
+    one.command("service", "delete", "talk", "--host", "node2")
     assert [row["host"] for row in one.json("service", "list")] == ["node1"]
 
 

@@ -1,7 +1,16 @@
 import pytest
+from msgspec import structs
 
-from ostler.availability import INFINITE_AGE, absence_reason, capability_lifetime, refusal_reason, unavailable_reason
-from ostler.types import DriverState, DriverStatus, ServiceState, ServiceStatus
+from ostler.availability import (
+    INFINITE_AGE,
+    absence_reason,
+    capability_lifetime,
+    is_up,
+    observed,
+    refusal_reason,
+    unavailable_reason,
+)
+from ostler.types import DriverState, DriverStatus, OperatorOverride, ServiceState, ServiceStatus
 
 
 def row(**facts):
@@ -13,6 +22,10 @@ def driver(state, **facts):
 
 
 ABSENT = [
+    (
+        row(forced_down=OperatorOverride(by="bob", reason="its power is cut")),
+        "volume on node2 was forced down by bob: its power is cut",
+    ),
     (row(link="node2 has been unreachable for 7 s: no cable"), "node2 has been unreachable for 7 s: no cable"),
     (row(state=ServiceState.STOPPED), "volume on node2 is stopped"),
     (row(state=ServiceState.FAILED, why="no disk"), "volume on node2 is failed: no disk"),
@@ -21,6 +34,8 @@ ABSENT = [
     (row(age=INFINITE_AGE), "volume on node2 has not reported, its down time is 60 s"),
 ]
 REFUSING = [
+    (row(frozen=OperatorOverride(by="ann", reason="a new disk")), "volume on node2 is frozen by ann: a new disk"),
+    (row(frozen=OperatorOverride(by="ann"), enabled=False), "volume on node2 is frozen by ann"),
     (row(state=ServiceState.STARTING, why="init_host"), "volume on node2 is starting: init_host"),
     (row(state=ServiceState.DRAINING), "volume on node2 is draining"),
     (row(enabled=False), "volume on node2 is disabled"),
@@ -82,3 +97,19 @@ def test_a_driver_with_new_options_is_waited_for_and_one_tried_again_is_not():
 
 def test_a_report_counts_for_three_intervals_of_whoever_reports():
     assert [capability_lifetime(interval) for interval in (20.0, 0.0, 0.05)] == [60.0, 180.0, 5.0]
+
+
+@pytest.mark.parametrize("service", [each for each, _ in ABSENT])
+def test_one_decision_says_that_it_is_down_whatever_was_said_before(service):
+    assert not is_up(
+        service.state, service.age, service.down_time, service.link, forced_down=service.forced_down is not None
+    )
+    assert not observed(structs.replace(service, up=True)).up
+
+
+@pytest.mark.parametrize("service", [each for each, _ in REFUSING if each.addressable] + WELL)
+def test_one_decision_says_that_it_is_up(service):
+    assert is_up(
+        service.state, service.age, service.down_time, service.link, forced_down=service.forced_down is not None
+    )
+    assert observed(service).up

@@ -29,7 +29,7 @@ COMMANDS: dict[str, Command] = {
     "check": Command("check", "Check the configuration without a daemon"),
     "reload": Command("reload", "Reload the configuration of the daemon"),
     "config": Command("config", "Show the configuration with the origin of each value"),
-    "service": Command("service", "List, show, enable, disable, drain and forget services"),
+    "service": Command("service", "List, show, enable, disable, freeze, drain and delete services"),
     "plugin": Command("plugin", "List and check plugins, or create a new one"),
     "call": Command("call", "Call a method of a service and show its result"),
     "cast": Command("cast", "Send a request to a service without waiting for the result"),

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from ostler.availability import absence_reason
+from ostler.availability import absence_reason, format_override
 from ostler.cli import kit
 from ostler.cli.invocation import Invocation
 from ostler.config.units import format_size
@@ -101,6 +101,16 @@ def enabled_text(service: ServiceStatus) -> str:
     return f"disabled{by}: {service.disabled_reason}" if service.disabled_reason else f"disabled{by}"
 
 
+def override_text(service: ServiceStatus) -> str:
+    """Return what operators have set on a service, with who and why: `frozen by alice: moving; disabled by bob`."""
+    found = [] if service.enabled else [enabled_text(service)]
+    if service.frozen is not None:
+        found.insert(0, f"frozen{format_override(service.frozen)}")
+    if service.forced_down is not None:
+        found.insert(0, f"forced down{format_override(service.forced_down)}")
+    return "; ".join(found) or "enabled"
+
+
 def up_text(service: ServiceStatus) -> str:
     """Return whether a service is up, as its observer sees it."""
     if service.state is ServiceState.GONE:
@@ -119,7 +129,7 @@ SERVICE_COLUMNS = [
     kit.Column("host"),
     kit.Column("state"),
     kit.Column("seen", up_text),
-    kit.Column("enabled", enabled_text),
+    kit.Column("enabled", override_text),
     kit.Column("for", lambda service: kit.human_elapsed(service.since)),
     kit.Column("in flight", "in_flight", right=True),
     kit.Column("why", reason_text),

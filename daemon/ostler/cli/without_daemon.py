@@ -11,6 +11,7 @@ from ostler.cli import invocation
 from ostler.errors import ConfigurationError
 
 if TYPE_CHECKING:
+    from ostler.config.configuration import CoreConfiguration
     from ostler.plugins import PluginHost
     from ostler.service.resolve import ResolvedConfiguration
 
@@ -48,12 +49,18 @@ def resolve_configuration(
 
 def discover_plugins() -> PluginHost:
     """Return the installed plugins, loaded as `[plugins]` allows; invalid options there count as defaults."""
+    return load_core()[1]
+
+
+def load_core() -> tuple[CoreConfiguration, PluginHost]:
+    """Return the sections of the daemon itself, where invalid options count as defaults, and the loaded plugins."""
     # 75 ms: not for `--help` and `plugin list`.
     from ostler.config import load, validate_core
     from ostler.service.resolve import discover_plugins
 
     with suppress_logging():
-        return discover_plugins(validate_core(load(invocation.current_invocation().paths())))
+        core = validate_core(load(invocation.current_invocation().paths()))
+        return core, discover_plugins(core)
 
 
 def configuration_schema() -> dict[str, Any]:

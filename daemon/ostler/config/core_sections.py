@@ -63,6 +63,13 @@ class DaemonSection(OptionsModel):
         help="Time limit of each step of a reload; a step that exceeds it is aborted",
         reload="live",
     )
+    gone_age: Seconds = Field(
+        30 * 86400,
+        gt=0,
+        help="The record of a service that has been gone for this long is removed: its host is no longer a "
+        "peer, or no configuration has it",
+        reload="live",
+    )
 
 
 class PluginsSection(OptionsModel):
@@ -301,6 +308,12 @@ class StoreSection(OptionsModel):
         reload="daemon",
     )
     backups: int = Field(3, ge=1, le=100, help="How many backups from before migrations are stored", reload="daemon")
+    slow_transaction: Seconds = Field(
+        1,
+        ge=0.01,
+        le=86400,
+        help="A write, a commit or a read of the database that takes longer is named in the log, with who asked for it",
+    )
 
 
 CORE_SECTIONS: Mapping[str, type[OptionsModel]] = {

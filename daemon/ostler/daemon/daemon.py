@@ -31,11 +31,12 @@ from ostler.daemon.startup.directories import make_runtime_directory
 from ostler.daemon.startup.open_store import open_store
 from ostler.daemon.watchdog import Watchdog
 from ostler.errors import Draining, ServiceError, error_line, is_expected
+from ostler.manager_types import DaemonAddresses
 from ostler.messaging.rpc.topic_registry import TopicRegistry
 from ostler.operations import OperationLimits, Operations
 from ostler.service import HostServices, Runtime
 from ostler.service.state_tracker import StateTracker
-from ostler.types import DaemonAddresses, ServiceState
+from ostler.types import ServiceState
 
 if TYPE_CHECKING:
     from ostler.clock import Clock
@@ -252,6 +253,7 @@ class Daemon:
             on_end=self.fail,
             on_change=self._progress.on_service_change,
         )
+        runtime.gone_age = self.active.options.daemon.gone_age
         self._undo_stack.push("services", partial(self._stop_services, runtime))
         return DaemonParts(store, messaging, auditor, runtime)
 

@@ -11,6 +11,7 @@ import msgspec
 
 from ostler.clock import Clock
 from ostler.config import Faults, Field, OptionsModel, Seconds, ValidationContext
+from ostler.config.options import COUNT_MAX
 from ostler.store import KeyValue  # not only for the type checker: `pydoc` reads the fields' types
 from ostler.types import Json
 
@@ -41,6 +42,13 @@ class DriverOptions(OptionsModel):
     )
     max_retry_interval: Seconds = Field(
         300, gt=0, help="The longest wait between attempts to initialise", reload="service"
+    )
+    failure_limit: int = Field(
+        3,
+        ge=1,
+        le=COUNT_MAX,
+        help="After so many failed calls in a row the service is degraded until one succeeds; refusals do not count",
+        reload="live",
     )
 
 

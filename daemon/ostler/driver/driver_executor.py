@@ -16,7 +16,7 @@ import msgspec
 
 from ostler.aio import LoopQueue, WorkerPool, as_exception, waiting_for
 from ostler.clock import Clock
-from ostler.driver.failure_streak import FailureStreak
+from ostler.driver.failure_streak import IGNORED_METHODS, FailureStreak
 from ostler.errors import Busy, DriverError, DriverStuck, error_line
 from ostler.log.defects import UnexpectedErrors
 from ostler.messaging.wire.request_context import Context, current_account, current_context
@@ -48,6 +48,10 @@ class TimeoutListener(Protocol):
 
     def on_late_return(self, call: DriverCall, error: BaseException | None) -> None:
         """Called when a call that had exceeded its budget has ended, with an error or without."""
+        ...
+
+    def on_failure_count(self) -> None:
+        """Called when one more call in a row has failed, or the first one after that has not."""
         ...
 
 
@@ -155,7 +159,7 @@ class DriverExecutor:
         listener: TimeoutListener,
     ) -> None:
         self.failure_streak = FailureStreak(clock)
-        """The number of consecutive failed calls."""
+        """What is known of failed calls."""
         self._defects = UnexpectedErrors(_log, topic=label.topic, driver=label.driver)
         self._label = label
         self._loop = loop
@@ -340,9 +344,12 @@ class DriverExecutor:
             self._overdue_count -= call.is_overdue
             self._last_end_at = self._clock.monotonic()
             if error is not None:
-                self.failure_streak.failed(call.label, error)
-            elif self.failure_streak.count:
-                self.failure_streak.worked(call.label)
+                if self.failure_streak.failed(call.label, error):
+                    self._listener.on_failure_count()
+            elif call.label not in IGNORED_METHODS:
+                self.failure_streak.last_success = self._last_end_at
+                if self.failure_streak.count and self.failure_streak.worked():
+                    self._listener.on_failure_count()
             self._resolve(call, result, error)
             if call.is_overdue:
                 self._listener.on_late_return(call, error)

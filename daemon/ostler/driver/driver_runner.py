@@ -84,6 +84,7 @@ class DriverRunner:
         self._attempt_number = 0
         self._call_count = 0
         self._stuck_call = "", clock.wall()
+        self._was_failing = False
         self._is_held = False
         self._pending_options: DriverOptions | None = None
         self._renewal_task: asyncio.Task[None] | None = None
@@ -101,6 +102,7 @@ class DriverRunner:
         """Return the driver as an operator sees it; `calls` counts those started since the start. Any thread."""
         with self._lock:
             kind = type(self.driver) if self.driver is not None else self.spec.cls
+            streak = self._executor.failure_streak
             return DriverStatus(
                 name=self.spec.name,
                 driver=self.spec.options.driver or (kind.__qualname__ if kind else ""),
@@ -111,7 +113,16 @@ class DriverRunner:
                 tries=self._tries,
                 calls=self._call_count,
                 pending=self._pending_text(),
+                failures=streak.count,
+                errors=streak.errors,
+                last_error=streak.shown_error(),
+                last_error_at=streak.last_error_at,
+                last_success_at=self._last_success_at(),
             )
+
+    def _last_success_at(self) -> float:
+        succeeded = self._executor.failure_streak.last_success
+        return 0.0 if succeeded is None else self._clock.wall() - (self._clock.monotonic() - succeeded)
 
     def _pending_text(self) -> str:
         """Return what new options wait for, empty when there are none; with the lock held."""
@@ -123,8 +134,16 @@ class DriverRunner:
         )
 
     def problem(self) -> str:
-        """Return a line when all calls of the ready driver fail, empty when they do not. Any thread."""
-        return self._executor.failure_streak.problem(self.label) if self._state is DriverState.READY else ""
+        """Return a line when all calls of the ready driver fail, empty when they do not. Any thread.
+
+        The text does not change with each further call.
+        """
+        streak, limit = self._executor.failure_streak, self.spec.options.failure_limit
+        if self._state is not DriverState.READY or not streak.is_failing(limit):
+            return ""
+        calls = f"{limit} calls in a row or more" if limit > 1 else "calls"
+        error = streak.shown_error()
+        return f"{self.label}: {calls} have failed, since {format_time(streak.since)}; the last error: {error}"
 
     def calls_in_progress(self) -> list[str]:
         """Return the calls that have not returned, a line each. Any thread."""
@@ -252,6 +271,14 @@ class DriverRunner:
         if self._state is DriverState.STUCK and not over and call.label != _INITIALISE_METHOD and not self._is_stopping:
             self._set_state(DriverState.READY, "")
 
+    def on_failure_count(self) -> None:
+        """See `TimeoutListener`; the lock is held."""
+        is_failing = bool(self.problem())
+        if is_failing is not self._was_failing:
+            self._was_failing = is_failing
+            status = self.status()
+            self._loop_queue.post(lambda: self._on_change(status))
+
     def _submit_unless_held(self, method: str, arguments: tuple[Any, ...], named: dict[str, Any]) -> DriverCall | None:
         with self._lock:
             return None if self._is_held else self._submit(method, arguments, named)
@@ -321,6 +348,8 @@ class DriverRunner:
                 return
             if error is None:
                 self._tries = 0
+                self._executor.failure_streak.worked()  # it has begun anew; what it does then counts
+                self._was_failing = False
                 self._defects.clear(f"initialise of {self.label}")
                 _log.info("%s is ready", self.label)
                 self._set_state(DriverState.READY, "")

@@ -121,9 +121,9 @@ class Drivers(Mapping[str, Any]):
         """Return the status of every driver, in the order of the configuration. Any thread."""
         return [runner.status() for runner in self._runners.values()]
 
-    def problems(self) -> list[str]:
-        """Return a line for each ready driver whose calls all fail. Any thread."""
-        return [line for runner in self._runners.values() if (line := runner.problem())]
+    def problems(self) -> dict[str, str]:
+        """Return a line for each ready driver whose calls all fail, by its name. Any thread."""
+        return {name: line for name, runner in self._runners.items() if (line := runner.problem())}
 
     def calls_in_progress(self) -> list[str]:
         """Return the calls that have not returned, a line each, after a stop as well. Any thread."""

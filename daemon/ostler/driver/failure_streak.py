@@ -1,55 +1,69 @@
-"""Detects a driver whose calls all fail, for the operator."""
+"""Counts the calls of a driver that fail, to detect one whose calls all do."""
 
 from __future__ import annotations
 
-import time
-
+from ostler.bounds import WHY_LIMIT, escape_surrogates, truncate
 from ostler.clock import Clock
-from ostler.errors import DriverError, error_line, is_expected
+from ostler.errors import DriverError, FeatureNotSupported, error_line, is_expected
+from ostler.redaction import redact
 
-_MIN_FAILURES = 3
-"""Consecutive failures before they are reported: one may be its caller's fault."""
-_IGNORED_METHODS = frozenset({"is_working", "capabilities", "initialise", "cleanup"})
+IGNORED_METHODS = frozenset({"is_working", "capabilities", "initialise", "cleanup"})
 """Not counted: failures are part of the state already, and success does not show that the driver works."""
+STREAK_LIFETIME = 900.0
+"""Seconds after its last failure for which a streak is held against a driver that is not called any more."""
 
 
 class FailureStreak:
-    """Counts consecutive failures. Used with the lane's lock held, except `problem`.
+    """Counts failures, and those in a row. Used with the lane's lock held; what is read may be read on any thread.
 
-    A refused request (`RequestError` and other Ostler errors that are not driver errors) is not a failure of the
-    driver, and not a sign that it works either: most are detected before the device is accessed.
+    A refused request (`RequestError` and other Ostler errors that are not driver errors, and `FeatureNotSupported`) is
+    not a failure of the driver, and not a sign that it works either: most are detected before the device is accessed.
 
     Args:
-        clock: The source of wall time.
+        clock: The source of time.
     """
 
-    __slots__ = ("_clock", "_last_error", "_since", "count")
+    __slots__ = ("_clock", "_failed_at", "count", "errors", "last_error", "last_error_at", "last_success", "since")
 
     def __init__(self, clock: Clock) -> None:
-        self.count = 0
         self._clock = clock
-        self._since = 0.0
-        self._last_error = ""
+        self._failed_at = 0.0
+        self.count = 0
+        """Failures since the last success."""
+        self.errors = 0
+        """Failures since the start."""
+        self.last_error = ""
+        self.last_error_at = 0.0
+        self.since = 0.0
+        """Wall time of the first failure in a row."""
+        self.last_success: float | None = None
+        """When a call last returned a result, by the monotonic clock."""
 
-    def failed(self, label: str, error: BaseException) -> None:
-        """Record a call that raised."""
-        if label in _IGNORED_METHODS:
-            return
-        if is_expected(error) and not issubclass(type(error), DriverError):
-            return  # neither: a driver with a broken device still refuses requests without accessing the device
+    def failed(self, label: str, error: BaseException) -> bool:
+        """Record a call that raised; return whether it counts."""
+        if label in IGNORED_METHODS:
+            return False
+        kind = type(error)
+        if is_expected(error) and (not issubclass(kind, DriverError) or issubclass(kind, FeatureNotSupported)):
+            return False  # neither: a driver with a broken device still refuses requests without accessing the device
+        now = self._clock.wall()
         if not self.count:
-            self._since = self._clock.wall()
+            self.since = now
         self.count += 1
-        self._last_error = f"{label}: {error_line(error)}"
+        self.errors += 1
+        self._failed_at = self._clock.monotonic()
+        self.last_error, self.last_error_at = f"{label}: {error_line(error)}", now
+        return True
 
-    def worked(self, label: str) -> None:
-        """Record a call that returned a result."""
-        if label not in _IGNORED_METHODS:
-            self.count = 0
+    def worked(self) -> bool:
+        """Record a call that returned a result; return whether a streak has ended with it."""
+        was, self.count = self.count, 0
+        return was > 0
 
-    def problem(self, driver: object) -> str:
-        """Return a line when all calls fail, with how many and since when; empty when they do not. Any thread."""
-        if self.count < _MIN_FAILURES:
-            return ""
-        since = time.strftime("%Y-%m-%d %H:%M:%S", time.localtime(self._since))
-        return f"{driver}: the last {self.count} calls failed, since {since}; the last error: {self._last_error}"
+    def is_failing(self, limit: int) -> bool:
+        """Return whether the last `limit` calls failed, the last one not long ago."""
+        return self.count >= limit and self._clock.monotonic() - self._failed_at < STREAK_LIFETIME
+
+    def shown_error(self) -> str:
+        """Return the last error, fit to be shown."""
+        return escape_surrogates(truncate(redact(self.last_error), WHY_LIMIT))

@@ -14,10 +14,10 @@ from ostler.clock import Clock
 from ostler.config.units import format_seconds
 from ostler.errors import Cancelled, DeadlineExceeded, LockTimeout, StoreError, error_line
 from ostler.locks.lock_table import Holding, LockKey
+from ostler.manager_types import LockStatus
 from ostler.printable import printable
 from ostler.store import Store
 from ostler.store.records.lock_records import LockRecord, LockRecords
-from ostler.types import LockStatus
 
 _log = logging.getLogger(__name__)
 _MIN_POLL_INTERVAL = 0.05

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from typing import TYPE_CHECKING
 
 from ostler.aio import LoopQueue, TaskOwner
@@ -9,11 +10,13 @@ from ostler.clock import Clock
 from ostler.errors import StoreError
 from ostler.locks.lock_table import LockTable
 from ostler.locks.locks import Locks
+from ostler.manager_types import LockStatus
 from ostler.store import Store
-from ostler.types import LockStatus
 
 if TYPE_CHECKING:
     from ostler.locks.cluster_locks import StoredLocks
+
+_log = logging.getLogger(__name__)
 
 
 class HostLocks:
@@ -49,9 +52,10 @@ class HostLocks:
                 self._cluster = StoredLocks(self._store, self._clock, self._host, self._loop_queue, self._owner)
             return self._cluster
 
-    def release_service(self, topic: str) -> list[str]:
-        """Release the locks of a service that has stopped; return those that were still held, a line each."""
-        return self.table.release_service(topic)
+    def release_service(self, topic: str) -> None:
+        """Release the locks of a service that has stopped: of threads that hang, and requests that were given up."""
+        for line in self.table.release_service(topic):
+            _log.warning("service %s has stopped, released a lock that was still held: %s", topic, line)
 
     async def list(self, service: str = "") -> list[LockStatus]:
         """Return who holds locks and who waits, here, and who holds those of the cluster elsewhere.

@@ -12,9 +12,9 @@ from ostler.clock import Clock
 from ostler.config.units import format_seconds
 from ostler.errors import Cancelled, Conflict, Deadlock, Draining, OstlerError
 from ostler.locks.lock_owner import LockOwner
+from ostler.manager_types import LockStatus
 from ostler.messaging.wire.request_context import Context
 from ostler.printable import printable
-from ostler.types import LockStatus
 
 _log = logging.getLogger(__name__)
 MAX_LISTED_LOCKS = 10_000

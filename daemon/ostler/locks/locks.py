@@ -14,8 +14,8 @@ from ostler.clock import SystemClock
 from ostler.errors import DeadlineExceeded, FeatureNotSupported, InvalidInput, LockTimeout, check_length
 from ostler.locks.lock_owner import LockOwner
 from ostler.locks.lock_table import Holding, LockKey, LockTable, Waiter, cancelled_error
+from ostler.manager_types import LockStatus
 from ostler.messaging.wire.request_context import Context
-from ostler.types import LockStatus
 
 _SHORT_WAIT = 0.02
 """Seconds after which a wait is no longer quick: from then on the thread that waits is replaced in its pool."""

@@ -16,10 +16,11 @@ from ostler.driver import Driver, Drivers
 from ostler.errors import OstlerError
 from ostler.locks import Locks
 from ostler.manager.periodic_registry import NO_PERIODIC_REGISTRY, PeriodicRegistry
+from ostler.manager_types import DaemonAddresses
 from ostler.messaging import ServiceClient
 from ostler.messaging.events.notifications import Notifier
 from ostler.store import Store  # not only for the type checker: `pydoc` reads the fields' types
-from ostler.types import DaemonAddresses, Json
+from ostler.types import Json
 
 
 class ManagerOptions(OptionsModel):

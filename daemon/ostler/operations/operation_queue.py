@@ -48,6 +48,8 @@ class OperationQueue:
         self.running: dict[str, OperationCall] = {}
         self.is_open = False
         """Whether operations are begun: after the start of the service, and until it drains."""
+        self.is_frozen = False
+        """Whether nothing is begun until an operator thaws the service; what waits goes on waiting."""
         self.is_draining = False
         """Whether what is not running waits for the next start of the service, or until it is resumed."""
         self.is_stopping = False
@@ -64,7 +66,7 @@ class OperationQueue:
     @property
     def has_free_slot(self) -> bool:
         """Whether one more may be begun."""
-        return self.is_open and len(self.running) + self._reserved < self.max_running
+        return self.is_open and not self.is_frozen and len(self.running) + self._reserved < self.max_running
 
     @property
     def is_idle(self) -> bool:

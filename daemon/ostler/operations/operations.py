@@ -123,7 +123,25 @@ class Operations:
             timer.cancel()
         if self._ending:  # what they came to is stored, if the database takes it
             await asyncio.wait(self._ending, timeout=_LAST_WRITE_TIMEOUT)
+        await self._hand_over_stuck()
         await self._tasks.cancel()
+
+    async def _hand_over_stuck(self) -> None:
+        """Leave what has not ended by now to the next start, which is not to take it for the cause of a crash."""
+        left = [call for call in self._attempts.values() if call.is_handed_over and not call.cancelled_by]
+        decisions = [(call.record.id, outcomes.decide_after_stop(call.record, call.policy)) for call in left]
+
+        def hand_over() -> None:
+            for operation_id, decision in decisions:
+                if decision is not None:
+                    self.records.end_attempt(operation_id, decision.outcome, drop_steps=decision.drop_steps)
+
+        if not decisions:
+            return
+        try:
+            await asyncio.wait_for(self._store.awrite(hand_over, label="hand over operations"), _LAST_WRITE_TIMEOUT)
+        except (StoreError, TimeoutError) as error:
+            _log.debug("running operations were not handed over: %s", error)
 
     def release_restored(self) -> None:
         """Begin what earlier runs of the daemon have left: the services that they may need have been started."""
@@ -179,6 +197,12 @@ class Operations:
         """Begin operations of a topic again, after a drain."""
         for queue in self._queues.get(topic, {}).values():
             queue.is_open, queue.is_draining = True, False
+            self._fill(queue)
+
+    def freeze_topic(self, topic: str, frozen: bool) -> None:
+        """Begin no more operations of a topic, though it is started and resumed; or begin them again."""
+        for queue in self._queues.get(topic, {}).values():
+            queue.is_frozen = frozen
             self._fill(queue)
 
     def stop_topic(self, topic: str) -> None:
@@ -275,7 +299,7 @@ class Operations:
             queue.reserve(new.id)
         stored = False
         try:
-            record, stored = await self._store.awrite(partial(self._insert, new, may_begin), label="submit operation")
+            record, stored = await self._insert(new, may_begin)
         finally:
             if may_begin and not stored:
                 queue.release(new.id)
@@ -291,11 +315,14 @@ class Operations:
             self._fill(queue)
         return record
 
-    def _insert(self, new: NewOperation, may_begin: bool) -> tuple[OperationRecord, bool]:
-        record, is_new = self.records.insert(new)
-        if is_new and may_begin:
-            return self.records.claim(record.id) or record, True
-        return record, is_new
+    async def _insert(self, new: NewOperation, may_begin: bool) -> tuple[OperationRecord, bool]:
+        insertion = self.records.insertion(new, begin=may_begin)
+        written = await self._store.awrite(insertion.statement, label="submit operation")
+        if written.changed:
+            return insertion.record(written), True
+        # There is one of this id, or there was a moment ago.
+        insert = partial(self.records.insert, new, begin=may_begin)
+        return await self._store.awrite(insert, label="submit operation")
 
     def _refuse_unless_running(self, topic: str, operation_id: str) -> None:
         """Let no call wait for an operation that does not begin while its service drains: the drain waits for it."""

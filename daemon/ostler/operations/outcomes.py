@@ -115,7 +115,7 @@ def decide_after_attempt(
         waits = OperationState.WAITING if is_a(error, Busy) else OperationState.QUEUED
         return Decision(OperationOutcome(waits, error.message, next_attempt_at=now + _BUSY_DELAY))
     if (is_stopping or call.is_handed_over) and is_a(error, (Cancelled, Draining)):
-        return _decide_interrupted(record, policy, "its service stopped while it ran")
+        return decide_after_stop(record, policy)
     return Decision(_retry_later(record, policy, error, now, is_restored=is_restored) or failed(error))
 
 
@@ -164,6 +164,11 @@ def decide_after_restart(record: OperationRecord, policy: Durable | None) -> Dec
         return Decision(failed(interrupted_error(record, text)))
     decision = _decide_interrupted(record, policy, "the daemon ended while it ran")
     return decision or Decision(failed(interrupted_error(record, "")), must_clean_up=True)
+
+
+def decide_after_stop(record: OperationRecord, policy: Durable) -> Decision | None:
+    """Return what becomes of an operation that was cut off by the stop of its service; None: the next start decides."""
+    return _decide_interrupted(record, policy, "its service stopped while it ran")
 
 
 def _decide_interrupted(record: OperationRecord, policy: Durable, why: str) -> Decision | None:

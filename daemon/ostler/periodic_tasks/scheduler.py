@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import heapq
+import itertools
 import logging
 import random
 import time
@@ -277,6 +278,14 @@ class PeriodicScheduler:
             for name in sorted(self._groups)
             for _, task in sorted(self._groups[name].tasks.items())
         ]
+
+    def last_runs(self, service: str, limit: int) -> list[PeriodicRun]:
+        """Return the records of at most `limit` tasks of a service, those whose last run failed first."""
+        found = self._groups.get(service)
+        tasks = found.tasks.values() if found else ()
+        failed = itertools.islice((task for task in tasks if task.last_error), limit)
+        others = (task for task in tasks if not task.last_error)
+        return [_to_record(task) for task in itertools.islice(itertools.chain(failed, others), limit)]
 
     def status(self, service: str, task: str) -> PeriodicStatus:
         """Return one task as an operator sees it.

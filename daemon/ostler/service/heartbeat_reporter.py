@@ -11,6 +11,7 @@ from ostler.aio import TaskOwner
 from ostler.clock import Clock
 from ostler.errors import StoreError
 from ostler.service.lifecycle import Service
+from ostler.service.signs import SignCollector
 from ostler.service.store_outage import StoreOutage
 from ostler.store import ServiceRecords, ServiceReport, Store
 
@@ -32,11 +33,18 @@ class HeartbeatReporter:
         store: The database.
         records: The services table.
         clock: The source of time, for messages; intervals are measured in the loop's time.
+        signs: Collects the signs of work that each report carries.
     """
 
     def __init__(
-        self, services: Callable[[], Iterable[Service]], store: Store, records: ServiceRecords, clock: Clock
+        self,
+        services: Callable[[], Iterable[Service]],
+        store: Store,
+        records: ServiceRecords,
+        clock: Clock,
+        signs: SignCollector,
     ) -> None:
+        self._signs = signs
         self._services = services
         self._store = store
         self._records = records
@@ -62,6 +70,9 @@ class HeartbeatReporter:
             now = loop.time()
             due = [s for s in self._services() if s.is_registered and self._due_times.get(s.topic, 0.0) <= now]
             for service in due:
+                due_at = self._due_times.get(service.topic, 0.0)
+                lateness = now - due_at if due_at else 0.0  # a change is due at once, whenever that is
+                service.signs = self._signs.collect(service.topic, service.pool, service.drivers, lateness)
                 self._due_times[service.topic] = now + service.options.report_interval
             if due:
                 await self.write(due)
@@ -73,7 +84,12 @@ class HeartbeatReporter:
         """Write the state of these services now; an unreachable database is logged, never raised."""
         rows = [
             ServiceReport(
-                topic=s.topic, state=s.state_tracker.state, why=s.state_tracker.why, since=s.state_tracker.since
+                topic=s.topic,
+                state=s.state_tracker.state,
+                why=s.state_tracker.why,
+                since=s.state_tracker.since,
+                frozen=s.frozen,
+                signs=s.signs,
             )
             for s in services
             if s.is_registered

@@ -10,18 +10,19 @@ from typing import TYPE_CHECKING
 
 from msgspec.structs import replace
 
-from ostler.availability import absence_reason, capability_lifetime
+from ostler.availability import capability_lifetime, observed
 from ostler.messaging.interface.versions import Members
 from ostler.service.table_cache import TableCache
 from ostler.store import CapabilityRecords, ServiceRecords, Store
 from ostler.store.records.member_versions import MemberVersions
-from ostler.types import CapabilityReport, HostReport, ServiceStatus
+from ostler.types import CapabilityReport, HostReport, ServiceState, ServiceStatus
 
 if TYPE_CHECKING:
     from ostler.clock import Clock
     from ostler.messaging.network.routing import Router
     from ostler.service.lifecycle import Service
 
+_NOT_REGISTERED_STATES = (ServiceState.STARTING, ServiceState.STOPPED, ServiceState.FAILED)
 _BATCH_DELAY = 0.05
 """Seconds to wait for further changes after a change, so that they are reported together."""
 
@@ -176,8 +177,7 @@ class HostView:
     def _recorded_status(self, row: ServiceStatus) -> ServiceStatus:
         """Return the view of a service of another host that is known by its record only."""
         link, addressable = self._router.missing_reason(row.topic, row.host), self._router.is_peer(row.host)
-        row = replace(row, link=link, addressable=addressable)
-        return replace(row, up=not absence_reason(row))
+        return observed(replace(row, link=link, addressable=addressable))
 
 
 def merge_service_rows(
@@ -204,6 +204,8 @@ def merge_service_rows(
                 disabled_reason=kept.disabled_reason,
                 disabled_by=kept.disabled_by,
                 enabled_at=kept.enabled_at,
+                # Until it has registered it does not know itself.
+                frozen=row.frozen or (kept.frozen if row.state in _NOT_REGISTERED_STATES else None),
                 beat=kept.beat,
                 last_report=kept.last_report,
             )

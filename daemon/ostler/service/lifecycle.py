@@ -11,6 +11,7 @@ from typing import Any
 
 from ostler import log
 from ostler.aio import RunningJob, TaskOwner, UndoStack, WorkerPool
+from ostler.availability import is_up
 from ostler.bounds import WHY_LIMIT, escape_surrogates, truncate
 from ostler.config.configuration_diff import effective_options
 from ostler.driver import DriverOptions, Drivers
@@ -26,7 +27,7 @@ from ostler.service.service_events import ServiceEvents
 from ostler.service.service_spec import ServiceContext, ServiceSpec
 from ostler.service.state_tracker import StateTracker
 from ostler.store import Registration
-from ostler.types import DriverState, ServiceState, ServiceStatus
+from ostler.types import DriverState, OperatorOverride, ServiceSign, ServiceState, ServiceStatus
 
 _log = logging.getLogger(__name__)
 _MIN_POLL_INTERVAL = 0.02
@@ -74,9 +75,14 @@ class Service:
         """The progress of the step, as reported by the manager."""
         self.should_skip_drain = False
         self.is_registered = False
+        self.frozen: OperatorOverride | None = None
+        """Set while it takes no new work, because an operator has said so."""
         self.lacks_tables = False
+        self.signs: list[ServiceSign] = []
+        """The signs of work in its last report."""
         self.last_progress = context.host.clock.monotonic()
         self._context = context
+        self._on_change = on_change
         self._log = log.adapter(logging.getLogger(f"ostler.service.{spec.topic}"), service=spec.topic)
         self._tasks = TaskOwner(f"service {spec.topic}")
         self._service_drivers: ServiceDrivers | None = None
@@ -143,6 +149,7 @@ class Service:
         self._check_tables()
         self.state_tracker.enter(ServiceState.STARTING, "registering")
         registration = await self._run_step("registering", self._register())
+        self.frozen = registration.frozen
         manager = await self._run_step("creating its manager", self._build_manager())
         await self._run_step("waiting for its drivers", self._start_drivers())
         self._undo_stack.push("cleanup_host", self._cleanup_host)
@@ -200,7 +207,7 @@ class Service:
 
     async def _register(self) -> Any:
         records, spec = self._context.service_records, self.spec
-        self._undo_stack.push_call("locks", self._release_locks)
+        self._undo_stack.push_call("locks", lambda: self._context.locks.release_service(self.topic))
         self._undo_stack.push("threads", self._stop_pool)
 
         def register() -> Any:
@@ -292,8 +299,19 @@ class Service:
         registry = self._context.host.dispatcher.registry
         registry.add_endpoint(endpoint)
         self._undo_stack.push_call("endpoint", lambda: registry.remove_endpoint(self.topic))
+        self._apply_frozen()
 
     # ---------------------------------------------------------------- while it is up
+
+    def set_frozen(self, frozen: OperatorOverride | None) -> None:
+        """Take no new work from now on, and finish what is there; with None, take work again. On the loop."""
+        self.frozen = frozen
+        self._apply_frozen()
+        self._on_change(self)
+
+    def _apply_frozen(self) -> None:
+        self._context.host.dispatcher.registry.set_frozen(self.topic, self.frozen)
+        self._context.host.operations.freeze_topic(self.topic, self.frozen is not None)
 
     async def check_health(self) -> None:
         """Ask the manager and its ready drivers whether they can work, and record the answers."""
@@ -456,7 +474,8 @@ class Service:
             if self._has_progress_text()
             else self.state_tracker.why,
             since=self.state_tracker.since,
-            up=self.state_tracker.state not in _ENDED_STATES,
+            frozen=self.frozen,
+            up=is_up(self.state_tracker.state, 0.0, self.options.down_time),
             required=self.options.required,
             rpc_version=self.spec.manager.cls.rpc_version,
             namespaces=namespace_versions(self.spec.manager.cls),
@@ -469,6 +488,8 @@ class Service:
             report_interval=self.options.report_interval,
             down_time=self.options.down_time,
             capability_interval=self.options.capability_interval,
+            depends_on=self.options.depends_on,
+            signs=self.signs,
         )
 
     # ---------------------------------------------------------------- stop
@@ -646,11 +667,6 @@ class Service:
         self._reset_pool.close()
         await self._wait_until_empty(lambda: self._running_work(awaited=True), timeout)
         return self._running_work()
-
-    def _release_locks(self) -> None:
-        """Release what threads that hang, and requests that were given up, still hold."""
-        for line in self._context.locks.release_service(self.topic):
-            self._log.warning("the service has stopped, released a lock: %s", line)
 
     def stuck_work(self) -> list[str]:
         """Return the stuck drivers and hanging hooks of a running service, a line each."""

@@ -8,9 +8,12 @@ import math
 from collections.abc import Callable, Collection, Iterable, Sequence
 from typing import TYPE_CHECKING
 
+from msgspec.structs import replace
+
 from ostler.aio import TaskOwner
 from ostler.errors import StoreError, error_line
 from ostler.locks import HostLocks
+from ostler.manager_types import EventHandlerStatus
 from ostler.service.capabilities.capability_reporter import CapabilityReporter
 from ostler.service.heartbeat_reporter import HeartbeatReporter
 from ostler.service.host_view import HostView
@@ -20,15 +23,19 @@ from ostler.service.periodic_saver import PeriodicSaver
 from ostler.service.service_actions import ServiceActions
 from ostler.service.service_group import ServiceGroup
 from ostler.service.service_spec import HostServices, ServiceContext, ServiceSpec
+from ostler.service.signs import SignCollector
 from ostler.service.state_notifier import StateNotifier
 from ostler.store import CapabilityRecords, PeriodicRecords, ServiceRecords
-from ostler.types import CapabilityReport, EventHandlerStatus, ServiceState, ServiceStatus
+from ostler.types import CapabilityReport, OperatorOverride, ServiceState, ServiceStatus
 
 if TYPE_CHECKING:
     from ostler.messaging.network.routing import Router
     from ostler.service.event_handlers.event_handlers import EventHandlers
 
 _log = logging.getLogger(__name__)
+DEFAULT_GONE_AGE = 30 * 86400.0
+_PRUNE_INTERVAL = 3600.0
+"""Seconds between two removals of records of services that have been gone for long."""
 _FIRST_REPORT_TIMEOUT = 2.0
 """Seconds that the start waits for the first capabilities: a slow array must not delay it."""
 _LAST_WRITE_TIMEOUT = 2.0
@@ -60,34 +67,25 @@ class Runtime:
     ) -> None:
         name, clock, store, client, self.operations = host.name, host.clock, host.store, host.client, host.operations
         self.host, self.clock = name, clock
+        self._router = router
         self.upgrades = client.upgrades
         self.store = store
         services_table = self.service_records = ServiceRecords(store, clock, name)
         capabilities_table = self.capability_records = CapabilityRecords(store, clock, name)
         self.periodic_records = PeriodicRecords(store, name)
         self._tasks = TaskOwner("services", on_end=on_end)
-        self._host_services, self._router = host, router
+        self._host_services = host
         self._event_handlers: EventHandlers | None = None
         self.locks = HostLocks(name, clock, store, host.loop_queue, self._tasks)
         self.periodic_saver = PeriodicSaver(store, self.periodic_records, clock, self._tasks)
         self.periodic_scheduler = self.periodic_saver.scheduler
         self._on_change = on_change
         self.state_notifier = StateNotifier(host.notifications, name, clock)
-        # A circle: services report to parts that ask the services. They are called by methods of this class, which look
-        # the part up when it is needed; nothing is called before all of them exist.
-        around = ServiceContext(
-            host=host,
-            service_records=services_table,
-            periodic_scheduler=self.periodic_scheduler,
-            locks=self.locks,
-            event_handlers=self._get_event_handlers,
-            state_notifier=self.state_notifier,
-            on_capability_change=self._on_capability_change,
-            on_offer_changed=self._on_offer_changed,
-        )
-        self.group = ServiceGroup(specs, around, self._on_service_change)
+        self.group = ServiceGroup(specs, self._make_service_context(host), self._on_service_change)
         self._specs = list(specs)
         self._start_timeout: float | None = None
+        self.gone_age = DEFAULT_GONE_AGE
+        """Seconds after which the record of a service that is gone is removed; another may be put in its place."""
         self.service_actions = ServiceActions(self.group, lambda: self._specs, lambda: self._start_timeout)
         services = self.group.services.values
         self.host_view = HostView(
@@ -95,10 +93,26 @@ class Runtime:
         )
         # Assigned: the client is older than the services whose versions it follows.
         client.upgrades.set_source(self.host_view.members, store.aread)
-        self.heartbeat_reporter = HeartbeatReporter(services, store, services_table, clock)
+        self.heartbeat_reporter = HeartbeatReporter(
+            services, store, services_table, clock, SignCollector(store, self.periodic_scheduler, clock)
+        )
         has_subscriber = self.host_view.has_subscriber
         self.capability_reporter = CapabilityReporter(
             services, host, capabilities_table, services_table, router, has_subscriber, self.host_view.on_change
+        )
+
+    def _make_service_context(self, host: HostServices) -> ServiceContext:
+        # A circle: services report to parts that ask the services. They are called by methods of this class, which look
+        # the part up when it is needed; nothing is called before all of them exist.
+        return ServiceContext(
+            host=host,
+            service_records=self.service_records,
+            periodic_scheduler=self.periodic_scheduler,
+            locks=self.locks,
+            event_handlers=self._get_event_handlers,
+            state_notifier=self.state_notifier,
+            on_capability_change=self._on_capability_change,
+            on_offer_changed=self._on_offer_changed,
         )
 
     async def start(self, timeout: float | None = None) -> None:
@@ -114,6 +128,7 @@ class Runtime:
         await self.periodic_saver.restore()
         self._tasks.supervise(self.periodic_saver.run, name="store periodic runs")
         self._tasks.supervise(self.heartbeat_reporter.run, name="report state")
+        self._tasks.supervise(self._prune_gone_periodically, name="prune services that are gone")
         self.operations.start()
         self._tasks.supervise(self.capability_reporter.run, name="report capabilities")
         await self.group.start(timeout)
@@ -151,24 +166,107 @@ class Runtime:
     async def mark_gone(self, hosts: Collection[str]) -> None:
         """Mark services in the table as removed: those not configured here, and those of hosts that are not peers.
 
+        It also reads which services were forced down: the start has no time for a second look at the table.
+
         Args:
             hosts: The peers of this host.
         """
         topics = list(self.group.services)
+
+        def mark() -> dict[tuple[str, str], OperatorOverride]:
+            self.service_records.mark_gone(topics, hosts)
+            return self.service_records.forced_down()
+
         try:
-            await self.store.awrite(lambda: self.service_records.mark_gone(topics, hosts), label="removed services")
+            self._router.forced_down = await self.store.awrite(mark, label="removed services")
             self.host_view.on_change()
         except StoreError as error:
             _log.debug("removed services could not be marked in the services table: %s", error_line(error))
+            await self._load_overrides()
         self.upgrades.invalidate()
+
+    async def explain(self, row: ServiceStatus, disabled_topics: Iterable[str] = ()) -> ServiceStatus:
+        """Return a service with the causes for which it is not up and well.
+
+        Args:
+            row: The service as it is seen from here.
+            disabled_topics: Services that the configuration of this host has disabled.
+        """
+        from ostler.service.explanation import SCHEDULER_TOPIC, Surroundings, explain  # 1 ms: only when asked for
+
+        outage = self.store.outage
+        offers = any(report.backends for report in self._live_reports() if report.topic == row.topic and row.here)
+        around = Surroundings(
+            host=self.host,
+            services=await self.rows(),
+            outage=outage.why if outage.is_active else "",
+            outage_since=outage.since,
+            offers=offers,
+            has_scheduler=bool(self._router.serving_hosts(SCHEDULER_TOPIC)),
+            upgrade=await self.upgrades.aget_upgrade(row.topic),
+            disabled_topics=frozenset(disabled_topics),
+        )
+        return replace(row, causes=explain(row, around))
+
+    async def _prune_gone_periodically(self) -> None:
+        while True:
+            await asyncio.sleep(_PRUNE_INTERVAL)
+            await self._prune_gone()
+
+    async def _prune_gone(self) -> None:
+        try:
+            gone = await self.store.awrite(
+                lambda: self.service_records.prune_gone(self.gone_age), label="prune services that are gone"
+            )
+        except StoreError as error:
+            _log.debug("records of services that are gone could not be removed: %s", error_line(error))
+            return
+        for topic, host in gone:
+            _log.info("the record of service %s on %s was removed: it has been gone for long", topic, host)
+        if gone:
+            self.host_view.on_change()
+
+    async def _load_overrides(self) -> None:
+        """Take over which services of other hosts were forced down; while the table cannot be read, none."""
+        try:
+            self._router.forced_down = await self.store.aread(self.service_records.forced_down)
+        except StoreError as error:
+            _log.warning("it is not known which services were forced down: %s", error_line(error))
+
+    async def set_forced_down(self, topic: str, host: str, override: OperatorOverride | None) -> None:
+        """Record an operator's word that a service of another host is down, or that it is not any more.
+
+        Raises:
+            NotFound: There is no record of it.
+            StoreUnavailable: It cannot be written now; nothing has changed.
+        """
+        records = self.service_records
+        await self.store.awrite(
+            lambda: records.set_override("forced_down", topic, host, override), label="service force-down"
+        )
+        others = {key: each for key, each in self._router.forced_down.items() if key != (topic, host)}
+        self._router.forced_down = others if override is None else {**others, (topic, host): override}
+        self.upgrades.invalidate()
+        self.host_view.on_change()
+
+    async def set_frozen(self, topic: str, frozen: OperatorOverride | None) -> None:
+        """Freeze a service of this host, or thaw it. It is committed before it takes effect.
+
+        Raises:
+            NotFound: There is no such service.
+            StoreUnavailable: It cannot be written now; nothing has changed.
+        """
+        records, host = self.service_records, self.host
+        await self.store.awrite(lambda: records.set_override("frozen", topic, host, frozen), label="service freeze")
+        if (service := self.group.services.get(topic)) is not None:
+            service.set_frozen(frozen)
+        self.capability_reporter.trigger(topic)
 
     def problems(self) -> list[str]:
         """Return problems other than the states of the services, a line each.
 
-        Periodic tasks, permanent tasks, drivers whose calls all fail, and problems of the managers' own objects.
+        Periodic tasks, permanent tasks, and problems of the managers' own objects.
         """
-        drivers = [service.drivers for service in self.group if service.is_running and service.drivers is not None]
-        failing = [line for of_one in drivers for line in of_one.problems()]
         told = [
             f"service {service.topic}: {line}"
             for service in self.group
@@ -180,7 +278,6 @@ class Runtime:
             *self.operations.problems(),
             *self._periodic_problems(),
             *(self._event_handlers.problems() if self._event_handlers is not None else ()),
-            *failing,
             *told,
         ]
 

@@ -159,10 +159,15 @@ class ServiceDrivers:
         self._state_tracker.set_problem(
             f"driver {name}", "" if well else f"driver {name} is {status.state}: {status.why}"
         )
+        self._update_failing(name)
         if status.state in (DriverState.FAILED, DriverState.INITIALISING):
             self._handover_begun.discard(name)
             self._handover_done.discard(name)
         self._on_offer_changed(self._topic)
+
+    def _update_failing(self, name: str) -> None:
+        """Show that all calls of a driver fail; it stays on offer, or no call could show that it works again."""
+        self._state_tracker.set_problem(f"failing {name}", self.drivers.problems().get(name, ""))
 
     def _on_driver_ready(self, name: str) -> None:
         # Before `init_host` has run the start itself hands over what is ready.
@@ -177,6 +182,7 @@ class ServiceDrivers:
                 again.
         """
         for name in self.drivers.ready():
+            self._update_failing(name)  # its last error may be another, or long ago
             running = self._checks.get(name)
             if running is None or running.done():
                 self._checks[name] = self._spawn(self._check(name), f"is_working of driver {name}")

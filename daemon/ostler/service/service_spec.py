@@ -10,7 +10,7 @@ import msgspec
 from ostler.clock import Clock
 from ostler.config.options import OptionsModel, option_metadata
 from ostler.manager import ManagerOptions
-from ostler.types import DaemonAddresses
+from ostler.manager_types import DaemonAddresses
 
 if TYPE_CHECKING:
     from ostler.aio import LoopQueue

@@ -74,7 +74,7 @@ class StateNotifier:
         self._notify_change(("peer", host), state, _PEER_PRIORITIES[state], {"peer": host, "why": why, "since": since})
 
     def notify_operator(self, topic: str, what: str, by: str, why: str = "") -> None:
-        """Notify of an operator's action on a service: `enabled`, `disabled`, `drained` or `forgotten`."""
+        """Notify of an operator's action on a service: `enabled`, `drained`, `frozen`, `deleted` and so on."""
         facts: dict[str, Json] = {"topic": topic, "by": by, "why": why, "since": self._clock.wall()}
         self._notify(f"service.{what}", "info", facts)
 

@@ -20,11 +20,14 @@ from ostler.store.records.operation_records import (
 from ostler.store.records.periodic_records import PeriodicRecords, PeriodicRun
 from ostler.store.records.service_records import Registration, ServiceRecords, ServiceReport
 from ostler.store.session import Database, Record
-from ostler.store.store import Store
+from ostler.store.sqlite_files.vacuum import VacuumResult
+from ostler.store.statement import Statement, Written
+from ostler.store.store import Callers, Store
 from ostler.store.writer import CurrentJob
 
 __all__ = [
     "AuditRecords",
+    "Callers",
     "CapabilityRecords",
     "CurrentJob",
     "Database",
@@ -42,6 +45,9 @@ __all__ = [
     "Requester",
     "ServiceRecords",
     "ServiceReport",
+    "Statement",
     "Store",
+    "VacuumResult",
+    "Written",
     "requester_of",
 ]  # fmt: skip

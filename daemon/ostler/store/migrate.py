@@ -20,6 +20,8 @@ from ostler.store.sqlite_files.sqlite_connection import translate_errors
 _log = logging.getLogger(__name__)
 _FILE_PATTERN = re.compile(r"m(\d{4})_(\w+)")
 
+CORE_NAMESPACE = "ostler"
+"""The namespace of the core's own migrations."""
 _CREATE_TABLE = """CREATE TABLE IF NOT EXISTS ostler_migrations (
     namespace TEXT NOT NULL, number INTEGER NOT NULL, name TEXT NOT NULL, applied_at REAL NOT NULL,
     PRIMARY KEY (namespace, number)
@@ -62,6 +64,10 @@ def list_migrations(namespace: str, package: ModuleType | str) -> list[Migration
     return found
 
 
+def _step_lines(namespace: str, steps: Iterable[Migration]) -> list[str]:
+    return [f"{namespace} {step.number:04d} {step.name}" for step in steps]
+
+
 class Migrator:
     """Applies migrations to one database.
 
@@ -96,17 +102,27 @@ class Migrator:
             StoreError: A step failed; it and the following ones were not applied.
             ContractError: The migrations are not valid.
         """
-        known = list_migrations(namespace, package)
-        applied = self.applied(namespace)
-        self._raise_if_unknown(namespace, known, applied)
-        pending = [step for step in known if step.number not in applied]
+        applied, pending = self._find_pending(namespace, package)
         if not pending:
             return []
         steps = [(step, self._load_forward(namespace, step)) for step in pending]
         kept = self._back_up(namespace, max(applied, default=0), pending[-1].number)
         for step, forward in steps:
             self._apply(namespace, step, forward, kept)
-        return [f"{namespace} {step.number:04d} {step.name}" for step in pending]
+        return _step_lines(namespace, pending)
+
+    def pending(self, namespace: str, package: ModuleType | str) -> list[str]:
+        """Return the steps that `migrate` would apply; raises what that raises before it changes anything."""
+        _, pending = self._find_pending(namespace, package)
+        for step in pending:
+            self._load_forward(namespace, step)
+        return _step_lines(namespace, pending)
+
+    def _find_pending(self, namespace: str, package: ModuleType | str) -> tuple[dict[int, str], list[Migration]]:
+        known = list_migrations(namespace, package)
+        applied = self.applied(namespace)
+        self._raise_if_unknown(namespace, known, applied)
+        return applied, [step for step in known if step.number not in applied]
 
     def _raise_if_unknown(self, namespace: str, known: list[Migration], applied: dict[int, str]) -> None:
         latest = max(applied, default=0)

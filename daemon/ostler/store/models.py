@@ -8,7 +8,10 @@ from ostler.store.session import Record
 
 
 class ServiceRow(Record):
-    """One service: its own report, the time of that (by three clocks and a number), and the operator override."""
+    """One service: its own report, the time of that (by three clocks and a number), and the operator overrides.
+
+    An override whose `…_at` is 0 is not set.
+    """
 
     id = peewee.AutoField()
     topic = peewee.TextField()
@@ -27,6 +30,13 @@ class ServiceRow(Record):
     disabled_by = peewee.TextField(default="")
     enabled_at = peewee.FloatField(default=0.0)
     namespaces = peewee.TextField(default="")
+    frozen_at = peewee.FloatField(default=0.0)
+    frozen_by = peewee.TextField(default="")
+    frozen_reason = peewee.TextField(default="")
+    forced_down_at = peewee.FloatField(default=0.0)
+    forced_down_by = peewee.TextField(default="")
+    forced_down_reason = peewee.TextField(default="")
+    signs = peewee.TextField(default="")
 
     class Meta:
         """Where the table is."""

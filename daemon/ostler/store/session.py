@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import logging
+import sqlite3
 import threading
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import Any, NoReturn
 
@@ -12,6 +14,9 @@ import peewee
 
 from ostler.errors import StoreError
 
+_peewee_log = logging.getLogger("peewee")
+_peewee_errors: Any = vars(peewee)["__exception_wrapper__"]
+
 
 class Database(peewee.SqliteDatabase):
     """One SQLite connection with peewee's query building; the argument of `forward(database)` of a migration.
@@ -19,6 +24,52 @@ class Database(peewee.SqliteDatabase):
     Inside `store.read`, `store.write` and migrations the store owns the transaction: `with database.atomic():` makes a
     savepoint in it, and only the store commits.
     """
+
+    _state: Any
+
+    def execute_sql(self, sql: str, params: Any = None) -> sqlite3.Cursor:
+        """Run a statement; errors are peewee's. Does what peewee does, in half of the time."""
+        connection = self._state.conn
+        if connection is None or self.query_hooks or _peewee_log.isEnabledFor(logging.DEBUG):
+            cursor: sqlite3.Cursor = super().execute_sql(sql, params)
+            return cursor
+        try:
+            cursor = connection.execute(sql, params or ())
+        except sqlite3.Error as error:
+            with _peewee_errors:
+                raise error from None  # peewee's own refers to it
+        return cursor
+
+    def begin(self, lock_type: str | None = None) -> None:
+        """See peewee; refused inside a transaction, which is the store's."""
+        self._raise_if_in_transaction("begin")
+        super().begin(lock_type)
+
+    def commit(self) -> None:
+        """See peewee; refused inside a transaction, which is the store's and has work of others in it."""
+        self._raise_if_in_transaction("commit")
+        super().commit()
+
+    def rollback(self) -> None:
+        """See peewee; refused inside a transaction, which is the store's."""
+        self._raise_if_in_transaction("rollback")
+        super().rollback()
+
+    def _raise_if_in_transaction(self, what: str) -> None:
+        if self._state.transactions:
+            raise StoreError(
+                f"{what} was called inside store.read, store.write or a migration, whose transaction is the store's",
+                hint="use `with database.atomic() as part:` and `part.rollback()`; what has returned is committed",
+            )
+
+    def pop_commit_callbacks(self) -> list[Callable[[], object]] | None:
+        """Return what `after_commit` was given since the last time, None when that is nothing; for the writer."""
+        callbacks = self._state.commit_callbacks
+        if not callbacks:
+            return None
+        self._state.commit_callbacks = []
+        found: list[Callable[[], object]] = callbacks
+        return found
 
 
 class StoreSession(msgspec.Struct, frozen=True):

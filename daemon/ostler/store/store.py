@@ -7,37 +7,56 @@ import logging
 import math
 import os
 import threading
-from collections.abc import Callable, Hashable, Mapping
+from collections.abc import Callable, Coroutine, Hashable, Mapping
 from pathlib import Path
 from types import ModuleType
-from typing import BinaryIO, TypeVar
+from typing import Any, BinaryIO, NamedTuple, TypeVar
 
 import peewee
 
 from ostler.aio import WorkerPool
 from ostler.clock import Clock, SystemClock
-from ostler.errors import ContractError, StoreCorrupt, StoreError
+from ostler.errors import Conflict, ContractError, StoreCorrupt, StoreError
 from ostler.store import migrations as core
 from ostler.store.damage import Damage
 from ostler.store.kv import KeyValue
-from ostler.store.migrate import Migrator
+from ostler.store.migrate import CORE_NAMESPACE, Migrator
 from ostler.store.outage import Outage
 from ostler.store.reader_pool import ReaderPool
 from ostler.store.retention_clock import RetentionClock
 from ostler.store.session import Database, current_session, open_session
+from ostler.store.slow_transactions import SLOW_TRANSACTION, SlowTransactions, nobody
 from ostler.store.sqlite_errors import is_database_error, is_disk_full, is_transient, sqlite_error, translate_error
 from ostler.store.sqlite_files import backup, file_identity, sqlite_connection
 from ostler.store.sqlite_files.database_files import DatabaseFiles
 from ostler.store.sqlite_files.reserved_space import ReservedSpace, disable_shm_copy_on_write
 from ostler.store.sqlite_files.shm_space import ShmSpace
-from ostler.store.writer import CurrentJob, Writer, no_account
+from ostler.store.sqlite_files.vacuum import VacuumResult, used_size, vacuum
+from ostler.store.write_queue import WriteQueue, no_account
+from ostler.store.writer import CurrentJob, Writer
 
 _log = logging.getLogger(__name__)
 T = TypeVar("T")
 _RETRY_LOCK_WAIT = 1.0
 """Seconds to wait for locks of other programs when the database is opened once more: readers wait for that as well."""
-CORE_NAMESPACE = "ostler"
-"""The namespace of the core's own migrations."""
+MAX_ONLINE_VACUUM = 256 * 1024 * 1024
+"""Bytes: some seconds, which is less than the watchdog waits for the writer."""
+
+
+class Callers(NamedTuple):
+    """How the store learns whose work this thread or task is doing.
+
+    Attributes:
+        account: Returns its account; None for the daemon's own.
+        request: Returns the request that it serves, with who made it, for the log; empty for none.
+    """
+
+    account: Callable[[], Hashable] = no_account
+    request: Callable[[], str] = nobody
+
+
+NO_CALLERS = Callers()
+"""All work is the daemon's own."""
 
 
 class Store:
@@ -51,7 +70,7 @@ class Store:
         lock: The lock that is given back by `close`.
         connect: Makes connections; the argument says whether one for reading is wanted.
         backups: Where copies go before migrations.
-        account: Returns whose the work of this thread or task is; reads and writes of many are done by turns.
+        callers: Whose work it is; reads and writes of many are done by turns.
     """
 
     def __init__(
@@ -62,7 +81,7 @@ class Store:
         connect: Callable[[bool], Database],
         backups: backup.BackupDirectory,
         migrations: Mapping[str, ModuleType | str],
-        account: Callable[[], Hashable] = no_account,
+        callers: Callers = NO_CALLERS,
     ) -> None:
         self.path = path
         self.retention_clock = RetentionClock(clock)
@@ -72,7 +91,7 @@ class Store:
         self._backups = backups
         self._readers = ReaderPool(lambda: self._open_connection(True))
         self._reader_threads = WorkerPool("store-reader", 4)
-        self._account = account
+        self._account = callers.account
         self.failed_migrations: dict[str, StoreError | ContractError] = {}
         self._migrations = migrations
         self._open_lock = threading.Lock()
@@ -80,15 +99,17 @@ class Store:
         self._header_file = file_identity.HeaderFile(path)
         self._shm_space = ShmSpace(path)
         self._reserved_space = ReservedSpace(path)
+        self._slow = SlowTransactions(clock, SLOW_TRANSACTION, callers.request)
         self._damage = Damage(clock)
         self._writer = Writer(
             lambda: self._open_connection(False),
             self._translate,
             clock,
             self,
-            account=account,
+            queue=WriteQueue(account=callers.account),
             files=self._database_files,
             on_full=self._reserved_space.release,
+            slow=self._slow,
         )
 
     @classmethod
@@ -101,7 +122,7 @@ class Store:
         busy_timeout: float = 5.0,
         backups: int = 5,
         migrations: Mapping[str, ModuleType | str] | None = None,
-        account: Callable[[], Hashable] = no_account,
+        callers: Callers = NO_CALLERS,
         later: bool = False,
     ) -> Store:
         """Lock, open, check and migrate the database; make it if there is none. Blocks; any thread.
@@ -114,7 +135,7 @@ class Store:
             busy_timeout: Seconds to wait for another program that holds the database locked.
             backups: How many copies from before migrations are kept.
             migrations: The migrations of plugins: namespace to package; see `migrate`.
-            account: Returns whose the work of this thread or task is, None for the daemon's own.
+            callers: Whose work it is; by default all of it is the daemon's own.
             later: Whether a disk that cannot be written now (full, read-only, broken) is no reason to raise: all reads
                 and writes raise `StoreUnavailable` until one of them finds that it can be written.
 
@@ -141,7 +162,7 @@ class Store:
             connect,
             backup.BackupDirectory(path, backups, clock),
             {CORE_NAMESPACE: core, **(migrations or {})},
-            account,
+            callers,
         )
         try:
             store._start(later=later)
@@ -287,12 +308,12 @@ class Store:
         with connection.atomic():
             return fn()
 
-    async def awrite(self, fn: Callable[[], T], *, label: str = "", urgent: bool = False) -> T:
+    def awrite(self, fn: Callable[[], T], *, label: str = "", urgent: bool = False) -> Coroutine[Any, Any, T]:
         """Do what `write` does, for `async def` callers. `fn` still runs on the writer's thread.
 
         A cancelled wait does not cancel the write.
         """
-        return await self._writer.awrite(fn, label=label, urgent=urgent)
+        return self._writer.awrite(fn, label=label, urgent=urgent)
 
     def read(self, fn: Callable[[], T]) -> T:
         """Run `fn` on the calling thread and return its result; it sees one snapshot of the database. Any thread.
@@ -307,11 +328,16 @@ class Store:
         here = current_session()
         if here is not None and here.owner is self:
             return fn()
+        began = self._clock.monotonic()
         try:
             with self._readers.borrow() as connection, open_session(self, connection, is_writing=False):
                 return fn()
         except peewee.PeeweeException as error:
             raise self._read_error(error) from error
+        finally:
+            seconds = self._clock.monotonic() - began
+            if seconds > self._slow.limit:
+                self._slow.on_read(fn, seconds)
 
     def _read_error(self, error: peewee.PeeweeException) -> BaseException:
         cause = sqlite_error(error)
@@ -379,6 +405,10 @@ class Store:
         lines += self._reserved_space.problems()
         return [*lines, *self._database_files.wal_monitor.problems(), *self.retention_clock.problems()]
 
+    def set_slow_transaction(self, seconds: float) -> None:
+        """Change the seconds after which a write, a commit or a read is named in the log. Any thread."""
+        self._slow.limit = seconds
+
     def current_job(self) -> CurrentJob | None:
         """Return the current job of the writer and its seconds, None when it is idle. Any thread."""
         return self._writer.current_job()
@@ -407,6 +437,31 @@ class Store:
     async def acheck(self) -> list[str]:
         """Do what `check` does, on the loop."""
         return await self._reader_threads.run(self.check, label="check the database", client=self._account())
+
+    def vacuum(self, limit: int = MAX_ONLINE_VACUUM) -> VacuumResult:
+        """Give the room of removed rows back to the file system. Blocks, any thread but the loop's; writes wait.
+
+        Args:
+            limit: The most bytes that may be in use.
+
+        Raises:
+            Conflict: The database is so large that all writes, and with them the heartbeats, would wait for too long.
+            StoreUnavailable: There is not enough room, or the database cannot be written.
+        """
+
+        def run() -> VacuumResult:
+            here = current_session()
+            assert here is not None  # noqa: S101 - the writer has opened one
+            size = used_size(here.database)
+            if size > limit:
+                raise Conflict(
+                    f"the database has {size // 2**20} MiB in use; at most {limit // 2**20} MiB are "
+                    "vacuumed while the daemon runs, as nothing can be written meanwhile",
+                    hint="stop the daemon, and run `ostler db vacuum` again",
+                )
+            return vacuum(here.database, self.path)
+
+        return self._writer.run_alone(run, label="vacuum")
 
     def backup(self, path: Path) -> Path:
         """Copy the database to a new file; reads and writes continue meanwhile. Blocks; any thread.

@@ -3,32 +3,28 @@
 from __future__ import annotations
 
 import asyncio
-import contextvars
 import logging
 import sqlite3
 import threading
-from collections import deque
-from collections.abc import Callable, Hashable
+from collections.abc import Callable
+from contextvars import copy_context
 from typing import Any, TypeVar
 
 import msgspec
 
 from ostler import fork
-from ostler.aio.fair_queue import FairQueue
-from ostler.aio.worker_pool import as_exception
 from ostler.clock import Clock
 from ostler.errors import Busy, StoreError, StoreUnavailable, is_a
 from ostler.store.outage import Outage
 from ostler.store.session import Database, open_session
+from ostler.store.slow_transactions import NO_LIMIT, SlowTransactions
 from ostler.store.sqlite_errors import is_database_error, is_disk_full
 from ostler.store.sqlite_files.database_files import DatabaseFiles, NoDatabaseFiles, is_file_change
+from ostler.store.statement import Statement, written_by
+from ostler.store.write_job import WriteJob, resolve_jobs
+from ostler.store.write_queue import WriteQueue
 
 T = TypeVar("T")
-
-
-def no_account() -> Hashable:
-    """Attribute all work to the daemon itself."""
-    return None
 
 
 _log = logging.getLogger(__name__)
@@ -37,45 +33,6 @@ MAX_GROUP_TIME = 0.05
 """Seconds after which a group is committed, so that a heartbeat never waits for long."""
 MAX_GROUP_JOBS = 1000
 """The most jobs of one commit."""
-SLOW_JOB_THRESHOLD = 1.0
-"""Seconds after which a job is logged as slow."""
-
-
-class WriteJob:
-    """One function that waits for the writer, and how its caller is notified of its end."""
-
-    __slots__ = ("_loop", "_waiter", "context", "error", "fn", "label", "result", "urgent")
-
-    def __init__(
-        self, fn: Callable[[], Any], label: str, urgent: bool, waiter: Any, loop: asyncio.AbstractEventLoop | None
-    ) -> None:
-        self.fn = fn
-        self.label = label
-        self.urgent = urgent
-        self.context = contextvars.copy_context()
-        self.result: Any = None
-        self.error: BaseException | None = None
-        self._waiter = waiter
-        self._loop = loop
-
-    @property
-    def loop(self) -> asyncio.AbstractEventLoop | None:
-        """The loop on which the caller waits; None for one that waits on a thread."""
-        return self._loop
-
-    def display_name(self) -> str:
-        """Return the name of the job in messages."""
-        return self.label or f"{self.fn.__module__}.{getattr(self.fn, '__qualname__', type(self.fn).__name__)}"
-
-    def resolve(self) -> None:
-        """Notify the caller: one on a thread from the writer's thread, one on a loop on that loop."""
-        if self._loop is None:
-            self._waiter.release()
-        elif not self._waiter.done():
-            if self.error is None:
-                self._waiter.set_result(self.result)
-            else:
-                self._waiter.set_exception(as_exception(self.error))
 
 
 class CurrentJob(msgspec.Struct, frozen=True):
@@ -88,10 +45,10 @@ class CurrentJob(msgspec.Struct, frozen=True):
 class Writer:
     """One thread that runs jobs of many callers in shared transactions.
 
-    All waiting jobs run in one transaction, each in a savepoint of its own, so that a failing one affects only itself;
-    then one commit serves them all, and only then are their callers notified. The next group gathers during that
-    commit. Urgent jobs (heartbeats) run before all others, even in the middle of a group, which is then committed at
-    once.
+    All waiting jobs run in one transaction, each in a savepoint of its own, so that a failing one affects only itself
+    (a `Statement` needs none); then one commit serves them all, and only then are their callers notified. The next
+    group gathers during that commit. Urgent jobs (heartbeats) run before all others, even in the middle of a group,
+    which is then committed at once.
 
     If the database cannot be written the waiting jobs fail, and the thread continues: the next group tries again.
 
@@ -100,10 +57,10 @@ class Writer:
         translate: Converts an error of SQLite to one of the store.
         clock: The source of time.
         owner: The owner of the jobs' sessions.
-        queue_limit: The most waiting jobs, except urgent ones; one more is refused.
-        account: Returns the account of this thread or task, None for the daemon itself: accounts take turns.
+        queue: Where jobs wait; one more than its limit is refused.
         files: Watches the files, before a group and before it is acknowledged.
         on_full: Called when a group is the first to fail because the disk is full.
+        slow: Names what takes long in the log; by default nothing does.
     """
 
     def __init__(
@@ -113,21 +70,23 @@ class Writer:
         clock: Clock,
         owner: object,
         *,
-        queue_limit: int = 20_000,
-        account: Callable[[], Hashable] = no_account,
+        queue: WriteQueue | None = None,
         files: DatabaseFiles | NoDatabaseFiles | None = None,
         on_full: Callable[[], object] = lambda: None,
+        slow: SlowTransactions | None = None,
     ) -> None:
         self._connect = connect
         self._database_files = files or NoDatabaseFiles()
         self._translate = translate
         self._clock = clock
         self._owner = owner
-        self._account = account
         self._on_full = on_full
-        self._urgent: deque[WriteJob] = deque()
-        self._normal: FairQueue[WriteJob] = FairQueue(queue_limit)
-        self._condition = threading.Condition()
+        self._queue = WriteQueue() if queue is None else queue
+        self._slow = slow or SlowTransactions(clock, NO_LIMIT)
+        self._lock = threading.Lock()
+        self._wake_up = threading.Lock()
+        """Released once for each time that the writer was idle and is not to be any longer."""
+        self._wake_up.acquire()
         self._is_closed = False
         self._is_idle = False
         self._database: Database | None = None
@@ -168,7 +127,7 @@ class Writer:
     @property
     def queued_count(self) -> int:
         """The number of waiting jobs."""
-        return len(self._urgent) + len(self._normal)
+        return len(self._queue)
 
     @property
     def job_and_commit_counts(self) -> tuple[int, int]:
@@ -193,28 +152,41 @@ class Writer:
         """
         waiter = threading.Lock()
         waiter.acquire()
-        job = WriteJob(fn, label, urgent, waiter, None)
+        job = WriteJob(fn, label, urgent, self._clock.monotonic(), copy_context(), waiter, None)
         self._enqueue(job)
-        waiter.acquire()
-        if job.error is not None:
-            error = job.error
-            job.error = None  # no cycle through the traceback's frames
-            raise error
-        result: T = job.result
+        result: T = _wait_for(job)
         return result
 
     async def awrite(self, fn: Callable[[], T], *, label: str = "", urgent: bool = False) -> T:
         """Do the same for a caller on a loop. A cancelled wait does not cancel the write."""
         loop = asyncio.get_running_loop()
         future: asyncio.Future[T] = loop.create_future()
-        self._enqueue(WriteJob(fn, label, urgent, future, loop))
+        self._enqueue(WriteJob(fn, label, urgent, self._clock.monotonic(), copy_context(), future, loop))
         return await future
+
+    def run_alone(self, fn: Callable[[], T], *, label: str) -> T:
+        """Run `fn` on the writer's thread in no transaction, with its connection in the session. Blocks as `write`.
+
+        Raises:
+            StoreUnavailable: The database cannot be opened, or the store is closed.
+            Exception: What `fn` raised.
+        """
+        waiter = threading.Lock()
+        waiter.acquire()
+        job = WriteJob(fn, label, False, self._clock.monotonic(), copy_context(), waiter, None)
+        with self._lock:
+            if self._is_closed:
+                raise _closed_error()
+            self._queue.alone.append(job)
+            self._end_idleness()
+        result: T = _wait_for(job)
+        return result
 
     def close(self, timeout: float) -> str:
         """Refuse new jobs, finish the waiting ones, end the thread; return what it hangs in, empty if it has ended."""
-        with self._condition:
+        with self._lock:
             self._is_closed = True
-            self._condition.notify()
+            self._end_idleness()
         self._thread.join(timeout)
         working = self.current_job()
         if not self._thread.is_alive():
@@ -224,34 +196,43 @@ class Writer:
     def _enqueue(self, job: WriteJob) -> None:
         if fork.in_child:
             raise fork.forked_child_error("the store")
-        account = None if job.urgent else self._account()
-        with self._condition:
+        account = None if job.urgent else self._queue.account()
+        with self._lock:
             if self._is_closed:
-                raise StoreUnavailable("the store is closed", hint="the daemon is stopping")
+                raise _closed_error()
             if job.urgent:
-                self._urgent.append(job)
-            elif not self._normal.has_room(account):
-                share = (
-                    "" if len(self._normal) >= self._normal.limit else ", and this caller has reached its share of them"
-                )
-                raise Busy(
-                    f"{len(self._normal)} writes are waiting for the database{share}",
-                    hint="retry in a second; if this persists, see `ostler status`",
-                    retry_after=1.0,
-                )
-            else:
-                self._normal.put(account, job)
+                self._queue.urgent.append(job)
+            elif not self._queue.put(account, job):
+                raise self._queue_full_error()
             if self._is_idle:
-                self._condition.notify()
+                self._end_idleness()
+
+    def _queue_full_error(self) -> Busy:
+        count = self._queue.normal_count
+        share = "" if count >= self._queue.limit else ", and this caller has reached its share of them"
+        return Busy(
+            f"{count} writes are waiting for the database{share}",
+            hint="retry in a second; if this persists, see `ostler status`",
+            retry_after=1.0,
+        )
+
+    def _end_idleness(self) -> None:
+        """Wake the writer if it is idle; with the lock held, so that it is woken once."""
+        if self._is_idle:
+            self._is_idle = False
+            self._wake_up.release()
 
     def _run(self) -> None:
         while self._wait_for_jobs():
             group: list[WriteJob] = []
             try:
-                self._write_group(group)
+                if self._queue.alone:
+                    self._run_alone(group)
+                else:
+                    self._write_group(group)
             except BaseException as error:  # noqa: BLE001 - whatever it is, the callers learn of it and the thread lives
                 self._fail_group(group, error)
-            _resolve_group(group)
+            resolve_jobs(group)
             # Only now: an idle writer means that all callers have been notified.
             self._current = None
             del group
@@ -267,14 +248,14 @@ class Writer:
         self._disconnect()
 
     def _wait_for_jobs(self) -> bool:
-        with self._condition:
-            while not (self._urgent or self._normal):
+        while True:
+            with self._lock:
+                if self._queue:
+                    return True
                 if self._is_closed:
                     return False
                 self._is_idle = True
-                self._condition.wait()
-                self._is_idle = False
-        return True
+            self._wake_up.acquire()
 
     def _write_group(self, group: list[WriteJob]) -> None:
         """Run jobs in one transaction and commit it; each job taken is put on `group` first."""
@@ -288,65 +269,105 @@ class Writer:
             raise
         connection = database.connection()
         with open_session(self._owner, database, is_writing=True):
-            while (job := self._next_job(group, began)) is not None:
+            now = self._clock.monotonic()
+            if now - began > self._slow.limit:
+                self._slow.on_lock(now - began)
+            began = now  # the wait for a lock leaves no less time for the group
+            while (job := self._next_job(group, now - began)) is not None:
                 group.append(job)
-                self._run_job(job, connection)
-        self._current = ("the commit", self._clock.monotonic())
+                self._current = (job, now)
+                now = self._run_job(job, database, connection, now)
+        self._current = ("the commit", now)
         database.pop_transaction()
         connection.execute("COMMIT")
         if self._database_files.after_commit(database):
             self._disconnect()
-        self._on_commit(group)
+        self._on_commit(group, now)
 
-    def _begin_transaction(self) -> Database:
+    def _run_alone(self, group: list[WriteJob]) -> None:
+        job = self._queue.alone.popleft()
+        self._current = (job, self._clock.monotonic())
+        group.append(job)
+        try:
+            database = self._open_database()
+            with open_session(self._owner, database, is_writing=True):
+                job.result = job.context.run(job.fn)
+        except BaseException as error:  # noqa: BLE001 - it is its caller's; what is wrong with the file shows at the next write
+            job.error = self._translate(error)
+            self._disconnect()
+
+    def _open_database(self) -> Database:
         if self._database is None:
             self._database = self._connect()
         if self._database_files.before_write(self._database):
             self._disconnect()
             self._database = self._connect()
-        database = self._database
+        return self._database
+
+    def _begin_transaction(self) -> Database:
+        database = self._open_database()
         database.connection().execute("BEGIN IMMEDIATE")
         # Tells peewee that a transaction is open, so that its `atomic()` makes a savepoint instead of a BEGIN.
         database.push_transaction(self)
         return database
 
-    def _next_job(self, group: list[WriteJob], began: float) -> WriteJob | None:
-        """Return the next job of the group, None when the group is complete."""
-        if self._urgent:
-            return self._urgent.popleft()  # a deque pops safely without the lock
+    def _next_job(self, group: list[WriteJob], age: float) -> WriteJob | None:
+        """Return the next job of a group that is some seconds old, None when the group is complete."""
+        queue = self._queue
+        if queue.urgent:
+            return queue.urgent.popleft()  # a deque pops safely without the lock
         if group and group[-1].urgent and not group[0].urgent:
             return None  # a heartbeat arrived: commit now, so that it waits no longer
-        if not self._normal or len(group) >= MAX_GROUP_JOBS or self._clock.monotonic() - began > MAX_GROUP_TIME:
+        if not queue.normal_count or len(group) >= MAX_GROUP_JOBS or age > MAX_GROUP_TIME:
             return None
-        with self._condition:
-            return self._normal.pop()
+        with self._lock:
+            return queue.pop()
 
     def _pop_all_jobs(self) -> list[WriteJob]:
-        with self._condition:
-            jobs = [*self._urgent, *self._normal]
-            self._urgent.clear()
-            self._normal.clear()
-        return jobs
+        with self._lock:
+            return self._queue.pop_all()
 
-    def _run_job(self, job: WriteJob, connection: sqlite3.Connection) -> None:
-        began = self._clock.monotonic()
-        self._current = (job, began)
+    def _run_job(self, job: WriteJob, database: Database, connection: sqlite3.Connection, began: float) -> float:
+        """Run one job of a group; return when it ended, on the monotonic clock."""
+        fn = job.fn
+        if type(fn) is Statement:
+            self._run_statement(job, fn, connection)
+        else:
+            self._run_function(job, database, connection)
+        if not connection.in_transaction:
+            # SQLite rolls back the whole transaction when the disk is full or broken: the other jobs are lost as well.
+            raise self._transaction_ended_error(job)
+        ended = self._clock.monotonic()
+        if ended - began > self._slow.limit:
+            self._slow.on_write(job, began - job.since, ended - began)
+        return ended
+
+    def _run_function(self, job: WriteJob, database: Database, connection: sqlite3.Connection) -> None:
         connection.execute("SAVEPOINT job")
         try:
             job.result = job.context.run(job.fn)
         except BaseException as error:  # noqa: BLE001 - SystemExit of a plugin must not end this thread
             job.error = self._translate(error)
+            database.pop_commit_callbacks()
             if connection.in_transaction:
                 connection.execute("ROLLBACK TO job")
-        if not connection.in_transaction:
-            # SQLite rolls back the whole transaction when the disk is full or broken: the other jobs are lost as well.
-            raise self._transaction_ended_error(job)
-        connection.execute("RELEASE job")
-        seconds = self._clock.monotonic() - began
-        if seconds > SLOW_JOB_THRESHOLD:
-            _log.warning(
-                "the write %s blocked all others for %.1f s; write in smaller pieces", job.display_name(), seconds
-            )
+        else:
+            job.callbacks = database.pop_commit_callbacks()
+        if connection.in_transaction:
+            connection.execute("RELEASE job")
+
+    def _run_statement(self, job: WriteJob, statement: Statement, connection: sqlite3.Connection) -> None:
+        changes = connection.total_changes
+        try:
+            job.result = written_by(connection.execute(statement.sql, statement.values))
+        except BaseException as error:
+            job.error = self._translate(error)
+            if connection.total_changes != changes:
+                raise StoreError(
+                    f"the write {job.display_name()} failed and had changed rows, so the writes that shared its "
+                    "transaction were rolled back with it",
+                    hint="retry; have its trigger use RAISE(ABORT) instead of RAISE(FAIL)",
+                ) from error
 
     def _transaction_ended_error(self, job: WriteJob) -> BaseException:
         if job.error is not None and is_database_error(job.error):
@@ -356,11 +377,23 @@ class Writer:
             hint="use `with database.atomic():` in it; never call commit, rollback or begin",
         )
 
-    def _on_commit(self, group: list[WriteJob]) -> None:
+    def _on_commit(self, group: list[WriteJob], began: float) -> None:
         self._last_commit = self._clock.monotonic()
+        if self._last_commit - began > self._slow.limit:
+            self._slow.on_commit(len(group), self._last_commit - began)
         self._commit_count += 1
         self._job_count += len(group)
         self._outage.worked()
+        for job in group:
+            if job.callbacks:
+                self._run_callbacks(job)
+
+    def _run_callbacks(self, job: WriteJob) -> None:
+        for callback in job.callbacks or ():
+            try:
+                job.context.run(callback)
+            except BaseException:  # noqa: BLE001 - its write is committed, and its caller must not be told otherwise
+                _log.exception("a function that was passed to after_commit in the write %s failed", job.display_name())
 
     def _fail_group(self, group: list[WriteJob], error: BaseException) -> None:
         """Roll back the transaction: nothing of the group was acknowledged, so all of it fails."""
@@ -390,6 +423,20 @@ class Writer:
         self._database_files.on_disconnect()
 
 
+def _closed_error() -> StoreUnavailable:
+    return StoreUnavailable("the store is closed", hint="the daemon is stopping")
+
+
+def _wait_for(job: WriteJob) -> Any:
+    """Wait on a thread for the end of a job; return its result or raise its error."""
+    job.waiter.acquire()
+    if job.error is not None:
+        error = job.error
+        job.error = None  # no cycle through the traceback's frames
+        raise error
+    return job.result
+
+
 def _copy_error(error: BaseException) -> BaseException:
     """Return a copy of an error for one caller: each thread needs its own, for its traceback."""
     if not is_a(error, StoreError):
@@ -397,23 +444,3 @@ def _copy_error(error: BaseException) -> BaseException:
     own = type(error)(error.message, hint=error.hint, **error.details)
     own.__cause__ = error.__cause__
     return own
-
-
-def _resolve_group(group: list[WriteJob]) -> None:
-    """Notify all callers; those on a loop with one wake-up per loop."""
-    loops: dict[asyncio.AbstractEventLoop, list[WriteJob]] = {}
-    for job in group:
-        if job.loop is None:
-            job.resolve()
-        else:
-            loops.setdefault(job.loop, []).append(job)
-    for loop, jobs in loops.items():
-        try:
-            loop.call_soon_threadsafe(_resolve_jobs, jobs)
-        except RuntimeError:  # the loop is closed; there is no waiter any longer
-            _log.debug("%d writes finished after their event loop was closed", len(jobs))
-
-
-def _resolve_jobs(jobs: list[WriteJob]) -> None:
-    for job in jobs:
-        job.resolve()

@@ -20,6 +20,7 @@ from ostler.clock import Clock, SystemClock
 from ostler.config import load_text
 from ostler.errors import NotFound, ServiceError
 from ostler.hookspecs import hookimpl
+from ostler.manager_types import DaemonAddresses, EventHandlerStatus, LockStatus
 from ostler.messaging import (
     Access,
     Client,
@@ -50,18 +51,7 @@ from ostler.service.resolve import ResolvedConfiguration, resolve_configuration
 from ostler.service.service_spec import ServiceSpec
 from ostler.store import Store
 from ostler.testing.memory_transport import MemoryTransport
-from ostler.types import (
-    CONTROL_TOPIC,
-    CapabilityReport,
-    DaemonAddresses,
-    DriverState,
-    EventHandlerStatus,
-    LockStatus,
-    Peer,
-    ServiceState,
-    ServiceStatus,
-    Upgrade,
-)
+from ostler.types import CONTROL_TOPIC, CapabilityReport, DriverState, Peer, ServiceState, ServiceStatus, Upgrade
 
 _log = logging.getLogger(__name__)
 T = TypeVar("T")

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import contextlib
 import fcntl
 import importlib.util
 import json
 import os
 import re
+import sqlite3
 import subprocess
 import sys
 from pathlib import Path
@@ -14,6 +16,8 @@ from typing import Any
 
 import pytest
 
+from ostler.errors import DaemonNotRunning
+from ostler.store import Store
 from ostler.types import OptionValue
 
 
@@ -329,3 +333,85 @@ def test_several_that_set_at_once_lose_nothing(ostler: Any, root: Path) -> None:
     assert [process.wait(60) for process in at_once] == [0, 0, 0]
     lines = (root / "etc" / "conf.d" / "90-set.toml").read_text().splitlines()[1:]
     assert sorted(lines) == sorted(f"{key} = {value}" for key, value in wanted.items())
+
+
+# ---------------------------------------------------------------- db
+
+
+@pytest.fixture
+def stopped(client: Any) -> None:
+    client.answers.update({("ostler", f"db_{each}"): DaemonNotRunning("not running") for each in ("check", "vacuum")})
+
+    def stream(*_: object, **__: object) -> Any:
+        raise DaemonNotRunning("not running")
+
+    client.stream = stream
+
+
+@pytest.fixture
+def database(root: Path, stopped: None) -> Path:
+    configure(root, "")
+    path = root / "state" / "ostler.db"
+    Store.open(path).close()
+    return path
+
+
+SAID = "The daemon is not running; this command works on its database.\n"
+
+
+def test_the_database_of_a_stopped_daemon_is_checked_copied_and_vacuumed(
+    ostler: Any, database: Path, tmp_path: Path
+) -> None:
+    assert ostler("db", "check") == (0, "The database is intact.\n", SAID)
+    code, out, err = ostler("db", "vacuum", "--json")
+    assert (code, err) == (0, SAID)
+    assert json.loads(out).keys() == {"before", "after"}
+    copy = tmp_path / "copy.db"
+    assert ostler("db", "backup", str(copy)).code == 0
+    code, _, err = ostler("db", "backup", str(copy))
+    assert code == 1
+    assert "already exists" in err
+
+
+def test_without_a_database_the_daemon_is_missed(ostler: Any, root: Path, stopped: None) -> None:
+    for command in ("check", "vacuum"):
+        code, _, err = ostler("db", command)
+        assert code == 3
+        assert "not running" in err
+    code, _, err = ostler("db", "migrate")
+    assert code == 1
+    assert "there is no database" in err
+
+
+def test_the_tables_of_a_stopped_daemon_are_migrated(ostler: Any, database: Path) -> None:
+    code, out, _ = ostler("db", "migrate", "--json", "--dry-run")
+    shown = json.loads(out)
+    assert (code, shown["backup"], shown["problems"], shown["dry_run"]) == (0, "", [], True)
+    assert "volume 0001 volumes" in shown["steps"]
+    out = ostler("db", "migrate", "--dry-run").out
+    assert "would apply volume 0001 volumes\n" in out
+    out = ostler("db", "migrate").out
+    assert "applied volume 0001 volumes\n" in out
+    assert f"The previous state was saved to {database.parent}/backups/" in out
+    assert ostler("db", "migrate").out == "All tables are up to date.\n"
+
+
+def test_the_tables_of_a_running_daemon_are_not_migrated(ostler: Any, database: Path) -> None:
+    store = Store.open(database)
+    for more in ([], ["--dry-run"]):
+        code, _, err = ostler("db", "migrate", *more)
+        assert code == 1
+        assert "in use by another daemon" in err
+    store.close()
+
+
+def test_newer_tables_are_named_and_the_exit_code_says_so(ostler: Any, database: Path) -> None:
+    with contextlib.closing(sqlite3.connect(database)) as connection:
+        connection.execute("INSERT INTO ostler_migrations VALUES ('volume', 99, 'later', 0)")
+        connection.commit()
+    code, _, err = ostler("db", "migrate")
+    assert code == 1
+    assert "are at version 99 (later)" in err
+    code, out, _ = ostler("db", "migrate", "--json")
+    assert code == 1
+    assert len(json.loads(out)["problems"]) == 1

@@ -13,16 +13,19 @@ from msgspec.structs import replace
 from ostler.cli.commands.config import difference_rows
 from ostler.cli.commands.handler import format_state as format_handler_state
 from ostler.cli.commands.periodic import format_state
+from ostler.cli.fast_status import override_text
 from ostler.errors import ConfigurationError, Problem, ServiceNotFound, WrongCallKind
+from ostler.manager_types import EventHandlerStatus, LockStatus
 from ostler.messaging.events import Event, Gap
+from ostler.store import VacuumResult
 from ostler.types import (
     ArgumentDescription,
     DriverState,
     DriverStatus,
-    EventHandlerStatus,
-    LockStatus,
+    ForcedDownResult,
     MemberVersion,
     MethodDescription,
+    OperatorOverride,
     OptionChange,
     OptionValue,
     PeriodicHistory,
@@ -120,7 +123,7 @@ def test_a_service_is_shown_with_its_drivers(ostler: Any, client: Any, answer: A
     answer("service_show", VOLUME)
     out = ostler("service", "show", "volume").out
     assert "last report  2027-01-15 08:00:00\n" in out
-    assert "a     file    stuck  5s   -          0  copy\n" in out
+    assert "a     file    stuck  5s   -          0       0         0  copy\n" in out
     assert "available    yes\n" in out
     assert client.calls == [("ostler", "service_show", {"topic": "volume"})]
     assert json.loads(ostler("service", "show", "volume", "--json").out)["topic"] == "volume"
@@ -151,10 +154,49 @@ def test_a_service_is_disabled_with_a_reason_and_enabled_again(ostler: Any, clie
     assert client.calls[0] == ("ostler", "service_disable", {"topic": "volume", "reason": "new disks"})
 
 
+def test_a_service_is_frozen_and_thawed(ostler: Any, client: Any, answer: Any) -> None:
+    frozen = replace(VOLUME, frozen=OperatorOverride(by="uid 0", reason="new disks", since=1.0))
+    answer("service_freeze", frozen)
+    answer("service_thaw", VOLUME)
+    said = "volume on node1 is up, and frozen by uid 0: new disks\n"
+    assert ostler("service", "freeze", "volume", "--reason", "new disks").out == said
+    assert ostler("service", "thaw", "volume", "--host", "node2").out == "volume on node1 is up\n"
+    assert ostler("service", "freeze", "volume").code == 2
+    assert client.calls == [
+        ("ostler", "service_freeze", {"topic": "volume", "reason": "new disks"}),
+        ("ostler", "service_thaw", {"topic": "volume", "on_host": "node2"}),
+    ]
+    both = replace(frozen, enabled=False, disabled_by="uid 7", forced_down=OperatorOverride(by="uid 8"))
+    answer("service_list", [both])
+    text = ostler("--json", "service", "list").out
+    assert [json.loads(text)[0][name]["by"] for name in ("frozen", "forced_down")] == ["uid 0", "uid 8"]
+    assert override_text(both) == "forced down by uid 8; frozen by uid 0: new disks; disabled by uid 7"
+
+
+def test_a_service_of_a_dead_host_is_forced_down(ostler: Any, client: Any, answer: Any) -> None:
+    answer("service_force_down", ForcedDownResult(service=VOLUME, told=["node3"]))
+    asked = ("service", "force-down", "volume", "--host", "node1")
+    found = ostler(*asked, "--reason", "its power is cut")
+    assert (found.code, found.out) == (
+        0,
+        "volume on node1 is taken as down until `ostler service force-down --undo`; also told: node3\n",
+    )
+    answer("service_force_down", ForcedDownResult(service=VOLUME, missed=["node4: no cable"]))
+    found = ostler(*asked, "--undo")
+    assert (found.code, found.out) == (
+        1, "volume on node1 counts by its own reports again\n  not told: node4: no cable\n",
+    )  # fmt: skip
+    assert [call[2] for call in client.calls] == [
+        {"topic": "volume", "reason": "its power is cut", "on_host": "node1"},
+        {"topic": "volume", "undo": True, "on_host": "node1"},
+    ]
+    assert ostler(*asked).code == 2
+
+
 def test_a_record_is_forgotten(ostler: Any, client: Any, answer: Any) -> None:
-    answer("service_forget", None)
-    assert ostler("service", "forget", "volume", "--host", "old").out == "the record of volume on old was removed\n"
-    assert client.calls == [("ostler", "service_forget", {"topic": "volume", "on_host": "old"})]
+    answer("service_delete", None)
+    assert ostler("service", "delete", "volume", "--host", "old").out == "the record of volume on old was removed\n"
+    assert client.calls == [("ostler", "service_delete", {"topic": "volume", "on_host": "old"})]
 
 
 def test_all_records_that_are_gone_are_forgotten_at_once(ostler: Any, client: Any, answer: Any) -> None:
@@ -164,17 +206,17 @@ def test_all_records_that_are_gone_are_forgotten_at_once(ostler: Any, client: An
         ServiceStatus(topic="volume", host="node1", state=ServiceState.UP),
     ]
     answer("service_list", rows)
-    answer("service_forget", None)
+    answer("service_delete", None)
     removed = ["the record of volume on old was removed", "the record of lamp on node1 was removed"]
-    assert ostler("service", "forget", "--gone").out.splitlines() == removed
-    assert ostler("service", "forget", "--gone", "--host", "old").out.splitlines() == removed[:1]
-    assert ostler("service", "forget", "--gone", "--host", "node9").out == "No services are gone.\n"
-    assert [call[2] for call in client.calls if call[1] == "service_forget"] == [
+    assert ostler("service", "delete", "--gone").out.splitlines() == removed
+    assert ostler("service", "delete", "--gone", "--host", "old").out.splitlines() == removed[:1]
+    assert ostler("service", "delete", "--gone", "--host", "node9").out == "No services are gone.\n"
+    assert [call[2] for call in client.calls if call[1] == "service_delete"] == [
         {"topic": "volume", "on_host": "old"},
         {"topic": "lamp", "on_host": "node1"},
         {"topic": "volume", "on_host": "old"},
     ]
-    code, _, err = ostler("service", "forget")
+    code, _, err = ostler("service", "delete")
     assert (code, "no service given" in err) == (2, True)
 
 
@@ -589,6 +631,12 @@ def test_the_database_is_checked(ostler: Any, answer: Any) -> None:
     assert ostler("db", "check") == (1, "page 3 is lost\n", "")
     code, out, _ = ostler("db", "check", "--json")
     assert (code, json.loads(out)) == (1, {"ok": False, "problems": ["page 3 is lost"]})
+
+
+def test_the_database_is_vacuumed(ostler: Any, answer: Any) -> None:
+    answer("db_vacuum", VacuumResult(before=4096 * 1024, after=1024 * 1024))
+    assert ostler("db", "vacuum") == (0, "The database has 1024 KiB; before, it had 4096 KiB\n", "")
+    assert json.loads(ostler("db", "vacuum", "--json").out) == {"before": 4096 * 1024, "after": 1024 * 1024}
 
 
 def test_a_backup_is_written_where_the_user_is(

@@ -114,7 +114,7 @@ def test_a_long_text_is_cut_in_a_message(problems):
 
 def test_unknown_keys_list_what_is_known_when_nothing_is_near(problems):
     assert problems("[store]\nzzz = 1\n") == [
-        'ostler.toml:2:1: unknown key "zzz" in [store]; available: backups, busy_timeout, synchronous'
+        'ostler.toml:2:1: unknown key "zzz" in [store]; available: backups, busy_timeout, slow_transaction, synchronous'
     ]
     sections = sorted([*CORE_SECTIONS, "services"])
     known = f"at the top level; available: {', '.join(sections)}"

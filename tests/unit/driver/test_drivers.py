@@ -793,11 +793,11 @@ async def test_a_driver_whose_calls_all_fail_is_told_until_one_works(bench, lamp
         with pytest.raises(OSError, match="no"):
             await b.drivers.call("hall", "fail", OSError)
     await b.drivers.call("hall", "is_working")
-    [line] = b.drivers.problems()
-    assert line.startswith("driver hall of light: the last 4 calls failed, since ")
+    line = b.drivers.problems()["hall"]
+    assert line.startswith("driver hall of light: 3 calls in a row or more have failed, since ")
     assert "the last error: fail: OSError: no" in line
     await b.drivers.call("hall", "switch", "a", True)
-    assert b.drivers.problems() == []
+    assert b.drivers.problems() == {}
     await b.drivers.stop(5)
 
 
@@ -809,8 +809,11 @@ async def test_refusals_between_failures_do_not_hide_that_a_driver_fails(bench, 
     for kind in (OSError, NotFound) * 3:
         with pytest.raises(kind):
             await b.drivers.call("hall", "fail", kind)
-    [line] = b.drivers.problems()
-    assert line.startswith("driver hall of light: the last 3 calls failed, since ")
+    assert b.drivers.problems()["hall"].startswith("driver hall of light: 3 calls in a row or more have failed, since ")
+    status = b.drivers.status("hall")
+    assert (status.failures, status.errors, status.last_error) == (3, 3, "fail: OSError: no")
+    assert status.last_error_at > 0
+    assert status.last_success_at == 0
     await b.drivers.stop(5)
 
 
@@ -821,7 +824,7 @@ async def test_what_a_driver_refuses_is_no_failure(bench, lamp):
     for _ in range(4):
         with pytest.raises(NotFound):
             await b.drivers.call("hall", "fail", NotFound)
-    assert b.drivers.problems() == []
+    assert b.drivers.problems() == {}
     await b.drivers.stop(5)
 
 

@@ -142,6 +142,12 @@ class Lamps:
         self.hold.wait(10)
         return lamp
 
+    @exposed(durable=Durable(on_restart="resume"))
+    def slow_to_stop(self, ctx: Context, lamp: str) -> str:
+        self.act(f"slow {lamp}")
+        self.hold.wait(10)
+        return lamp
+
     @exposed()
     async def count(self, ctx: Context):
         yield 1
@@ -175,9 +181,9 @@ class Records(OperationRecords):
             raise StoreUnavailable("the disk is full")
         return super().claim(operation_id)
 
-    def insert(self, *arguments):
+    def insertion(self, *arguments, **options):
         self.raise_if_full()
-        return super().insert(*arguments)
+        return super().insertion(*arguments, **options)
 
     def raise_if_full(self):
         if self.is_full:
@@ -977,3 +983,20 @@ async def test_a_new_operation_whose_driver_is_not_ready_fails_at_once(store, in
     async with running(store, inbox, clock, lamps, "run") as run:
         with pytest.raises(DriverNotReady):
             await (await run.submit("paint", lamp="a")).result()
+
+
+async def test_what_has_not_ended_at_a_stop_is_left_to_the_next_start_and_is_no_crash(store, inbox, clock, lamps):
+    async with dispatching("lamp", lamps, inbox) as dispatcher:
+        run = Run(store, dispatcher, inbox, clock, lamps, "first").open()
+        lamps.hold.clear()
+        resumed = await run.submit("slow_to_stop", lamp="a")
+        failed = await run.submit("stubborn", lamp="b")
+        await until(lambda: len(lamps.acts) == 2)
+        run.operations.stop_topic("lamp")
+        await run.operations.close()
+        records = [store.read(lambda each=each: run.records.find(each.id)) for each in (resumed, failed)]
+        assert [(each.state, each.interruptions, each.owner) for each in records] == [(QUEUED, 0, ""), (FAILED, 0, "")]
+        lamps.hold.set()
+        await until(lambda: not dispatcher.in_flight("lamp"))
+    async with running(store, inbox, clock, lamps, "second") as run:
+        assert await run.client.aoperation(resumed.id).result() == "a"

@@ -6,6 +6,7 @@ import pytest
 
 from ostler.errors import StoreUnavailable
 from ostler.service.store_outage import StoreOutage
+from ostler.store.session import current_session
 
 # private: _selector: of asyncio: how often the loop wakes up
 
@@ -90,6 +91,7 @@ async def test_a_failed_service_goes_on_saying_so_and_an_unregistered_one_says_n
         assert [r.topic for r in await b.store.aread(b.runtime.service_records.list)] == ["lamp"]
 
 
+@pytest.mark.failure_mode("State", "record deleted under a live service")
 async def test_a_record_deleted_under_a_live_service_comes_back_as_it_was(bench, caplog) -> None:
     async with bench(LAMP) as b:
         await b.runtime.start()
@@ -171,3 +173,72 @@ async def test_a_service_that_is_not_up_keeps_the_reporters_asleep(bench, troubl
         await asyncio.sleep(60)
         loop._selector.select = select
         assert wakes < 100
+
+
+@pytest.mark.failure_mode("State", "heartbeats on time during 50,000 writes")
+async def test_a_report_of_all_services_overtakes_50000_writes_that_wait(bench) -> None:
+    async with bench(LAMP) as b:
+        await b.runtime.start()
+        await b.store.awrite(lambda: current_session().database.execute_sql("CREATE TABLE t (n INTEGER PRIMARY KEY)"))
+        done = [0]
+
+        def one() -> None:
+            current_session().database.execute_sql("INSERT INTO t VALUES (NULL)")
+            done[0] += 1
+
+        async def writes() -> None:
+            for _ in range(5):
+                await asyncio.gather(*(b.store.awrite(one) for _ in range(10_000)))
+
+        writing, overtaken = asyncio.ensure_future(writes()), []
+        while not writing.done():
+            before, queued = done[0], b.store.stats()["queued"]
+            await b.runtime.heartbeat_reporter.write(b.group)
+            if queued > 5000:
+                overtaken.append(done[0] - before)
+            await asyncio.sleep(0)
+        await writing
+        assert done[0] == 50_000
+        # At most what one group may do in its time slice; in the queue of the others it would be all that wait.
+        assert sorted(overtaken)[len(overtaken) // 2] < 2000, overtaken
+
+
+async def test_a_report_carries_signs_of_work_and_they_are_in_the_record(bench, trouble) -> None:
+    async with bench(LAMP + 'poll = 5\n[services.lamp.drivers.desk]\ndriver = "gpio"\n') as b:
+        await b.runtime.start()
+        trouble.errors["poll"] = OSError("no lamp")
+        await b.service().drivers.call("desk", "work")
+        trouble.errors["work desk"] = OSError("no light")
+        with pytest.raises(OSError, match="no light"):
+            await b.service().drivers.call("desk", "work")
+        working = asyncio.ensure_future(b.client.acall("lamp", "think", seconds=50))
+        await asyncio.sleep(30)
+        signs = {sign.subject: sign for sign in (await b.row()).signs}
+        assert list(signs) == ["loop", "pool", "driver desk", "periodic task poll", "store"]
+        assert 0 <= signs["loop"].age < 1
+        assert signs["pool"].text == "0 of 8 threads busy; 0 requests wait"
+        assert 10 < signs["driver desk"].age < 40
+        assert "1 errors, 1 in a row; the last: work: OSError: no light" in signs["driver desk"].text
+        assert "errors; the last: OSError: no lamp" in signs["periodic task poll"].text
+        assert 0 <= signs["store"].age <= 30
+        assert (await b.runtime.rows())[0].signs == (await b.row()).signs
+        await working
+
+
+@pytest.mark.failure_mode("State", "long drain while a successor starts")
+async def test_a_long_drain_is_reported_until_its_end_and_the_next_start_is_up(bench) -> None:
+    async with bench(LAMP + 'drain_timeout = "1h"\n') as b:
+        await b.runtime.start()
+        working = asyncio.ensure_future(b.client.on(timeout=3000).acall("lamp", "think", seconds=1000))
+        await asyncio.sleep(1)
+        actions = b.runtime.service_actions
+        restarting = asyncio.ensure_future(actions.restart("lamp", 0, "restarted by ann"))
+        for _ in range(15):
+            await asyncio.sleep(60)
+            row = await b.row()
+            assert (str(row.state), row.why, row.up, row.age <= 10) == ("draining", "restarted by ann", True, True)
+        assert await working == "thought"
+        await restarting
+        await asyncio.sleep(1)
+        row = await b.row()
+        assert (str(row.state), row.why, row.up) == ("up", "", True)

@@ -2,6 +2,9 @@ import asyncio
 
 import pytest
 
+from ostler.availability import unavailable_reason
+from ostler.errors import Conflict, InvalidInput
+
 # private: _context: the clock of the bench, on which it all happens
 
 pytestmark = pytest.mark.virtual_time(stall_timeout=0.15)
@@ -47,6 +50,61 @@ async def test_a_stuck_driver_degrades_the_service_until_it_comes_back(bench, tr
         assert "driver desk is stuck" in b.why()
         gate.set()
         await asyncio.sleep(1)
+        assert b.state() == "up"
+
+
+async def fail(b, trouble, error, times=1) -> None:
+    trouble.errors["work desk"] = error
+    for _ in range(times):
+        with pytest.raises(type(error)):
+            await b.service().drivers.call("desk", "work")
+    await asyncio.sleep(0.1)
+
+
+@pytest.mark.failure_mode("Plugins", "a driver whose calls all fail")
+async def test_a_driver_whose_calls_all_fail_degrades_the_service_until_one_works(bench, trouble) -> None:
+    async with bench(DRIVER + "failure_limit = 4\n") as b:
+        await b.runtime.start()
+        await fail(b, trouble, InvalidInput("no such lamp"), times=9)
+        await fail(b, trouble, OSError("no light"), times=3)
+        await fail(b, trouble, Conflict("it is lit"))
+        assert b.state() == "up"
+        await fail(b, trouble, OSError("no light"))
+        assert b.state() == "degraded"
+        assert b.why().startswith("driver desk of lamp: 4 calls in a row or more have failed, since ")
+        assert "work: OSError: no light" in b.why()
+        assert list(b.service().state_tracker.problems) == ["failing desk"]
+        # It stays on offer: else nothing would be asked of it, and it could not show that it works again.
+        assert unavailable_reason(b.service().status(), "desk") == ""
+        await fail(b, trouble, OSError("no power"))
+        changes = len(b.changes)
+        await asyncio.sleep(15)
+        assert "no power" in b.why()
+        assert len(b.changes) == changes + 1
+        trouble.errors.clear()
+        await b.service().drivers.call("desk", "work")
+        await asyncio.sleep(0.1)
+        assert (b.state(), b.why()) == ("up", "")
+
+
+async def test_failures_of_long_ago_are_not_held_against_a_driver_that_nobody_calls(bench, trouble) -> None:
+    async with bench(DRIVER) as b:
+        await b.runtime.start()
+        await fail(b, trouble, OSError("no light"), times=3)
+        await asyncio.sleep(800)
+        assert b.state() == "degraded"
+        await asyncio.sleep(200)
+        assert b.state() == "up"
+        await fail(b, trouble, OSError("no light"))
+        assert b.state() == "degraded"
+
+
+async def test_a_driver_that_is_created_again_begins_without_failures(bench, trouble) -> None:
+    async with bench(DRIVER) as b:
+        await b.runtime.start()
+        await fail(b, trouble, OSError("no light"), times=3)
+        assert await b.reset(DRIVER + 'colour = "red"\n') == []
+        await asyncio.sleep(0.1)
         assert b.state() == "up"
 
 

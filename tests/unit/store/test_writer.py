@@ -17,6 +17,7 @@ from ostler.store import Store
 from ostler.store.session import current_session
 from ostler.store.sqlite_errors import translate_error
 from ostler.store.sqlite_files.sqlite_connection import connect
+from ostler.store.write_queue import WriteQueue
 from ostler.store.writer import Writer
 
 # private: _disconnect: a connection that is made again at the next write
@@ -188,11 +189,14 @@ def test_a_job_without_a_label_is_named_after_its_function(table):
 
 def test_a_long_job_is_named_in_the_log(table, clock, caplog):
     table.write(lambda: clock.advance(3), label="the elephant")
-    assert "the write the elephant blocked all others for 3.0 s" in caplog.text
+    assert "the write the elephant (" in caplog.text
+    assert "blocked all others for 3.00 s" in caplog.text
 
 
 async def test_a_full_queue_refuses_but_not_the_heartbeats(path, store, clock):
-    writer = Writer(lambda: connect(path), lambda error: translate_error(error, path), clock, object(), queue_limit=2)
+    writer = Writer(
+        lambda: connect(path), lambda error: translate_error(error, path), clock, object(), queue=WriteQueue(2)
+    )
 
     waiting = [asyncio.ensure_future(writer.awrite(lambda: None)) for _ in range(2)]
     await asyncio.sleep(0)
@@ -427,8 +431,7 @@ async def test_writers_take_turns_and_none_of_them_fills_the_queue(path, store, 
         lambda error: translate_error(error, path),
         clock,
         object(),
-        queue_limit=10,
-        account=whose.get,
+        queue=WriteQueue(10, whose.get),
     )
     order = []
 

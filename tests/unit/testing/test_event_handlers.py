@@ -8,9 +8,9 @@ import threading
 import pytest
 
 from ostler import ConfigurationError, Context, Event, Gap, Manager, exposed, on_event
+from ostler.manager_types import EventHandlerStatus
 from ostler.store.session import current_session
 from ostler.testing import host
-from ostler.types import EventHandlerStatus
 
 
 class Source(Manager):

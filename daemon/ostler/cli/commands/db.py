@@ -2,37 +2,55 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+from functools import partial
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated, TypeVar
 
 import typer
 
 from ostler.cli import invocation, kit
-from ostler.errors import EXIT_FAILURE, InvalidInput
-from ostler.types import CONTROL_TOPIC
+from ostler.errors import EXIT_FAILURE, DaemonNotRunning, InvalidInput
+from ostler.types import CONTROL_TOPIC, PluginState
+
+if TYPE_CHECKING:
+    from ostler.messaging.clients.sync_client import Client
+    from ostler.store import VacuumResult
+    from ostler.store.offline import MigrationReport
+
+T = TypeVar("T")
 
 DATABASE_TIMEOUT = 3600.0
 """Time-out in seconds: a large database takes a while."""
 
-app = kit.app(help="Check, back up or restore the daemon's database.")
+app = kit.app(help="Check, back up, restore, migrate or vacuum the daemon's database.")
 
 
 @app.command()
 def check() -> None:
     """Check the whole database.
 
-    The exit code is 1 if there is a problem.
+    The daemon does it, or this command while it is stopped. The exit code is 1 if there is a problem.
     """
-    with kit.client(timeout=DATABASE_TIMEOUT) as client:
-        problems = client.on(type=list[str]).call(CONTROL_TOPIC, "db_check")
+    problems = _ask_or_do(_ask_to_check, _check_offline)
     if kit.json_wanted():
         kit.emit({"ok": not problems, "problems": problems})
     elif problems:
-        kit.emit(problems)
+        kit.emit([kit.printable(line) for line in problems])
     else:
         kit.say("The database is intact.")
     if problems:
         raise typer.Exit(EXIT_FAILURE)
+
+
+def _ask_to_check(client: Client) -> list[str]:
+    return client.on(type=list[str]).call(CONTROL_TOPIC, "db_check")  # type: ignore[no-any-return]
+
+
+def _check_offline(database: Path) -> list[str]:
+    from ostler.store.offline import check_offline  # 40 ms: only without a daemon
+
+    return check_offline(database)
 
 
 @app.command()
@@ -41,17 +59,101 @@ def backup(
 ) -> None:
     """Write a consistent copy to a new file.
 
-    The daemon keeps running.
+    The daemon keeps running; while it is stopped, this command makes the copy.
     """
-    from ostler.cli.new_file import write_new_file  # 1 ms: only for `db backup`
-
     target = Path(path).absolute()
-    with kit.client(timeout=DATABASE_TIMEOUT) as client:
-        write_new_file(target, client.on(type=bytes).stream(CONTROL_TOPIC, "db_backup"))
+    _ask_or_do(partial(_ask_for_backup, target), partial(_backup_offline, target))
     if kit.json_wanted():
         kit.emit({"path": str(target)})
     else:
         kit.say(kit.printable(f"The database was copied to {target}"))
+
+
+def _ask_for_backup(target: Path, client: Client) -> None:
+    from ostler.cli.new_file import write_new_file  # 1 ms: only for `db backup`
+
+    write_new_file(target, client.on(type=bytes).stream(CONTROL_TOPIC, "db_backup"))
+
+
+def _backup_offline(target: Path, database: Path) -> None:
+    from ostler.store.offline import backup_offline  # 40 ms: only without a daemon
+
+    backup_offline(database, target)
+
+
+@app.command()
+def vacuum() -> None:
+    """Give the room of removed rows back to the file system.
+
+    The daemon does it, and writes nothing else meanwhile; while it is stopped, this command does. It needs up to twice
+    the size of what is in use for a while. A large database can be vacuumed while the daemon is stopped only.
+    """
+    result = _ask_or_do(_ask_to_vacuum, _vacuum_offline)
+    if kit.json_wanted():
+        kit.emit(result)
+    else:
+        kit.say(f"The database has {result.after // 1024} KiB; before, it had {result.before // 1024} KiB")
+
+
+def _ask_to_vacuum(client: Client) -> VacuumResult:
+    from ostler.store import VacuumResult  # 40 ms: only for `db vacuum`
+
+    return client.on(type=VacuumResult).call(CONTROL_TOPIC, "db_vacuum")  # type: ignore[no-any-return]
+
+
+def _vacuum_offline(database: Path) -> VacuumResult:
+    from ostler.store.offline import vacuum_offline  # 40 ms: only without a daemon
+
+    return vacuum_offline(database)
+
+
+@app.command()
+def migrate(
+    dry_run: Annotated[bool, typer.Option("--dry-run", help="Only show the steps, change nothing")] = False,
+) -> None:
+    """Bring the tables of a stopped daemon to the installed versions, its own and those of plugins.
+
+    A start of the daemon does the same. A backup is made first. The exit code is 1 if something could not be migrated.
+    """
+    # 110 ms: only for `db migrate`.
+    from ostler.cli.without_daemon import load_core
+    from ostler.store.offline import migrate_offline
+
+    core, plugins = load_core()
+    database = invocation.current_invocation().paths().database
+    report = migrate_offline(database, plugins.migrations(), backups=core.store.backups, dry_run=dry_run)
+    failed = [f"plugin {each.name}: {each.why}" for each in plugins.statuses() if each.state is PluginState.FAILED]
+    problems = [*report.problems, *failed]
+    if kit.json_wanted():
+        kit.emit({"steps": report.steps, "backup": report.backup, "problems": problems, "dry_run": dry_run})
+    else:
+        _show_migration(report, problems, dry_run=dry_run)
+    if problems:
+        raise typer.Exit(EXIT_FAILURE)
+
+
+def _show_migration(report: MigrationReport, problems: list[str], *, dry_run: bool) -> None:
+    for line in problems:
+        kit.warn(kit.printable(line))
+    for step in report.steps:
+        kit.say(kit.printable(f"{'would apply' if dry_run else 'applied'} {step}"))
+    if not report.steps and not problems:
+        kit.say("All tables are up to date.")
+    if report.backup:
+        kit.say(kit.printable(f"The previous state was saved to {report.backup}"))
+
+
+def _ask_or_do(ask: Callable[[Client], T], do: Callable[[Path], T]) -> T:
+    """Ask the daemon, or do it in its database while it is not running."""
+    try:
+        with kit.client(timeout=DATABASE_TIMEOUT) as client:
+            return ask(client)
+    except DaemonNotRunning:
+        database = invocation.current_invocation().paths().database
+        if invocation.current_invocation().remote is not None or not database.exists():
+            raise
+        kit.warn("The daemon is not running; this command works on its database.")
+        return do(database)
 
 
 @app.command()

@@ -7,7 +7,8 @@ from typing import Annotated
 import typer
 
 from ostler.cli import kit
-from ostler.types import CONTROL_TOPIC, EventHandlerStatus
+from ostler.manager_types import EventHandlerStatus
+from ostler.types import CONTROL_TOPIC
 
 app = kit.app(help="List event handlers: what they follow, and their errors.")
 

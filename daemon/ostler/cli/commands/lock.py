@@ -7,7 +7,8 @@ from typing import Annotated
 import typer
 
 from ostler.cli import kit
-from ostler.types import CONTROL_TOPIC, LockStatus
+from ostler.manager_types import LockStatus
+from ostler.types import CONTROL_TOPIC
 
 app = kit.app(help="List locks: who holds them, and who waits.")
 

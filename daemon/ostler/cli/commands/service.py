@@ -8,12 +8,21 @@ import typer
 
 from ostler.availability import unavailable_reason
 from ostler.cli import kit
-from ostler.cli.fast_status import SERVICE_COLUMNS, enabled_text, up_text
+from ostler.cli.fast_status import SERVICE_COLUMNS, enabled_text, override_text, up_text
 from ostler.errors import EXIT_FAILURE, InvalidInput
-from ostler.types import CONTROL_TOPIC, MemberVersion, ServiceState, ServiceStatus, Upgrade
+from ostler.types import (
+    CONTROL_TOPIC,
+    ForcedDownResult,
+    MemberVersion,
+    ServiceState,
+    ServiceStatus,
+    StatusCause,
+    Upgrade,
+)
 
 app = kit.app(
-    help="List and show services and their versions; enable, disable, drain, resume, start, stop, restart, forget them."
+    help="List and show services and their versions; enable, disable, freeze, thaw, drain, resume, start, stop, "
+    "restart, force down, delete them."
 )
 T = TypeVar("T")
 
@@ -25,7 +34,7 @@ _STOP_MARGIN, _LONG_TIMEOUT = 60.0, 600.0
 """Seconds that a service may take for a stop, in addition to those for its work, and for a start."""
 
 DETAIL_FIELDS: list[str | kit.Column] = [
-    "topic", "host", "manager", "state", kit.Column("seen", up_text), kit.Column("enabled", enabled_text), "why",
+    "topic", "host", "manager", "state", kit.Column("seen", up_text), kit.Column("enabled", override_text), "why",
     kit.Column("available", lambda row: f"no: {reason}" if (reason := unavailable_reason(row)) else "yes"),
     kit.Column("since", lambda row: kit.human_time(row.since)), "required", "rpc_version", "beat",
     kit.Column("last report", lambda row: kit.human_time(row.last_report)), "workers", "in_flight", "queued",
@@ -52,7 +61,7 @@ def list_services() -> None:
 
 @app.command()
 def show(topic: TopicArgument, host: HostOption = "") -> None:
-    """Show one service with its drivers."""
+    """Show one service with its drivers, and why it is not up."""
     with kit.client() as client:
         found = client.on(type=ServiceStatus).call(CONTROL_TOPIC, "service_show", topic=topic, **_host_argument(host))
     _show_service(found)
@@ -96,7 +105,55 @@ def disable(
 
 
 @app.command()
-def forget(
+def freeze(
+    topic: TopicArgument,
+    reason: Annotated[str, typer.Option(help="The reason, shown together with the service", show_default=False)],
+    host: HostOption = "",
+) -> None:
+    """Have a service take no new work and finish what it has.
+
+    It goes on answering what changes nothing, and its periodic tasks run; queued operations wait. A restart does not
+    end it: `ostler service thaw` does.
+    """
+    _show_state(_call_control("service_freeze", ServiceStatus, topic, host, reason=reason))
+
+
+@app.command()
+def thaw(topic: TopicArgument, host: HostOption = "") -> None:
+    """Have a frozen service take work again."""
+    _show_state(_call_control("service_thaw", ServiceStatus, topic, host))
+
+
+@app.command("force-down")
+def force_down(
+    topic: TopicArgument,
+    host: Annotated[str, typer.Option(help="The host that is dead", show_default=False)],
+    reason: Annotated[str, typer.Option(help="The reason, shown together with the service", show_default=False)] = "",
+    undo: Annotated[bool, typer.Option("--undo", help="Go by what the service says itself again")] = False,
+) -> None:
+    """Take a service of a dead host as down, whatever it says.
+
+    For a host that is certainly dead, or cut off: nothing is placed there until `--undo`. All hosts that can be reached
+    learn of it.
+    """
+    if not undo and not reason.strip():
+        raise InvalidInput("a service cannot be forced down without a reason", hint="give one with `--reason`")
+    found = _call_control("service_force_down", ForcedDownResult, topic, host, reason=reason, undo=undo)
+    if kit.json_wanted():
+        kit.emit(found)
+        return
+    row = found.service
+    what = "counts by its own reports again" if undo else "is taken as down until `ostler service force-down --undo`"
+    also = f"; also told: {', '.join(found.told)}" if found.told else ""
+    kit.say(kit.printable(f"{row.topic} on {row.host} {what}{also}"))
+    for line in found.missed:
+        kit.say(f"  not told: {kit.printable(line)}")
+    if found.missed:
+        raise typer.Exit(EXIT_FAILURE)
+
+
+@app.command()
+def delete(
     topic: Annotated[
         str, typer.Argument(help="The service's topic; with --gone, by default all", show_default=False)
     ] = "",
@@ -117,7 +174,7 @@ def forget(
             rows = client.on(type=list[ServiceStatus]).call(CONTROL_TOPIC, "service_list")
             found = [(row.topic, row.host) for row in rows if _is_gone(row, topic, host)]
         for each, where in found:
-            client.call(CONTROL_TOPIC, "service_forget", topic=each, **_host_argument(where))
+            client.call(CONTROL_TOPIC, "service_delete", topic=each, **_host_argument(where))
     if kit.json_wanted():
         removed = [{"topic": each, "host": where} for each, where in found]
         kit.emit(removed if gone else removed[0])
@@ -207,7 +264,8 @@ def _show_state(found: ServiceStatus) -> None:
     if kit.json_wanted():
         kit.emit(found)
         return
-    word = "" if found.enabled else f", and {enabled_text(found)}"
+    text = override_text(found)
+    word = "" if text == "enabled" else f", and {text}"
     kit.say(kit.printable(f"{found.topic} on {found.host} is {found.state}{word}"))
 
 
@@ -227,7 +285,28 @@ def _show_service(found: ServiceStatus) -> None:
         age = kit.Column("for", lambda row: kit.human_elapsed(row.since))
         retry = kit.Column("retry", lambda row: kit.human_age(row.retry_at))
         calls = kit.Column("calls", right=True)
-        kit.show_table(found.drivers, ["name", "driver", "state", age, retry, calls, "why"])
+        errors, failures = kit.Column("errors", right=True), kit.Column("failures", right=True)
+        kit.show_table(found.drivers, ["name", "driver", "state", age, retry, calls, errors, failures, "why"])
+    if found.signs and not kit.json_wanted():
+        kit.say()
+        progress = kit.Column("last progress", lambda row: f"{row.age:.3g} s" if row.age >= 0 else "-", right=True)
+        kit.show_table(found.signs, [kit.Column("sign of work", "subject"), progress, kit.Column("seen", "text")])
+    if found.causes and not kit.json_wanted():
+        kit.say()
+        kit.heading("Why it is not up and well")
+        for cause in found.causes:
+            _show_cause(cause)
+
+
+def _show_cause(cause: StatusCause) -> None:
+    """Show a cause: its sentence, since when and what was tried, and what would bring the service back."""
+    kit.say(f"  {kit.printable(cause.text)}")
+    facts = [f"since {kit.human_time(cause.since)} ({kit.human_elapsed(cause.since)})"] if cause.since else []
+    facts += [kit.printable(cause.tried)] if cause.tried else []
+    if facts:
+        kit.say(f"    {'; '.join(facts)}")
+    if cause.remedy:
+        kit.say(f"    -> {kit.printable(cause.remedy)}")
 
 
 def _show_enabled(found: ServiceStatus) -> None:

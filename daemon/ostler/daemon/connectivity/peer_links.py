@@ -72,6 +72,7 @@ class PeerLinks:
             self._on_peer_update,
             on_state_change,
             own_identity,
+            lambda: router.forced_down,
         )
         self.apply(configuration)
         router.peers = self.peers  # assigned: the router is older, and a reload may bring the first peers

@@ -13,21 +13,22 @@ from ostler.daemon.control.maintenance_pool import MaintenancePool
 from ostler.daemon.control.service_control import ServiceControl
 from ostler.daemon.control.traffic_metrics import collect_traffic
 from ostler.errors import InvalidInput, check_length
+from ostler.manager_types import EventHandlerStatus, LockStatus
 from ostler.messaging import Context, exposed
 from ostler.messaging.events.event import JournalPage, JournalPosition, JournalTopic
 from ostler.messaging.wire.envelope import SUBMIT
 from ostler.messaging.wire.request import CAST_FLAGS, CallRequest
 from ostler.operations import OperationControl
 from ostler.service.event_journal import journal_page, journal_topics
+from ostler.store import VacuumResult
 from ostler.types import (
     AuditEntry,
     CapabilityReport,
     DaemonStatus,
-    EventHandlerStatus,
+    ForcedDownResult,
     HostIdentity,
     HostReport,
     Json,
-    LockStatus,
     MethodDescription,
     OptionValue,
     PeriodicHistory,
@@ -158,9 +159,9 @@ class ControlEndpoint:
 
     @exposed(role="viewer", changes=False)
     async def service_show(self, ctx: Context, topic: str, on_host: str = "") -> ServiceStatus:
-        """Return one service."""
+        """Return one service, with the causes for which it is not up and well."""
         _check_name_lengths(topic=topic, on_host=on_host)
-        return await self._service_control.show(topic, on_host)
+        return await self._service_control.explain(topic, on_host)
 
     @exposed(role="operator")
     async def service_enable(self, ctx: Context, topic: str, on_host: str = "") -> ServiceStatus:
@@ -188,9 +189,7 @@ class ControlEndpoint:
             asked_by: Who asked the host that forwards the request. The same holds for all operations here.
         """
         _check_name_lengths(topic=topic, on_host=on_host)
-        if not reason.strip():
-            raise InvalidInput("a service cannot be disabled without a reason", hint="give one with `--reason`")
-        check_length("the reason", reason)
+        _check_reason(reason, "disabled")
         return await self._service_control.disable(ctx, topic, on_host, reason, asked_by)
 
     @exposed(role="admin")
@@ -209,6 +208,55 @@ class ControlEndpoint:
         """Have a service that drains take work again."""
         _check_name_lengths(topic=topic, on_host=on_host)
         return await self._service_control.resume(ctx, topic, on_host)
+
+    @exposed(role="admin")
+    async def service_freeze(
+        self, ctx: Context, topic: str, reason: str, on_host: str = "", asked_by: str = ""
+    ) -> ServiceStatus:
+        """Have a service take no new work and finish what it has, until it is thawed; kept over restarts.
+
+        Methods that change nothing are served, periodic tasks run, and queued operations wait.
+        """
+        _check_name_lengths(topic=topic, on_host=on_host)
+        _check_reason(reason, "frozen")
+        return await self._service_control.freeze(ctx, topic, on_host, reason, asked_by)
+
+    @exposed(role="admin")
+    async def service_thaw(self, ctx: Context, topic: str, on_host: str = "", asked_by: str = "") -> ServiceStatus:
+        """Have a frozen service take work again."""
+        _check_name_lengths(topic=topic, on_host=on_host)
+        return await self._service_control.thaw(ctx, topic, on_host, asked_by)
+
+    @exposed(role="operator")
+    async def service_force_down(
+        self,
+        ctx: Context,
+        topic: str,
+        on_host: str,
+        reason: str = "",
+        undo: bool = False,
+        asked_by: str = "",
+        spread: bool = True,
+    ) -> ForcedDownResult:
+        """Take a service of another host as down, whatever it says itself; or undo that.
+
+        Args:
+            ctx: The request.
+            topic: The service.
+            on_host: Its host, which is not asked.
+            reason: Why; required unless it is undone.
+            undo: Whether its own word counts again.
+            asked_by: See `service_disable`.
+            spread: Whether the other hosts are told as well.
+
+        Raises:
+            Conflict: It is a service of this host.
+            NotFound: There is no record of it.
+        """
+        _check_name_lengths(topic=topic, on_host=on_host)
+        if not undo:
+            _check_reason(reason, "forced down")
+        return await self._service_control.force_down(ctx, topic, on_host, reason, asked_by, undo=undo, spread=spread)
 
     @exposed(role="admin")
     async def service_stop(
@@ -233,7 +281,7 @@ class ControlEndpoint:
         return await self._service_control.restart(ctx, topic, on_host, _wait_seconds(wait), asked_by)
 
     @exposed(role="operator")
-    async def service_forget(self, ctx: Context, topic: str, on_host: str = "") -> None:
+    async def service_delete(self, ctx: Context, topic: str, on_host: str = "") -> None:
         """Remove the record of a service that was removed: from its host's configuration, or together with its host.
 
         Raises:
@@ -241,7 +289,7 @@ class ControlEndpoint:
             Conflict: The service exists; its next report would create the record again, enabled.
         """
         _check_name_lengths(topic=topic, on_host=on_host)
-        await self._service_control.forget(ctx, topic, on_host)
+        await self._service_control.delete(ctx, topic, on_host)
 
     @exposed(role="viewer", changes=False)
     async def service_versions(self, ctx: Context, topic: str = "", major: int | None = None) -> list[Upgrade]:
@@ -344,6 +392,11 @@ class ControlEndpoint:
         with await self._maintenance_pool.run("back up the database", work, ctx.peer.account) as copy:
             while piece := copy.read(_BACKUP_CHUNK_SIZE):  # written a moment ago: it comes from memory
                 yield piece
+
+    @exposed(role="admin")
+    async def db_vacuum(self, ctx: Context) -> VacuumResult:
+        """Give the room of removed rows back to the file system; nothing can be written meanwhile."""
+        return await self._maintenance_pool.run_shared("vacuum the database", self._store.vacuum, ctx.peer.account)
 
     @exposed(role="viewer", changes=False)
     async def describe(self, ctx: Context, topic: str, schema: bool = False) -> list[MethodDescription]:
@@ -518,6 +571,12 @@ def _wait_seconds(wait: float) -> float:
     if not 0.0 <= wait <= _MAX_DRAIN_WAIT:
         raise InvalidInput(f"`wait` is {wait:g}; it must be a number of seconds from 0 to {_MAX_DRAIN_WAIT:g}")
     return wait
+
+
+def _check_reason(reason: str, what: str) -> None:
+    if not reason.strip():
+        raise InvalidInput(f"a service cannot be {what} without a reason", hint="give one with `--reason`")
+    check_length("the reason", reason)
 
 
 def _check_name_lengths(**names: str) -> None:

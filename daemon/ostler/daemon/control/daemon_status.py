@@ -8,7 +8,7 @@ from collections.abc import Callable, Iterable, Sequence
 from typing import TYPE_CHECKING
 
 import ostler
-from ostler.availability import absence_reason
+from ostler.availability import absence_reason, format_override
 from ostler.daemon.process.process_limits import resident_memory
 from ostler.log import log_status
 from ostler.types import DaemonStatus, DriverState, PluginState, ServiceState, ServiceStatus
@@ -25,6 +25,10 @@ def status_problems(services: Iterable[ServiceStatus], plugins: Iterable[PluginS
     """Return a line for everything that needs attention."""
     lines = []
     for service in services:
+        if service.forced_down is not None:  # also of a host that cannot be reached: it is to be undone some day
+            forced = format_override(service.forced_down)
+            lines.append(f"service {service.topic} on {service.host} was forced down{forced}")
+            continue
         if service.link or service.state is ServiceState.GONE:
             continue  # an unreachable host is reported once, and not for each of its services
         if not service.here and service.state is ServiceState.STOPPED:
@@ -50,6 +54,8 @@ def _service_problems(service: ServiceStatus) -> list[str]:
         lines.append(f"{name} is {service.state}" + (f": {service.why}" if service.why else ""))
     elif not service.up:
         lines.append(f"{name} is down: {absence_reason(service)}")
+    if service.frozen is not None:
+        lines.append(f"{name} is frozen{format_override(service.frozen)}")
     if not service.enabled:
         lines.append(f"{name} is disabled by {service.disabled_by}: {service.disabled_reason}")
     lines += [

@@ -2,16 +2,19 @@
 
 from __future__ import annotations
 
+import asyncio
+from collections.abc import Mapping
 from typing import TYPE_CHECKING, TypeVar
 
 import msgspec
 
 from ostler.bounds import NAME_LIMIT
-from ostler.errors import Conflict, DaemonNotRunning, NotFound, check_length
+from ostler.errors import Conflict, DaemonNotRunning, NotFound, OstlerError, check_length, error_line
 from ostler.messaging.wire.request import CallRequest
-from ostler.types import CONTROL_TOPIC, Json, Role, ServiceState, ServiceStatus
+from ostler.types import CONTROL_TOPIC, ForcedDownResult, Json, OperatorOverride, Role, ServiceState, ServiceStatus
 
 if TYPE_CHECKING:
+    from ostler.config import OptionsModel
     from ostler.daemon.active_configuration import ActiveConfiguration
     from ostler.daemon.connectivity.messaging_stack import MessagingStack
     from ostler.messaging import Context
@@ -50,6 +53,23 @@ class ServiceControl:
                 return row
         raise NotFound(f"service {topic} not found on {wanted}", hint="see `ostler service list`", topic=topic)
 
+    async def explain(self, topic: str, on_host: str) -> ServiceStatus:
+        """Return one service of the table, with the causes for which it is not up and well.
+
+        Raises:
+            NotFound: There is no such service.
+        """
+        disabled = _disabled_topics(self._active.options.services)
+        try:
+            row = await self.show(topic, on_host)
+        except NotFound:
+            if topic not in disabled or self._is_remote(on_host):
+                raise
+            text = f"service {topic} is not started on {self._runtime.host}: its configuration has `enabled = false`"
+            hint = f"set `enabled = true` in [services.{topic}] and restart the daemon"
+            raise NotFound(text, hint=hint, topic=topic) from None
+        return await self._runtime.explain(row, disabled)
+
     async def enable(self, ctx: Context, topic: str, on_host: str) -> ServiceStatus:
         """Have a service take new work again, after it was disabled; for an administrator after a drain as well."""
         if self._is_remote(on_host):
@@ -71,10 +91,7 @@ class ServiceControl:
     async def _set_enabled(self, topic: str, *, enabled: bool, reason: str = "", who: str = "") -> None:
         host, records = self._runtime.host, self._runtime.service_records
         row = await self.show(topic, "")
-        if row.state is ServiceState.GONE:
-            raise NotFound(
-                f"service {topic} on {host} is gone: {row.why}", hint=_FORGET_HINT.format(topic), topic=topic
-            )
+        self._raise_if_gone(row)
         await self._runtime.store.awrite(
             lambda: records.set_enabled(topic, host, enabled=enabled, reason=reason, requester=who),
             label="service enable" if enabled else "service disable",
@@ -84,6 +101,86 @@ class ServiceControl:
         self._runtime.upgrades.invalidate()
         self._runtime.host_view.on_change()
         self._runtime.capability_reporter.trigger(topic)
+
+    @staticmethod
+    def _raise_if_gone(row: ServiceStatus) -> None:
+        if row.state is ServiceState.GONE:
+            what = f"service {row.topic} on {row.host} is gone: {row.why}"
+            raise NotFound(what, hint=_DELETE_HINT.format(row.topic), topic=row.topic)
+
+    async def freeze(self, ctx: Context, topic: str, on_host: str, reason: str, asked_by: str) -> ServiceStatus:
+        """Have a service take no new work and finish what it has, over restarts too."""
+        if self._is_remote(on_host):
+            asked_by = self._requester(ctx)
+            return await self._call_remote(ctx, on_host, "service_freeze", topic, reason=reason, asked_by=asked_by)
+        who = _requester_name(ctx, asked_by)
+        self._raise_if_gone(await self.show(topic, ""))
+        await self._runtime.set_frozen(topic, self._override(who, reason))
+        self._runtime.state_notifier.notify_operator(topic, "frozen", who, reason)
+        return await self.show(topic, "")
+
+    async def thaw(self, ctx: Context, topic: str, on_host: str, asked_by: str) -> ServiceStatus:
+        """Have a frozen service take work again; no effect on one that is not frozen."""
+        if self._is_remote(on_host):
+            return await self._call_remote(ctx, on_host, "service_thaw", topic, asked_by=self._requester(ctx))
+        row = await self.show(topic, "")
+        self._raise_if_gone(row)
+        if row.frozen is not None:
+            await self._runtime.set_frozen(topic, None)
+            self._runtime.state_notifier.notify_operator(topic, "thawed", _requester_name(ctx, asked_by))
+        return await self.show(topic, "")
+
+    async def force_down(
+        self, ctx: Context, topic: str, on_host: str, reason: str, asked_by: str, *, undo: bool, spread: bool
+    ) -> ForcedDownResult:
+        """Record here, and on all hosts that can be reached, that a service is down whatever it says itself.
+
+        Raises:
+            Conflict: It is on this host, which is certainly not down.
+            NotFound: There is no record of it.
+        """
+        if not self._is_remote(on_host):
+            raise Conflict(
+                f"service {topic} on {self._runtime.host} is here and cannot be forced down",
+                hint=f"`ostler service freeze {topic}` has it take no new work, `ostler service stop` stops it",
+                topic=topic,
+            )
+        who = _requester_name(ctx, asked_by)
+        row = await self.show(topic, on_host)
+        if (row.forced_down is None) is not undo:
+            await self._runtime.set_forced_down(topic, on_host, None if undo else self._override(who, reason))
+            what, why = (
+                "forced_up" if undo else "forced_down",
+                f"its word of {on_host}{f': {reason}' if reason else ''}",
+            )
+            self._runtime.state_notifier.notify_operator(topic, what, who, why)
+        told, missed = await self._spread(ctx, topic, on_host, reason, undo) if spread else ([], [])
+        return ForcedDownResult(service=await self.show(topic, on_host), told=told, missed=missed)
+
+    async def _spread(
+        self, ctx: Context, topic: str, on_host: str, reason: str, undo: bool
+    ) -> tuple[list[str], list[str]]:
+        """Tell all other hosts of a word about one of them; return which know it now, and why others do not."""
+        links = self._messaging.peer_links
+        hosts = [host for host in sorted(links.peers.peers) if host != on_host] if links is not None else []
+        arguments: dict[str, Json] = {
+            "topic": topic, "on_host": on_host, "reason": reason, "undo": undo, "asked_by": self._requester(ctx),
+            "spread": False,
+        }  # fmt: skip
+        ask = CallRequest(CONTROL_TOPIC, "service_force_down", arguments)
+        found = await asyncio.gather(
+            *(self._messaging.router.relay(ctx, host, ask) for host in hosts), return_exceptions=True
+        )
+        missed = []
+        for host, result in zip(hosts, found, strict=True):
+            if isinstance(result, OstlerError):
+                missed.append(f"{host}: {error_line(result)}")
+            elif isinstance(result, BaseException):
+                raise result
+        return [host for host, result in zip(hosts, found, strict=True) if not isinstance(result, Exception)], missed
+
+    def _override(self, who: str, reason: str) -> OperatorOverride:
+        return OperatorOverride(by=who, reason=reason, since=self._messaging.dispatcher.clock.wall())
 
     async def drain(self, ctx: Context, topic: str, on_host: str, wait: float, asked_by: str) -> list[str]:
         """Have a service take no new work; return what was still in flight after `wait` seconds."""
@@ -132,7 +229,7 @@ class ServiceControl:
     def _mark_restarted(self, topic: str) -> None:
         self._active.mark_service_restarted(self._runtime.group.services.get(topic))
 
-    async def forget(self, ctx: Context, topic: str, on_host: str) -> None:
+    async def delete(self, ctx: Context, topic: str, on_host: str) -> None:
         """Remove the record of a service that was removed.
 
         Raises:
@@ -149,11 +246,11 @@ class ServiceControl:
                 topic=topic, host=found.host,
             )  # fmt: skip
         records = self._runtime.service_records
-        await self._runtime.store.awrite(lambda: records.delete(topic, found.host), label="service forget")
+        await self._runtime.store.awrite(lambda: records.delete(topic, found.host), label="service delete")
         self._runtime.upgrades.invalidate()
         self._runtime.host_view.on_change()
         self._runtime.state_notifier.notify_operator(
-            topic, "forgotten", ctx.peer.name, f"its record of {found.host} was removed"
+            topic, "deleted", ctx.peer.name, f"its record of {found.host} was removed"
         )
 
     # ---------------------------------------------------------------- other hosts
@@ -196,7 +293,11 @@ class ServiceControl:
         return f"{ctx.peer.name} on {self._runtime.host}"
 
 
-_FORGET_HINT = "`ostler service forget {}` removes its record"
+_DELETE_HINT = "`ostler service delete {}` removes its record"
+
+
+def _disabled_topics(services: Mapping[str, OptionsModel]) -> list[str]:
+    return [topic for topic, options in services.items() if not getattr(options, "enabled", True)]
 
 
 def _requester_name(ctx: Context, asked_by: str) -> str:

@@ -7,8 +7,8 @@ from collections.abc import Callable
 from typing import TYPE_CHECKING
 
 from ostler.aio import UndoStack, WorkerPool
-from ostler.messaging.wire.request_context import current_account
-from ostler.store import Store
+from ostler.messaging.wire.request_context import current_account, describe_current_request
+from ostler.store import Callers, Store
 from ostler.store.records.host_identity import adopt_host_name
 
 if TYPE_CHECKING:
@@ -57,9 +57,10 @@ async def open_store(
             busy_timeout=options.busy_timeout,
             backups=options.backups,
             migrations=migrations,
-            account=current_account,
+            callers=Callers(current_account, describe_current_request),
             later=True,
         )
+        store.set_slow_transaction(options.slow_transaction)
         adopt_host_name(store, configuration.daemon.host)
         return store
 

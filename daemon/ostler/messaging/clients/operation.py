@@ -14,6 +14,7 @@ from ostler.errors import (
     DaemonNotRunning,
     DeadlineExceeded,
     Draining,
+    ServiceNotFound,
     WireError,
     from_wire,
 )
@@ -24,7 +25,7 @@ if TYPE_CHECKING:
     from ostler.messaging.clients.call_methods import CallKeywords
     from ostler.messaging.clients.sync_item_stream import ItemStream
 
-SUBMIT_RETRY = Retry(attempts=10, on=(Busy, DaemonNotRunning, ConnectionLost))
+SUBMIT_RETRY = Retry(attempts=10, on=(Busy, ConnectionLost), after_loss=(DaemonNotRunning, Draining, ServiceNotFound))
 """A submitted request is known by its id, over restarts too: to send it again is safe after any of these."""
 AWAY_ERRORS = (ConnectionLost, DaemonNotRunning, Draining)
 """Errors of a daemon that is being restarted."""

@@ -29,12 +29,15 @@ class Retry(NamedTuple):
         backoff: Seconds before the second attempt; doubled each time, less up to a half at random.
         max_backoff: The longest such wait in seconds. A `retry_after` that the server names is waited for in any case.
         on: The classes of errors after which it is sent again. A `MethodNotFound` is final, whatever they are.
+        after_loss: Further such classes, once an attempt has ended with `ConnectionLost`: a daemon that restarts may
+            have accepted it, and says at first that it is not there.
     """
 
     attempts: int = 5
     backoff: float = 0.2
     max_backoff: float = 10.0
     on: tuple[type[OstlerError], ...] = (Busy, DaemonNotRunning)
+    after_loss: tuple[type[OstlerError], ...] = ()
 
     def check(self) -> None:
         """Refuse a policy that makes no sense.
@@ -46,9 +49,9 @@ class Retry(NamedTuple):
             raise InvalidInput(
                 f"{self} is not a valid policy: it needs at least one attempt, and waits must not be negative"
             )
-        kinds: tuple[object, ...] = self.on
+        kinds: tuple[object, ...] = (*self.on, *self.after_loss)
         if not all(isinstance(kind, type) and issubclass(kind, OstlerError) for kind in kinds):
-            raise InvalidInput("`on` of a `Retry` must contain classes of `ostler.errors`")
+            raise InvalidInput("`on` and `after_loss` of a `Retry` must contain classes of `ostler.errors`")
         if MethodNotFound in kinds:
             raise InvalidInput("`on` of a `Retry` must not contain `MethodNotFound`: to try again does not help")
 
@@ -99,7 +102,7 @@ class RetryAttempts:
         if isinstance(error, ConnectionLost):
             self._lost = error
         policy = self._policy
-        is_final = isinstance(error, MethodNotFound) or not isinstance(error, policy.on or ())
+        is_final = isinstance(error, MethodNotFound) or not isinstance(error, self._retried_errors())
         if is_final or self._count >= policy.attempts:
             raise self._final_error(error)
         wait: float = min(policy.max_backoff, policy.backoff * 2.0 ** (self._count - 1)) * (1 - os.urandom(1)[0] / 512)
@@ -137,9 +140,13 @@ class RetryAttempts:
                 wait = self.delay_after(error)
             await pause(wait)
 
+    def _retried_errors(self) -> tuple[type[OstlerError], ...]:
+        return self._policy.on if self._lost is None else (*self._policy.on, *self._policy.after_loss)
+
     def _final_error(self, error: OstlerError) -> OstlerError:
         # `DaemonNotRunning` would say that nothing was done, but an earlier attempt may have been executed.
-        told = self._lost if self._lost is not None and isinstance(error, DaemonNotRunning) else error
+        hidden: tuple[type[OstlerError], ...] = (DaemonNotRunning, *self._policy.after_loss)
+        told = self._lost if self._lost is not None and isinstance(error, hidden) else error
         if self._count > 1:
             told.details["attempts"] = self._count
         return told

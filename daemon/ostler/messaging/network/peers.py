@@ -15,7 +15,7 @@ from typing import NamedTuple, cast
 import msgspec
 
 from ostler.aio import TaskOwner
-from ostler.availability import refusal_reason, unavailable_reason
+from ostler.availability import observed, refusal_reason, unavailable_reason
 from ostler.bounds import NAME_LIMIT, WHY_LIMIT, truncate
 from ostler.clock import Clock
 from ostler.errors import (
@@ -37,6 +37,8 @@ from ostler.types import (
     HostIdentity,
     HostReport,
     MethodDescription,
+    OperatorOverride,
+    ServiceSign,
     ServiceState,
     ServiceStatus,
 )
@@ -50,6 +52,8 @@ _REPORT_TIMEOUT = 5.0
 """Seconds that a peer has to say which services it has; one that takes longer counts as away."""
 _MAX_SERVICES = 1000
 """Services of a peer, and drivers of a service, that are stored."""
+_MAX_SIGNS = 100
+"""Signs of work of a service of a peer that are stored."""
 _MAX_REPORT_BYTES = 2 * 1024 * 1024
 """Bytes of one report of capabilities of a peer that are stored: schedulers show them to whoever asks."""
 _NO_TIMEOUT = 86400.0
@@ -79,6 +83,8 @@ OnPeerUpdate = Callable[["PeerDaemon"], None]
 """Called with a peer whose state has changed."""
 OnPeerStateChange = Callable[[str, str, str, float], None]
 """Called with a peer and `back`, `lost` or `refused`, the reason and the wall time; may repeat the last call."""
+
+ForcedDown = Callable[[], Mapping[tuple[str, str], OperatorOverride]]
 
 
 class PeerDaemon:
@@ -122,6 +128,8 @@ class PeerDaemon:
         self._timeout = timeout
         self._on_state_change = on_state_change
         self._own_identity = own_identity
+        self.forced_down: ForcedDown = dict
+        """Returns the services, by topic and host, that an operator said are down."""
         self.peer_identity: HostIdentity | None = None
         """The identity of the daemon when the link was made."""
         self._failed_polls = 0
@@ -140,11 +148,12 @@ class PeerDaemon:
     def status_of(self, topic: str) -> ServiceStatus | None:
         """Return a service there as it is seen from here, None for one that it has not."""
         row = self.services.get(topic)
+        if row is not None and (forced := self.forced_down().get((topic, self.host))) is not None:
+            row = observed(msgspec.structs.replace(row, forced_down=forced))
         if row is None or self.up:
             return row
-        return msgspec.structs.replace(
-            row, up=False, link=self.unreachable_error().message, age=self._clock.monotonic() - self._last_heard_at
-        )
+        age = self._clock.monotonic() - self._last_heard_at
+        return observed(msgspec.structs.replace(row, link=self.unreachable_error().message, age=age))
 
     def reports(self) -> list[CapabilityReport]:
         """Return what its services offer, as it was told last: older by as long as that is ago."""
@@ -405,7 +414,12 @@ def _is_current(row: ServiceStatus, host: str) -> bool:
 
 def _limit_texts(row: ServiceStatus) -> ServiceStatus:
     """Return what another daemon says of a service in lengths that can be kept, and shown here."""
-    drivers = [msgspec.structs.replace(each, why=truncate(each.why, WHY_LIMIT)) for each in row.drivers[:_MAX_SERVICES]]
+    drivers = [
+        msgspec.structs.replace(
+            each, why=truncate(each.why, WHY_LIMIT), last_error=truncate(each.last_error, WHY_LIMIT)
+        )
+        for each in row.drivers[:_MAX_SERVICES]
+    ]
     texts = {
         name: truncate(getattr(row, name), WHY_LIMIT) for name in ("why", "disabled_reason", "disabled_by", "manager")
     }
@@ -413,10 +427,35 @@ def _limit_texts(row: ServiceStatus) -> ServiceStatus:
         truncate(about, NAME_LIMIT): truncate(why, WHY_LIMIT)
         for about, why in islice(row.evidence.items(), _MAX_SERVICES)
     }
-    # Of its age and of the link it can know nothing.
-    return msgspec.structs.replace(
-        row, drivers=drivers, evidence=evidence, here=False, age=0.0, link="", addressable=True, **texts
+    # Of its age and of the link it can know nothing, and whether it is up is decided here.
+    return observed(
+        msgspec.structs.replace(
+            row,
+            drivers=drivers,
+            evidence=evidence,
+            here=False,
+            age=0.0,
+            link="",
+            addressable=True,
+            frozen=_limit_override(row.frozen),
+            forced_down=None,
+            causes=[],
+            signs=[_limit_sign(sign) for sign in row.signs[:_MAX_SIGNS]],
+            depends_on=[truncate(each, NAME_LIMIT) for each in row.depends_on[:_MAX_SERVICES]],
+            **texts,
+        )
     )
+
+
+def _limit_sign(sign: ServiceSign) -> ServiceSign:
+    return ServiceSign(subject=truncate(sign.subject, NAME_LIMIT), age=sign.age, text=truncate(sign.text, WHY_LIMIT))
+
+
+def _limit_override(override: OperatorOverride | None) -> OperatorOverride | None:
+    if override is None:
+        return None
+    by, reason = truncate(override.by, WHY_LIMIT), truncate(override.reason, WHY_LIMIT)
+    return OperatorOverride(by=by, reason=reason, since=override.since)
 
 
 def _add_age(report: CapabilityReport, seconds: float) -> CapabilityReport:
@@ -455,6 +494,7 @@ class PeerSet:
         on_update: Told after what is known of a peer has changed: its services, its capabilities, the link.
         on_state_change: Called with each change of a peer's state.
         own_identity: Who this daemon is; None if peers are not told.
+        forced_down: Returns the services, by topic and host, that an operator said are down.
     """
 
     def __init__(
@@ -465,11 +505,13 @@ class PeerSet:
         on_update: OnPeerUpdate | None = None,
         on_state_change: OnPeerStateChange | None = None,
         own_identity: HostIdentity | None = None,
+        forced_down: ForcedDown = dict,
     ) -> None:
         self.peers: dict[str, PeerDaemon] = {}
         self._on_update = on_update or _ignore_update
         self._on_state_change = on_state_change
         self._own_identity = own_identity
+        self._forced_down = forced_down
         self.poll_interval = 5.0
         self._make_transport = make_transport
         self._clock = clock
@@ -494,7 +536,7 @@ class PeerSet:
                 ]
 
     def _make_peer(self, host: str, address: PeerAddress) -> PeerDaemon:
-        return PeerDaemon(
+        peer = PeerDaemon(
             host,
             address,
             self._make_transport,
@@ -504,6 +546,8 @@ class PeerSet:
             self._on_state_change,
             self._own_identity,
         )
+        peer.forced_down = self._forced_down
+        return peer
 
     def peers_with(self, topic: str) -> list[PeerDaemon]:
         """Return the peers that run a service on a topic, in the order of their names."""

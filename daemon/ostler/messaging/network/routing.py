@@ -38,7 +38,7 @@ if TYPE_CHECKING:
     from ostler.messaging.network.peers import PeerDaemon, PeerSet
     from ostler.messaging.wire.envelope import Request
     from ostler.messaging.wire.request_context import Context
-    from ostler.types import CapabilityReport, ServiceStatus
+    from ostler.types import CapabilityReport, OperatorOverride, ServiceStatus
 
 _RELAY_CREDIT = 64
 """Items of a stream that are on their way to who relays it: few, for its reader has a credit of its own."""
@@ -64,6 +64,8 @@ class Router:
     def __init__(self, host: str, is_open: Callable[[str], bool]) -> None:
         self.host = host
         self.peers: PeerSet | None = None
+        self.forced_down: dict[tuple[str, str], OperatorOverride] = {}
+        """The services of other hosts, by topic and host, that an operator said are down; not changed in place."""
         self._is_open = is_open
         self._round_robin: dict[str, Iterator[int]] = defaultdict(itertools.count)
         self._lost_requests: dict[str, RetryState] = {}
@@ -202,7 +204,11 @@ class Router:
         found = {self.host: 0.0} if self._is_open(topic) else {}
         if self.peers is not None:
             members = [peer for peer in self.peers.peers_with(topic) if peer.up]
-            found |= {peer.host: peer.since for peer in members if peer.services[topic].state in _SERVING_STATES}
+            found |= {
+                peer.host: peer.since
+                for peer in members
+                if peer.services[topic].state in _SERVING_STATES and (topic, peer.host) not in self.forced_down
+            }
         return found
 
     async def fan_out(self, request: CallRequest, hosts: Collection[str] | None = None) -> int:

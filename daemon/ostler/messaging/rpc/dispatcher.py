@@ -31,6 +31,7 @@ from ostler.messaging.rpc.completion import CallCompletion, DispatcherHooks, Req
 from ostler.messaging.rpc.durable_calls import DurableCalls, check_operation_kind
 from ostler.messaging.rpc.endpoint import Endpoint, Method
 from ostler.messaging.rpc.errors import (
+    check_frozen,
     deadline_error,
     groups_pending_error,
     no_role_error,
@@ -279,10 +280,11 @@ class Dispatcher:
         if request.trace:
             context.trace = self._valid_trace(request.trace)
         endpoint = self._endpoints.get(request.topic)
-        if endpoint is None or request.host or request.version or endpoint.draining_reason or request.flags & FANOUT:
+        if endpoint is None or request.host or request.version or endpoint.refuses_work or request.flags & FANOUT:
             if self._relay is not None and self._relay(call):
                 request = call.request
             endpoint = self.registry.find(request)
+            check_frozen(call, endpoint)
         return endpoint
 
     def _valid_trace(self, trace: str) -> str:

@@ -24,7 +24,7 @@ from ostler.messaging.interface.introspection import (
 )
 from ostler.messaging.interface.method_signature import MethodSignature
 from ostler.spelling import suggest
-from ostler.types import ROLE_ORDER, MethodDescription
+from ostler.types import ROLE_ORDER, MethodDescription, OperatorOverride
 from ostler.version_numbers import is_compatible
 
 _BUCKETS_PER_OCTAVE = 4
@@ -141,6 +141,9 @@ class Endpoint:
         self.short_pool = short_pool
         self.version = version
         self.draining_reason = ""
+        self.frozen: OperatorOverride | None = None
+        self.refuses_work = False
+        """Whether it drains or is frozen: one look for each request."""
         self.max_in_flight = maxsize
         """Requests in progress at once, those that wait for a thread included; one more is refused."""
         self.in_flight = 0

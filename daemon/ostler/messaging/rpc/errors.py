@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
-from ostler.errors import Busy, DeadlineExceeded, Draining, NotPermitted, ServiceNotFound
+from ostler.availability import format_override
+from ostler.errors import Busy, DeadlineExceeded, Draining, NotPermitted, ServiceFrozen, ServiceNotFound
 from ostler.messaging.access.policy import NOBODY
 from ostler.messaging.rpc.call import Call
-from ostler.messaging.rpc.endpoint import Method
+from ostler.messaging.rpc.endpoint import Endpoint, Method
 from ostler.messaging.wire.envelope import STREAM
 from ostler.messaging.wire.request_context import Relayed
 
+FROZEN_RETRY_DELAY = 10.0
+"""Seconds after which a caller may try a frozen service again: an operator thaws it, which takes minutes or hours."""
 _ROLE_HINT = "an administrator grants {} in [access]"
 
 
@@ -97,6 +100,31 @@ def service_stopped_error(topic: str, host: str) -> Draining:
         f"{topic} on {host} has been stopped",
         hint=f"`ostler service start {topic}` starts it again if the daemon is still running",
         topic=topic, host=host, state="stopped",
+    )  # fmt: skip
+
+
+def check_frozen(call: Call, endpoint: Endpoint) -> None:
+    """Refuse new work for a frozen service.
+
+    What it has goes on: attempts of operations that were begun, and calls that its own work makes of itself. Methods
+    that change nothing are served, so that an operator can look at it.
+
+    Raises:
+        ServiceFrozen: Says who froze it, why and since when.
+    """
+    method, frozen = endpoint.methods.get(call.request.method), endpoint.frozen
+    if frozen is None or call.operation is not None or (method is not None and not method.exposure.changes):
+        return
+    parent = call.parent
+    while parent is not None:
+        if parent.topic == endpoint.topic:
+            return
+        parent = parent.parent
+    raise ServiceFrozen(
+        f"{endpoint.topic} on {endpoint.host} is frozen{format_override(frozen)}; it accepts no new work",
+        hint=f"`ostler service thaw {endpoint.topic} --host {endpoint.host}` has it accept work again",
+        topic=endpoint.topic, host=endpoint.host, state="frozen",
+        why=frozen.reason, by=frozen.by, since=frozen.since, retry_after=FROZEN_RETRY_DELAY,
     )  # fmt: skip
 
 

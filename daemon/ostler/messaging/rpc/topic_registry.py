@@ -12,7 +12,7 @@ from ostler.messaging.rpc.endpoint import Endpoint, Method
 from ostler.messaging.rpc.errors import service_not_started_error, service_starting_error, service_stopped_error
 from ostler.messaging.wire.envelope import Request
 from ostler.spelling import suggest
-from ostler.types import MethodDescription
+from ostler.types import MethodDescription, OperatorOverride
 
 _log = logging.getLogger(__name__)
 
@@ -83,6 +83,13 @@ class TopicRegistry:
         """Refuse new requests for a topic from now on; with an empty `reason`, take them again."""
         if (endpoint := self.endpoints_by_topic.get(topic)) is not None:
             endpoint.draining_reason = reason
+            endpoint.refuses_work = bool(reason) or endpoint.frozen is not None
+
+    def set_frozen(self, topic: str, frozen: OperatorOverride | None) -> None:
+        """Refuse new work on a topic from now on, but nothing that changes nothing; with None, take all again."""
+        if (endpoint := self.endpoints_by_topic.get(topic)) is not None:
+            endpoint.frozen = frozen
+            endpoint.refuses_work = frozen is not None or bool(endpoint.draining_reason)
 
     def describe(self, topic: str, *, schema: bool = False) -> list[MethodDescription]:
         """Return what a topic offers, with JSON Schemas if they are wanted.

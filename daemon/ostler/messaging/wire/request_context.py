@@ -318,6 +318,15 @@ def current_account() -> Hashable:
     return None if peer is LOCAL_PEER else peer.account
 
 
+def describe_current_request() -> str:
+    """Return which request this thread or task is serving and for whom, for messages; empty when it serves none."""
+    context = _current.get()
+    if context is None:
+        return ""
+    request = f" (request {truncate(context.request_id, NAME_LIMIT)})" if context.request_id else ""
+    return f"{context.topic}.{context.method} of {context.peer.name}{request}"
+
+
 def request_log_fields() -> LogFields | None:
     """Return what every log line of this thread or task has to say of the request that is served here."""
     context = _current.get()

@@ -10,11 +10,11 @@ from ostler.aio import TaskOwner, WorkerPool
 from ostler.clock import Clock
 from ostler.errors import StoreError
 from ostler.manager.on_event import event_handlers_of
+from ostler.manager_types import EventHandlerStatus
 from ostler.service.event_handlers.event_sources import EventSource, LocalEvents, PeerEvents
 from ostler.service.event_handlers.handler import EventHandler, HandlerEnvironment
 from ostler.service.store_outage import StoreOutage
 from ostler.store.records.position_records import EventPosition, PositionRecords
-from ostler.types import EventHandlerStatus
 
 if TYPE_CHECKING:
     from ostler.messaging import Publisher

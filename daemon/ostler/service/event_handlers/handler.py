@@ -10,12 +10,12 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 from ostler import fork
 from ostler.errors import Busy, DaemonNotRunning, Draining, OstlerError, error_line, is_a, is_expected
+from ostler.manager_types import EventHandlerStatus
 from ostler.messaging.events.event import JOURNALED, Event, Gap, JournalTopic, Watermark
 from ostler.messaging.events.subscription import Subscription
 from ostler.messaging.wire.request_context import Context, serving_to_end
 from ostler.printable import printable
 from ostler.store.records.position_records import EventPosition
-from ostler.types import EventHandlerStatus
 
 if TYPE_CHECKING:
     from ostler.aio import WorkerPool

@@ -62,7 +62,7 @@ class AuditRecords:
                 numbers.append(entry.number)
             else:
                 values = tuple(getattr(entry, name) for name in _COLUMNS)
-                numbers.append(int(database.execute_sql(_INSERT, values).lastrowid))
+                numbers.append(int(database.execute_sql(_INSERT, values).lastrowid or 0))
         return numbers
 
     def trim(self, count: int, before: float, ages: RetentionClock | None = None) -> None:

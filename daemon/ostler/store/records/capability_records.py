@@ -8,13 +8,14 @@ from typing import Any
 
 import peewee
 
+from ostler.availability import is_up
 from ostler.clock import Clock, boot_stamp
 from ostler.errors import EncodeError
 from ostler.store.models import CapabilityRow, ServiceRow
 from ostler.store.records.report_ages import ReportAges
 from ostler.store.records.service_records import DOWN_TIME
 from ostler.store.store import Store
-from ostler.types import BootStamp, CapabilityReport, Json
+from ostler.types import BootStamp, CapabilityReport, Json, ServiceState
 
 _MAX_AGE = 1e9
 """Seconds that represent an unlimited age: of a report of an earlier boot."""
@@ -116,10 +117,11 @@ class CapabilityRecords:
         )
 
     def _is_up(self, key: tuple[str, str], row: Mapping[str, Any], down_time: float) -> bool:
-        if row["beat"] is None or row["state"] in ("stopped", "failed", "gone"):
+        if row["beat"] is None:
             return False
         beat = BootStamp(row["beat_boot_id"], row["beat_boot_time"], row["beat_at"])
-        return self._heartbeat_ages.age(key, key[1], beat, row["beat"]) <= down_time
+        age = self._heartbeat_ages.age(key, key[1], beat, row["beat"])
+        return is_up(ServiceState(row["state"]), age, down_time)
 
 
 def _limit_for_topic(limits: Mapping[str, float] | float, topic: str, default: float) -> float:

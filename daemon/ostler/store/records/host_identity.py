@@ -117,7 +117,7 @@ def _log_change(before: RecordOwner, now: RecordOwner, is_same: bool) -> None:
         )
         _log.warning(text, before.name, now.name)
     else:
-        text = "the services of %s stay in the table as those of another host; `ostler service forget` removes them"
+        text = "the services of %s stay in the table as those of another host; `ostler service delete` removes them"
         _log.warning(text, before.name)
 
 

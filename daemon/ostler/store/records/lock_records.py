@@ -50,10 +50,15 @@ class LockRecords:
         self._host = host
         self.run = run
         self.lease_time = lease_time
+        self._has_pruned = False
 
     def take(self, record: LockRecord) -> LockRecord | None:
         """Take a lock for this run, and remove what is left of runs that have ended; return who prevents it."""
         database = _connection()
+        if not self._has_pruned:
+            # Once is enough: this run removes its own, so nothing is left of a run that was not killed.
+            database.execute("DELETE FROM locks WHERE host = ? AND run <> ?", (self._host, self.run))
+            self._has_pruned = True
         rows = database.execute(
             f"SELECT {_COLUMNS} FROM locks WHERE service = ? AND name = ? AND run <> ?",  # noqa: S608 - our own words
             (record.service, record.name, self.run),

@@ -11,6 +11,7 @@ import msgspec
 from ostler.clock import Clock
 from ostler.errors import StoreError
 from ostler.store.session import current_session
+from ostler.store.statement import Statement, Written
 from ostler.types import LOCAL_PEER, OperationState, Peer, Role
 
 if TYPE_CHECKING:
@@ -121,9 +122,32 @@ class OperationOutcome(NamedTuple):
     next_attempt_at: float = 0.0
 
 
+class Insertion(NamedTuple):
+    """The statement that stores an operation, and the values of all columns that it stores, after the number."""
+
+    statement: Statement
+    values: tuple[Any, ...]
+
+    def record(self, written: Written) -> OperationRecord:
+        """Return the stored operation; for a statement that has changed a row."""
+        return OperationRecord(written.row_id, *self.values)
+
+
 _COLUMNS = ", ".join(OperationRecord.__struct_fields__)
 _LIST_COLUMNS = _COLUMNS.replace("arguments", "x''").replace("result", "NULL")
 """Those of a list, which shows no values: arguments and results may have megabytes."""
+_NO_PROGRESS = (0.0, 0.0, "", None, None)
+"""The columns that follow those of the claim: `done` and so on."""
+
+
+def _insert_sql(last_column: str) -> str:
+    columns = OperationRecord.__struct_fields__[1 : OperationRecord.__struct_fields__.index(last_column) + 1]
+    marks = ", ".join("?" * len(columns))
+    return f"INSERT INTO operations ({', '.join(columns)}) VALUES ({marks}) ON CONFLICT (id) DO NOTHING"
+
+
+_INSERT_QUEUED = _insert_sql("time_limit")
+_INSERT_CLAIMED = _insert_sql("lease_wall")
 _decode_requester = msgspec.msgpack.Decoder(Requester).decode
 _encode = msgspec.msgpack.Encoder().encode
 
@@ -146,22 +170,29 @@ class OperationRecords:
 
     # ---------------------------------------------------------------- writing; inside `store.write`
 
-    def insert(self, new: NewOperation) -> tuple[OperationRecord, bool]:
-        """Store an operation, unless there is one of this id; return the stored one, and whether it is new."""
+    def insertion(self, new: NewOperation, *, begin: bool = False) -> Insertion:
+        """Return what stores an operation, unless there is one of its id. Any thread, also outside of a write.
+
+        Args:
+            new: The operation.
+            begin: Whether its first attempt begins with that, as `claim` does.
+        """
         now, requester = self._clock.wall(), new.requester
-        database = _connection()
-        row = database.execute(
-            "INSERT INTO operations (id, host, topic, method, arguments, flags, account, requester, trace, state, why,"
-            " since, submitted_at, submitted_boot_id, submitted_boot, time_limit)"
-            " VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, 'queued', '', ?, ?, ?, ?, ?)"
-            f" ON CONFLICT (id) DO NOTHING RETURNING {_COLUMNS}",
-            (
-                new.id, self._host, new.topic, new.method, new.arguments, new.flags, requester.account,
-                _encode(requester), new.trace, now, now, self._clock.boot_id(), self._clock.boot(), new.time_limit,
-            ),
-        ).fetchone()  # fmt: skip
-        if row is not None:
-            return _record(row), True
+        values = (
+            new.id, self._host, new.topic, new.method, new.arguments, new.flags, requester.account,
+            _encode(requester), new.trace, OperationState.RUNNING if begin else OperationState.QUEUED, "", now, now,
+            self._clock.boot_id(), self._clock.boot(), new.time_limit,
+        )  # fmt: skip
+        claim = (1, 0, 0.0, "", self.owner, *self._lease()) if begin else (0, 0, 0.0, "", "", "", 0.0, 0.0)
+        statement = Statement(_INSERT_CLAIMED, values + claim) if begin else Statement(_INSERT_QUEUED, values)
+        return Insertion(statement, values + claim + _NO_PROGRESS)
+
+    def insert(self, new: NewOperation, *, begin: bool = False) -> tuple[OperationRecord, bool]:
+        """Store an operation, unless there is one of this id; return the stored one, and whether it is new."""
+        insertion = self.insertion(new, begin=begin)
+        written = insertion.statement()
+        if written.changed:
+            return insertion.record(written), True
         found = self.find(new.id)
         assert found is not None  # noqa: S101 - it conflicted a moment ago, in this transaction
         return found, False

@@ -8,7 +8,7 @@ from typing import Any
 from ostler.clock import Clock
 from ostler.store.models import ServiceRow
 from ostler.store.records.member_versions import encode_namespaces
-from ostler.store.records.service_records import mark_rows_gone
+from ostler.store.records.service_records import mark_rows_gone, override_columns
 from ostler.store.store import Store
 from ostler.types import ServiceStatus
 
@@ -95,4 +95,6 @@ class RemoteServices:
             "enabled": row.enabled,
             "disabled_reason": row.disabled_reason,
             "disabled_by": row.disabled_by,
+            # Frozen by its own host; whether it is forced down is this host's own word, and is not touched.
+            **override_columns("frozen", row.frozen),
         }

@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Collection, Mapping, Sequence
-from typing import Any
+from typing import Any, Literal, TypeAlias
 
 import msgspec
 
-from ostler.availability import DEFAULT_DOWN_TIME, INFINITE_AGE
+from ostler.availability import DEFAULT_DOWN_TIME, INFINITE_AGE, is_up
 from ostler.clock import Clock, boot_stamp
 from ostler.errors import NotFound
 from ostler.log import message_id
@@ -16,29 +16,36 @@ from ostler.store.models import CapabilityRow, ServiceRow
 from ostler.store.records.member_versions import decode_namespaces, encode_namespaces
 from ostler.store.records.report_ages import ReportAges
 from ostler.store.store import Store
-from ostler.types import BootStamp, ServiceState, ServiceStatus
+from ostler.types import BootStamp, OperatorOverride, ServiceSign, ServiceState, ServiceStatus
 
 _log = logging.getLogger(__name__)
 
+OverrideKind: TypeAlias = Literal["frozen", "forced_down"]
+_FIRST_MOMENT = 1e-3
 DOWN_TIME = DEFAULT_DOWN_TIME
 """Seconds without a report after which a service counts as down, unless specified."""
-_NOT_UP_STATES = {ServiceState.STOPPED, ServiceState.FAILED, ServiceState.GONE}
 
 
 class Registration(msgspec.Struct, frozen=True):
-    """A service's row: its id, and whether it joined its cluster with this start."""
+    """A service's row: its id, whether it joined its cluster with this start, and whether it is frozen."""
 
     id: int
     added_to_cluster: bool
+    frozen: OperatorOverride | None = None
 
 
 class ServiceReport(msgspec.Struct, frozen=True):
-    """The report of a service: its topic, its state, the reason, and since when (wall time)."""
+    """The report of a service: its topic, its state, the reason, since when (wall time), and whether it is frozen.
+
+    `frozen` is written with a row that was missing only: otherwise the row has the operator's word, not the report.
+    """
 
     topic: str
     state: ServiceState
     why: str = ""
     since: float = 0.0
+    frozen: OperatorOverride | None = None
+    signs: Sequence[ServiceSign] = ()
 
 
 class _ServiceInfo(msgspec.Struct, frozen=True):
@@ -87,8 +94,8 @@ class ServiceRecords:
         def write() -> Registration:
             if not self._update(report):
                 self._insert(report)
-            row = ServiceRow.select(ServiceRow.id).where(self._row_filter(topic, self._host)).tuples().first()
-            return Registration(row[0], added_to_cluster=False)
+            row = ServiceRow.select().where(self._row_filter(topic, self._host)).dicts().first()
+            return Registration(row["id"], added_to_cluster=False, frozen=_override(row, "frozen"))
 
         registered = self._store.write(write, label=f"register service {topic}", urgent=True)
         self._inserted_topics.add(topic)
@@ -158,6 +165,34 @@ class ServiceRecords:
 
         self._store.write(write, label=f"enable or disable {topic}")
 
+    def set_override(self, kind: OverrideKind, topic: str, host: str, override: OperatorOverride | None) -> None:
+        """Freeze a service or force it down; with None, undo that.
+
+        Args:
+            kind: `frozen` or `forced_down`.
+            topic: The service.
+            host: Its host.
+            override: Who, why and since when.
+
+        Raises:
+            NotFound: There is no such row.
+            StoreUnavailable: It cannot be written now.
+        """
+        values = override_columns(kind, override)
+
+        def write() -> None:
+            if not ServiceRow.update(values).where(self._row_filter(topic, host)).execute():
+                raise _not_found(topic, host)
+
+        self._store.write(write, label=f"set {kind} of {topic}")
+
+    def forced_down(self) -> dict[tuple[str, str], OperatorOverride]:
+        """Return the services that were forced down, by topic and host."""
+        query: Any = ServiceRow.select().where(ServiceRow.forced_down_at > 0)
+        rows = self._store.read(lambda: list(query.dicts()))
+        found = {(row["topic"], row["host"]): _override(row, "forced_down") for row in rows}
+        return {key: override for key, override in found.items() if override is not None}
+
     def mark_gone(self, topics: Collection[str], hosts: Collection[str]) -> None:
         """Have the rows say so of what is gone: services this host does not have, and all of hosts that are no peers.
 
@@ -179,6 +214,35 @@ class ServiceRecords:
 
         self._store.write(write, label="removed services")
 
+    def prune_gone(self, max_age: float) -> Sequence[tuple[str, str]]:
+        """Remove the rows of services that have been gone for long; return their topics and hosts.
+
+        Args:
+            max_age: For how many seconds, by a clock that does not follow one that was set forward.
+
+        Raises:
+            StoreUnavailable: It cannot be written now.
+        """
+        before = self._store.retention_clock.now() - max_age
+
+        def write() -> Sequence[tuple[str, str]]:
+            due = (ServiceRow.state == str(ServiceState.GONE)) & (ServiceRow.since < before)
+            query: Any = ServiceRow.select(ServiceRow.topic, ServiceRow.host).where(due).order_by(ServiceRow.since)
+            rows = list(query.tuples())
+            total = ServiceRow.select().count()
+            limit = self._store.retention_clock.removal_limit(
+                "records of services that are gone", len(rows), total, before
+            )
+            for topic, host in rows[:limit]:
+                self._delete_row(topic, host)
+            return rows[:limit]
+
+        return self._store.write(write, label="prune services that are gone")
+
+    def _delete_row(self, topic: str, host: str) -> bool:
+        CapabilityRow.delete().where((CapabilityRow.topic == topic) & (CapabilityRow.host == host)).execute()
+        return bool(ServiceRow.delete().where(self._row_filter(topic, host)).execute())
+
     def delete(self, topic: str, host: str) -> None:
         """Remove the row of a service that is gone for good, and its capabilities; one that lives comes back.
 
@@ -187,9 +251,8 @@ class ServiceRecords:
         """
 
         def write() -> None:
-            if not ServiceRow.delete().where(self._row_filter(topic, host)).execute():
+            if not self._delete_row(topic, host):
                 raise _not_found(topic, host)
-            CapabilityRow.delete().where((CapabilityRow.topic == topic) & (CapabilityRow.host == host)).execute()
 
         self._store.write(write, label=f"delete the record of {topic}")
 
@@ -198,7 +261,8 @@ class ServiceRecords:
         return bool(ServiceRow.update(values).where(self._row_filter(report.topic, self._host)).execute())
 
     def _insert(self, report: ServiceReport) -> None:
-        ServiceRow.insert(topic=report.topic, host=self._host, **self._column_values(report)).execute()
+        values = {**self._column_values(report), **override_columns("frozen", report.frozen)}
+        ServiceRow.insert(topic=report.topic, host=self._host, **values).execute()
 
     def _column_values(self, report: ServiceReport) -> dict[str, Any]:
         now = boot_stamp(self._clock)
@@ -213,6 +277,7 @@ class ServiceRecords:
             "boot_id": now.boot_id,
             "boot_time": now.boot_time,
             "reported_at": now.wall,
+            "signs": msgspec.json.encode(report.signs).decode() if report.signs else "",
         }
 
     @staticmethod
@@ -225,7 +290,7 @@ class ServiceRecords:
 
     def _to_status(self, row: Mapping[str, Any], down_time: float) -> ServiceStatus:
         age = min(self._age(row), INFINITE_AGE)
-        state = ServiceState(row["state"])
+        state, forced = ServiceState(row["state"]), _override(row, "forced_down")
         return ServiceStatus(
             topic=row["topic"],
             host=row["host"],
@@ -233,11 +298,13 @@ class ServiceRecords:
             state=state,
             why=row["why"],
             since=row["since"],
-            up=age <= down_time and state not in _NOT_UP_STATES,
+            up=is_up(state, age, down_time, forced_down=forced is not None),
             enabled=row["enabled"],
             disabled_reason=row["disabled_reason"],
             disabled_by=row["disabled_by"],
             enabled_at=row["enabled_at"],
+            frozen=_override(row, "frozen"),
+            forced_down=forced,
             age=age,
             down_time=down_time,
             rpc_version=row["rpc_version"],
@@ -245,7 +312,29 @@ class ServiceRecords:
             beat=row["beat"],
             last_report=row["reported_at"],
             here=row["host"] == self._host,
+            signs=_decode_signs(row["signs"]),
         )
+
+
+def _decode_signs(text: str) -> list[ServiceSign]:
+    try:
+        return msgspec.json.decode(text, type=list[ServiceSign]) if text else []
+    except msgspec.MsgspecError:  # damaged: the rest of the row is worth more
+        return []
+
+
+def override_columns(kind: OverrideKind, override: OperatorOverride | None) -> dict[str, Any]:
+    """Return the values of the columns of an override."""
+    set_to = override or OperatorOverride()
+    # 0 says that it is not set: one that is set has a time above it, whatever the clock says.
+    at = max(set_to.since, _FIRST_MOMENT) if override is not None else 0.0
+    return {f"{kind}_at": at, f"{kind}_by": set_to.by, f"{kind}_reason": set_to.reason}
+
+
+def _override(row: Mapping[str, Any], kind: OverrideKind) -> OperatorOverride | None:
+    if not row[f"{kind}_at"]:
+        return None
+    return OperatorOverride(by=row[f"{kind}_by"], reason=row[f"{kind}_reason"], since=row[f"{kind}_at"])
 
 
 def mark_rows_gone(which: Any, why: str, now: float) -> None:

@@ -43,12 +43,16 @@ METHODS = {
     "log_level": ("admin", {}),
     "reload": ("admin", {}),
     "db_backup": ("admin", {}),
+    "db_vacuum": ("admin", {}),
     "service_drain": ("admin", {"topic": "lamp"}),
     "service_resume": ("admin", {"topic": "lamp"}),
     "service_stop": ("admin", {"topic": "lamp"}),
     "service_start": ("admin", {"topic": "lamp"}),
     "service_restart": ("admin", {"topic": "lamp"}),
-    "service_forget": ("operator", {"topic": "lamp", "on_host": "gone"}),
+    "service_freeze": ("admin", {"topic": "lamp", "reason": "moving"}),
+    "service_thaw": ("admin", {"topic": "lamp"}),
+    "service_force_down": ("operator", {"topic": "lamp", "on_host": "node9", "reason": "its power is cut"}),
+    "service_delete": ("operator", {"topic": "lamp", "on_host": "gone"}),
 }
 UIDS = {"viewer": 501, "operator": 502, "admin": 503}
 
@@ -74,7 +78,7 @@ async def test_every_method_needs_its_role_and_no_more(bench, method) -> None:
         except NotPermitted as error:
             raise AssertionError(error) from error
         except OstlerError:
-            assert method in ("db_backup", "service_forget")
+            assert method in ("db_backup", "service_delete", "service_force_down")
 
 
 def test_what_the_daemon_offers_passes_the_checks_that_its_start_leaves_out():
@@ -134,12 +138,12 @@ async def test_the_record_of_a_host_that_is_gone_is_forgotten_and_ours_is_not(be
         store = b.daemon.store
         other = ServiceRecords(store, b.clock, "gone")
         await store.awrite(lambda: other.register("lamp", "lamp", "1.0"))
-        await ask(b, "service_forget", topic="lamp", on_host="gone")
+        await ask(b, "service_delete", topic="lamp", on_host="gone")
         assert [row["host"] for row in await ask(b, "service_list")] == [b.daemon.host]
         with pytest.raises(NotFound, match="gone"):
-            await ask(b, "service_forget", topic="lamp", on_host="gone")
+            await ask(b, "service_delete", topic="lamp", on_host="gone")
         with pytest.raises(Conflict, match="is configured in this daemon"):
-            await ask(b, "service_forget", topic="lamp")
+            await ask(b, "service_delete", topic="lamp")
 
 
 async def test_what_is_not_there_is_said_by_name(bench) -> None:
@@ -190,6 +194,8 @@ async def test_the_database_is_checked_and_copied(bench, tmp_path) -> None:
     async with bench() as b:
         await b.ready()
         assert await ask(b, "db_check") == []
+        sizes = await ask(b, "db_vacuum")
+        assert 0 < sizes["after"] <= sizes["before"]
         (tmp_path / "restored").mkdir()
         async with b.client(None) as client:
             pieces = [piece async for piece in client.on(type=bytes).stream("ostler", "db_backup")]
@@ -304,5 +310,60 @@ async def test_what_is_in_no_configuration_is_gone_after_a_crash_and_is_no_troub
         assert (await ask(b, "status"))["not_well"] == []
         with pytest.raises(NotFound, match="door on node1 is gone"):
             await ask(b, "service_enable", topic="door")
-        await ask(b, "service_forget", topic="door")
+        await ask(b, "service_delete", topic="door")
         assert [row["topic"] for row in await ask(b, "service_list")] == ["lamp"]
+
+
+async def test_a_service_is_frozen_and_thawed_with_who_and_why(bench) -> None:
+    async with bench(LAMP) as b:
+        await b.ready()
+        with pytest.raises(InvalidInput, match="cannot be frozen without a reason"):
+            await ask(b, "service_freeze", topic="lamp", reason=" ")
+        row = await ask(b, "service_freeze", topic="lamp", reason="a new disk")
+        assert (row["state"], row["up"], row["enabled"]) == ("up", True, True)
+        assert (row["frozen"]["reason"], bool(row["frozen"]["by"]), row["frozen"]["since"] > 0) == (
+            "a new disk", True, True,
+        )  # fmt: skip
+        (line,) = [each for each in (await ask(b, "status"))["not_well"] if "frozen" in each]
+        assert line.startswith("service lamp is frozen by ")
+        assert line.endswith(": a new disk")
+        # Not what an operator enables, and not a drain.
+        assert (await ask(b, "service_enable", topic="lamp"))["frozen"] == row["frozen"]
+        assert (await ask(b, "service_thaw", topic="lamp"))["frozen"] is None
+        assert (await ask(b, "service_thaw", topic="lamp"))["frozen"] is None
+
+
+async def test_a_service_of_a_dead_host_is_forced_down_until_that_is_undone(bench) -> None:
+    async with bench(LAMP) as b:
+        await b.ready()
+        store, clock = b.daemon.store, b.clock
+        await store.awrite(lambda: ServiceRecords(store, clock, "node9").register("lamp", "lamp", "1.0"))
+        with pytest.raises(Conflict, match="lamp on node1 is here and cannot be forced down"):
+            await ask(b, "service_force_down", topic="lamp", on_host="node1", reason="x")
+        with pytest.raises(NotFound, match="service door not found on node9"):
+            await ask(b, "service_force_down", topic="door", on_host="node9", reason="x")
+        with pytest.raises(InvalidInput, match="cannot be forced down without a reason"):
+            await ask(b, "service_force_down", topic="lamp", on_host="node9")
+        found = await ask(b, "service_force_down", topic="lamp", on_host="node9", reason="its power is cut")
+        assert (found["service"]["up"], found["service"]["forced_down"]["reason"]) == (False, "its power is cut")
+        lines = (await ask(b, "status"))["not_well"]
+        assert any(each.startswith("service lamp on node9 was forced down by ") for each in lines)
+    async with bench(LAMP) as b:  # kept over a restart
+        await b.ready()
+        assert b.daemon.parts.messaging.router.forced_down["lamp", "node9"].reason == "its power is cut"
+        found = await ask(b, "service_force_down", topic="lamp", on_host="node9", undo=True)
+        assert (found["service"]["state"], found["service"]["forced_down"]) == ("gone", None), "it is no peer"
+
+
+async def test_a_service_disabled_in_the_configuration_is_told_apart_from_none(bench) -> None:
+    async with bench(LAMP + '[services.door]\nmanager = "lamp"\nenabled = false\n') as b:
+        await b.ready()
+        with pytest.raises(NotFound, match="service door is not started on node1: its configuration has") as caught:
+            await ask(b, "service_show", topic="door")
+        assert "`enabled = true` in [services.door]" in caught.value.hint
+        with pytest.raises(NotFound, match="service fan not found"):
+            await ask(b, "service_show", topic="fan")
+        assert (await ask(b, "service_show", topic="lamp"))["causes"] == []
+        await ask(b, "service_disable", topic="lamp", reason="moving")
+        (cause,) = (await ask(b, "service_show", topic="lamp"))["causes"]
+        assert (cause["kind"], cause["remedy"]) == ("disabled", "`ostler service enable lamp`")

@@ -13,6 +13,7 @@ from ostler.errors import (
     NotFound,
     ServiceNotFound,
 )
+from ostler.messaging.clients.operation import SUBMIT_RETRY
 from ostler.messaging.clients.retry import Retry, RetryAttempts
 
 
@@ -64,6 +65,25 @@ def test_a_method_that_is_not_found_is_never_tried_again():
     assert made.delay_after(ServiceNotFound("it is being added")) > 0
 
 
+def test_a_daemon_that_is_not_there_is_waited_for_only_once_it_was_lost():
+    made, _ = attempts(SUBMIT_RETRY)
+    with pytest.raises(DaemonNotRunning):
+        made.delay_after(DaemonNotRunning("nothing listens"))
+    made, _ = attempts(SUBMIT_RETRY)
+    made.delay_after(ConnectionLost("killed"))
+    for error in (DaemonNotRunning("nothing listens"), ServiceNotFound("not there yet")):
+        made.delay_after(error)
+    with pytest.raises(MethodNotFound):
+        made.delay_after(MethodNotFound("no such method"))
+
+
+def test_a_request_that_may_have_been_accepted_is_never_said_not_to_have_been():
+    made, _ = attempts(Retry(attempts=2, on=(ConnectionLost,), after_loss=(ServiceNotFound,)))
+    made.delay_after(ConnectionLost("killed"))
+    with pytest.raises(ConnectionLost):
+        made.delay_after(ServiceNotFound("not there yet"))
+
+
 def test_no_attempt_is_made_beyond_the_deadline():
     made, clock = attempts(Retry(attempts=9, backoff=1), 5)
     assert made.remaining_time() == 5
@@ -91,6 +111,7 @@ def test_a_daemon_that_is_not_back_is_told_as_the_loss_that_it_was():
         Retry(on=(ValueError,)),
         Retry(on=("Busy",)),
         Retry(on=(MethodNotFound,)),
+        Retry(after_loss=("Busy",)),
     ],
 )
 def test_a_policy_that_makes_no_sense_is_refused(policy):

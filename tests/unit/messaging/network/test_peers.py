@@ -18,6 +18,7 @@ from ostler.types import (
     HostIdentity,
     HostReport,
     MethodDescription,
+    OperatorOverride,
     ServiceState,
     ServiceStatus,
 )
@@ -181,6 +182,25 @@ async def test_a_fleet_tells_of_services_and_finds_a_peer_again():
     assert fleet.peers["node2"] is before, "its link stays"
     fleet.configure({}, 0.05)
     assert fleet.peers_with("volume") == []
+    await fleet.close()
+    other.stop()
+
+
+async def test_an_operators_word_that_a_service_is_down_counts_more_than_its_host():
+    other, seen, forced = Elsewhere("volume", "image"), asyncio.Queue(), {}
+    other.control.rows = [row("volume", forced_down=OperatorOverride(by="itself")), row("image")]
+    fleet = PeerSet(other.make, SystemClock(), 5.0, seen.put_nowait, forced_down=lambda: forced)
+    other.start()
+    fleet.configure({"node2": ADDRESS}, 0.05)
+    node2 = await asyncio.wait_for(seen.get(), 5)
+    assert (node2.is_available("volume"), node2.status_of("volume").up) == (True, True), "no host can say it of itself"
+    forced["volume", "node2"] = word = OperatorOverride(by="bob", reason="its power is cut", since=5.0)
+    view = node2.status_of("volume")
+    assert (view.forced_down, view.up, node2.up) == (word, False, True)
+    assert (node2.accepts("volume"), node2.is_available("volume"), node2.is_available("image")) == (False, False, True)
+    assert {each.topic: each.up for each in fleet.services()} == {"volume": False, "image": True}
+    forced.clear()
+    assert node2.accepts("volume")
     await fleet.close()
     other.stop()
 

@@ -20,7 +20,7 @@ from ostler.messaging import Context
 from ostler.messaging.network.routing import Router
 from ostler.messaging.wire.envelope import LENIENT
 from ostler.messaging.wire.request import FANOUT_FLAGS, CallRequest
-from ostler.types import MethodDescription, Peer, Role, ServiceState, ServiceStatus
+from ostler.types import MethodDescription, OperatorOverride, Peer, Role, ServiceState, ServiceStatus
 
 
 class Other:
@@ -322,4 +322,7 @@ def test_hosts_of_a_topic_are_those_that_serve_it_now_with_since_when():
     peers[2].services["volume"] = ServiceStatus(topic="volume", host="node4", state=ServiceState.STARTING)
     assert router(*peers, local={"volume"}).serving_hosts("volume") == {"here": 0.0, "node2": 0.0, "node5": 3.0}
     assert router(*peers).serving_hosts("nothing") == {}
+    made = router(*peers)
+    made.forced_down = {("volume", "node5"): OperatorOverride(by="bob")}
+    assert made.serving_hosts("volume") == {"node2": 0.0}
     assert Router("here", {"volume"}.__contains__).serving_hosts("volume") == {"here": 0.0}

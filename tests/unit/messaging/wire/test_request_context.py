@@ -3,6 +3,8 @@ import pytest
 from ostler.clock import FakeClock
 from ostler.errors import Cancelled, DeadlineExceeded
 from ostler.messaging import Context, current_context, serving
+from ostler.messaging.wire.request_context import describe_current_request
+from ostler.types import Peer
 
 
 def test_what_is_left_is_counted_on_the_monotonic_clock():
@@ -55,3 +57,11 @@ def test_progress_of_another_type_is_said_where_the_mistake_is(wrong):
     with pytest.raises(TypeError, match="two numbers and a text"):
         context.progress(*wrong)
     assert seen == []
+
+
+def test_a_request_is_described_with_its_caller_and_its_id():
+    assert describe_current_request() == ""
+    with serving(Context("volume", "create", request_id="abc", peer=Peer(uid=1000, name="uid 1000"))):
+        assert describe_current_request() == "volume.create of uid 1000 (request abc)"
+    with serving(Context("volume", "tidy")):  # a periodic task
+        assert describe_current_request() == "volume.tidy of local"

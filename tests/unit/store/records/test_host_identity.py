@@ -75,7 +75,7 @@ def test_records_of_another_machine_are_said_and_not_taken_over(store, clock, ca
     fill(store, clock, "alpha")
     adopt_host_name(store, "gamma", BETA)
     assert "are from another machine (alpha)" in caplog.text
-    assert "`ostler service forget` removes them" in caplog.text
+    assert "`ostler service delete` removes them" in caplog.text
     assert [row.host for row in records(store, clock, "gamma").list()] == ["alpha"]
     caplog.clear()
     adopt_host_name(store, "gamma", BETA)

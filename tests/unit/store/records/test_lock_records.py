@@ -3,6 +3,7 @@ import pytest
 from ostler.clock import FakeClock
 from ostler.errors import StoreError
 from ostler.store.records.lock_records import LockRecord, LockRecords
+from ostler.store.session import current_session
 
 EXCLUSIVE = LockRecord("volume", "a", "", "", 0, "volume.clone", "r1", 5.0)
 SHARED = EXCLUSIVE._replace(shared=1)
@@ -57,6 +58,15 @@ def test_locks_of_an_earlier_run_of_this_host_do_not_count(store, runs, clocks):
     again = LockRecords(clocks[0], "node1", "run3")
     assert store.read(lambda: again.others(10)) == []
     assert store.write(lambda: again.take(EXCLUSIVE)) is None
+
+
+def test_the_rows_of_earlier_runs_of_this_host_are_removed_with_the_first_lock(store, runs, clocks):
+    store.write(lambda: runs[0].take(EXCLUSIVE))
+    store.write(lambda: runs[1].take(EXCLUSIVE._replace(name="b")))
+    again = LockRecords(clocks[0], "node1", "run3")
+    store.write(lambda: again.take(EXCLUSIVE._replace(name="c")))
+    query = "SELECT name FROM locks ORDER BY name"
+    assert store.read(lambda: current_session().database.execute_sql(query).fetchall()) == [("b",), ("c",)]
 
 
 def test_locks_are_used_inside_the_store_only(runs):

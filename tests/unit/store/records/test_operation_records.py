@@ -46,6 +46,16 @@ def test_the_same_id_again_is_the_same_operation(store, records):
     assert (is_new, record.state) == (False, OperationState.RUNNING)
 
 
+@pytest.mark.parametrize("begin", [False, True])
+def test_what_is_stored_is_what_the_record_says(store, records, begin):
+    insertion = records.insertion(new(time_limit=7.5), begin=begin)
+    record = insertion.record(store.write(insertion.statement))
+    assert record == store.read(lambda: records.find("id-1"))
+    assert (record.state, record.attempts) == ((OperationState.RUNNING, 1) if begin else (OperationState.QUEUED, 0))
+    assert records.is_lease_valid(record) is begin
+    assert store.write(records.insertion(new(), begin=begin).statement).changed == 0
+
+
 def test_an_operation_is_claimed_once(store, records, clock):
     store.write(lambda: records.insert(new()))
     other = OperationRecords(clock, "node1", "run-2")

@@ -6,8 +6,8 @@ from ostler.clock import FakeClock
 from ostler.errors import NotFound, StoreUnavailable
 from ostler.store import CapabilityRecords, ServiceRecords, ServiceReport, Store
 from ostler.store.models import CapabilityRow, ServiceRow
-from ostler.store.records.service_records import Registration
-from ostler.types import CapabilityReport, ServiceState
+from ostler.store.records.service_records import Registration, mark_rows_gone
+from ostler.types import CapabilityReport, OperatorOverride, ServiceState
 
 UP = ServiceState.UP
 
@@ -233,3 +233,51 @@ def test_what_is_in_no_configuration_is_gone_and_back_with_its_next_report(volum
     assert volume.get("volume").since == gone.since  # since it is, not since the last start
     volume.save_reports([ServiceReport("volume", UP)])
     assert volume.get("volume").up
+
+
+def test_what_operators_set_is_kept_apart_and_over_a_start(volume, store, clock):
+    frozen = OperatorOverride(by="ann", reason="a new disk", since=5.0)
+    forced = OperatorOverride(by="bob", reason="its power is cut", since=6.0)
+    volume.set_enabled("volume", "node1", False, "moving", "eve")
+    volume.set_override("frozen", "volume", "node1", frozen)
+    volume.set_override("forced_down", "volume", "node1", forced)
+    volume.save_reports([ServiceReport("volume", UP)])
+    again = ServiceRecords(store, clock, "node1")
+    assert again.register("volume", "volume", "1.3").frozen == frozen
+    status = only(again)
+    assert (status.frozen, status.forced_down, status.disabled_by, status.up) == (frozen, forced, "eve", False)
+    assert again.forced_down() == {("volume", "node1"): forced}
+    volume.set_override("forced_down", "volume", "node1", None)
+    status = only(again)
+    assert (status.frozen, status.forced_down, status.enabled, status.up) == (frozen, None, False, True)
+    assert again.forced_down() == {}
+    with pytest.raises(NotFound, match="service lamp not found on node1"):
+        volume.set_override("frozen", "lamp", "node1", None)
+
+
+def test_an_override_is_set_whatever_the_clock_says(volume):
+    volume.set_override("frozen", "volume", "node1", OperatorOverride(by="ann", since=0.0))
+    assert only(volume).frozen is not None
+
+
+DAY = 86400.0
+
+
+def test_rows_that_have_been_gone_for_long_are_removed_and_no_others(volume, store, clock):
+    others = ServiceRecords(store, clock, "node2")
+    for topic in ("fan", "lamp", "door"):
+        others.register(topic, topic, "1.0")
+    store.write(lambda: mark_rows_gone(ServiceRow.topic == "fan", "x", clock.wall()))
+    clock.advance(20 * DAY)
+    store.write(lambda: mark_rows_gone(ServiceRow.topic == "lamp", "x", clock.wall()))
+    assert volume.prune_gone(30 * DAY) == []
+    clock.advance(11 * DAY)
+    assert volume.prune_gone(30 * DAY) == [("fan", "node2")]
+    assert [status.topic for status in volume.list()] == ["door", "lamp", "volume"]
+
+
+@pytest.mark.failure_mode("State", "clock set an hour back and forth")
+def test_a_clock_that_is_set_forward_removes_no_rows(volume, store, clock):
+    store.write(lambda: mark_rows_gone(ServiceRow.topic == "volume", "x", clock.wall()))
+    clock.set_wall(clock.wall() + 300 * DAY)
+    assert volume.prune_gone(30 * DAY) == []
