@@ -16,6 +16,10 @@ if TYPE_CHECKING:
     from ostler import AsyncClient
 
 IN_FLIGHT = 64
+QUEUE = """
+[operations]
+max_queued = 10000000
+"""
 
 
 def measure(folder: Path, quick: bool) -> list[FigureRow]:
@@ -23,7 +27,7 @@ def measure(folder: Path, quick: bool) -> list[FigureRow]:
     rounds, seconds = (3, 0.3) if quick else (5, 1.0)
     figures: dict[str, list[float]] = {"bare": [], "one": [], "many": [], "ended": []}
     folder = folder / "operations"
-    with DaemonUnderTest(folder, BUNDLED + ECHO.format(topic="echo") + ECHO.format(topic="run")) as daemon:
+    with DaemonUnderTest(folder, BUNDLED + QUEUE + ECHO.format(topic="echo") + ECHO.format(topic="run")) as daemon:
         for number in range(rounds):
             figures["bare"].append(one_each(folder / f"bare{number}.db", seconds))
             figures["one"].append(asyncio.run(rate(daemon.root, 1, seconds, submit)))

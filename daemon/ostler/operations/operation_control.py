@@ -144,8 +144,8 @@ class OperationControl:
             age: Only those that ended more than so many seconds ago.
         """
         if keep is None and age is None:
-            return await self._operations.trim()
-        return await self._operations.prune(keep or 0, age or 0.0)
+            return await self._operations.retention.trim()
+        return await self._operations.retention.prune(keep or 0, age or 0.0)
 
     async def _permitted(self, ctx: Context, operation: str) -> OperationRecord:
         """Return an operation that the caller may cancel and retry."""

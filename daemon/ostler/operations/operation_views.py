@@ -29,11 +29,18 @@ class OperationViews:
         records: The table.
         attempts: What runs, by the id of the operation.
         publish: Publishes the event of each change of a state: its name and its payload.
+        on_interest: Called when somebody begins to wait for an operation, or to watch it.
     """
 
     def __init__(
-        self, store: Store, records: OperationRecords, attempts: Mapping[str, OperationCall], publish: Publish
+        self,
+        store: Store,
+        records: OperationRecords,
+        attempts: Mapping[str, OperationCall],
+        publish: Publish,
+        on_interest: Callable[[], object],
     ) -> None:
+        self._on_interest = on_interest
         self._store = store
         self._records = records
         self._attempts = attempts
@@ -93,6 +100,7 @@ class OperationViews:
         record = await self.find(operation_id)
         changed = asyncio.Event()
         self._watchers[record.id].add(changed)
+        self._on_interest()
         try:
             last: OperationStatus | None = None
             while True:
@@ -125,6 +133,7 @@ class OperationViews:
             return _outcome_of(record)
         future: asyncio.Future[OperationOutcome] = asyncio.get_running_loop().create_future()
         self._waiters[record.id].append(future)
+        self._on_interest()
         try:
             if record.id not in self._attempts:  # it may have ended between the read and now
                 found = await self.find(record.id)
@@ -150,6 +159,10 @@ class OperationViews:
         for future in self._waiters.get(operation_id, ()):
             if not future.done():
                 future.set_result(outcome)
+
+    def is_awaited(self, operation_id: str) -> bool:
+        """Return whether somebody waits for the end of an operation, or watches it."""
+        return operation_id in self._waiters or operation_id in self._watchers
 
     def waited_for(self, topic: str) -> list[str]:
         """Return the operations of a topic for whose ends calls wait."""

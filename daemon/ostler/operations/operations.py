@@ -28,11 +28,13 @@ from ostler.messaging.rpc.dispatcher import Dispatcher
 from ostler.messaging.rpc.in_flight import DeadlineTimer
 from ostler.messaging.wire.envelope import CAST, FANOUT, SUBMIT
 from ostler.operations import outcomes
+from ostler.operations.deferral import Deferral
 from ostler.operations.new_operation import check_same, new_operation
 from ostler.operations.operation_call import STORE_RETRY_DELAY, AttemptState, OperationCall
 from ostler.operations.operation_queue import DEFAULT_LIMITS, OperationLimits, OperationQueue
 from ostler.operations.operation_status import status_of
 from ostler.operations.operation_views import OperationViews, Publish
+from ostler.operations.retention import OperationRetention
 from ostler.operations.unstored_call import may_run_unstored, run_unstored
 from ostler.store import (
     NewOperation,
@@ -48,7 +50,6 @@ _log = logging.getLogger(__name__)
 T = TypeVar("T")
 _LEASE_INTERVAL = 15.0
 """Seconds between two renewals of the leases; progress is stored with them."""
-_PRUNE_INTERVAL = 60.0
 _RECOVERY_BATCH = 200
 """Operations of an earlier run that are taken over in one write, so that others do not wait long for it."""
 _LAST_WRITE_TIMEOUT = 2.0
@@ -102,8 +103,12 @@ class Operations:
         self._storing: set[asyncio.Future[OperationRecord]] = set()
         self._attempts: dict[str, OperationCall] = {}
         """What runs, of all topics; a thread that hangs may outlive the queue of its topic."""
-        self.views = OperationViews(store, self.records, self._attempts, publish)
+        self._deferral = Deferral()
+        """Holds back the ends that nobody waits for."""
+        self.views = OperationViews(store, self.records, self._attempts, publish, self._deferral.release)
         """What callers see of them."""
+        self.retention = OperationRetention(store, self.records, self._clock, lambda: self.limits)
+        """Removes those that ended long ago."""
         self._restored_gate = asyncio.Event()
         if not hold_restored:
             self._restored_gate.set()
@@ -115,12 +120,13 @@ class Operations:
     def start(self) -> None:
         """Begin to renew leases and to remove what has ended long ago."""
         self._tasks.supervise(self._renew_leases, name="renew the leases of operations")
-        self._tasks.supervise(self._prune_periodically, name="prune operations")
+        self._tasks.supervise(self.retention.run, name="prune operations")
 
     async def close(self) -> None:
         """End everything; what runs is continued by the next start. After the services have stopped."""
         for timer in self._timers.values():
             timer.cancel()
+        self._deferral.release()
         if self._ending:  # what they came to is stored, if the database takes it
             await asyncio.wait(self._ending, timeout=_LAST_WRITE_TIMEOUT)
         await self._hand_over_stuck()
@@ -299,6 +305,8 @@ class Operations:
             queue.reserve(new.id)
         stored = False
         try:
+            if self._deferral.release():
+                await asyncio.sleep(0)  # they are queued, and are committed together with this one
             record, stored = await self._insert(new, may_begin)
         finally:
             if may_begin and not stored:
@@ -459,6 +467,8 @@ class Operations:
             on_failure = (
                 partial(self.views.answer, call.record.id, decision.outcome) if call.policy.runs_unstored else None
             )
+            if decision.outcome.state.is_final and not (queue.has_waiting or queue.is_stopping or queue.is_draining):
+                await self._defer(call.record.id)
             record = await self._write_until_done(end, "end operation", on_failure)
         queue.end(call.record.id)
         self._attempts.pop(call.record.id, None)
@@ -476,6 +486,11 @@ class Operations:
         if queue.is_draining and record is not None:
             self._refuse_unless_running(record.topic, record.id)
         self._fill(queue)
+
+    async def _defer(self, operation_id: str) -> None:
+        """Hold back the end of an operation that nobody waits for."""
+        if not self.views.is_awaited(operation_id):
+            await self._deferral.wait()
 
     def _put_later(self, queue: OperationQueue, operation_id: str, account: Hashable, delay: float) -> None:
         at = self._clock.monotonic() + max(0.0, delay)
@@ -640,22 +655,6 @@ class Operations:
         self._fill(queue)
         return changed
 
-    async def prune(self, keep: int, age: float) -> int:
-        """Remove operations that ended more than `age` seconds ago, except the newest `keep`; return how many."""
-        before = self._clock.wall() - age
-        return await self._remove(partial(self.records.prune, keep, before))
-
-    async def trim(self) -> int:
-        """Remove ended operations above the limits; return how many."""
-        ages, limits = self._store.retention_clock, self.limits
-        return await self._remove(partial(self.records.trim, limits.max_ended, ages.now() - limits.max_age, ages))
-
-    async def _remove(self, remove_batch: Callable[[], int]) -> int:
-        removed = 0
-        while batch := await self._store.awrite(remove_batch, label="prune operations"):
-            removed += batch
-        return removed
-
     def _on_progress(self, call: OperationCall) -> None:
         """Record that a method has reported progress. Any thread."""
         self._fresh_progress[call.record.id] = call
@@ -679,14 +678,6 @@ class Operations:
                 await self._store.awrite(partial(self.records.renew_leases, rows), label="leases", urgent=True)
             except StoreError as error:  # the store reports it; what runs goes on
                 _log.debug("the leases of operations were not renewed: %s", error)
-
-    async def _prune_periodically(self) -> None:
-        while True:
-            await asyncio.sleep(_PRUNE_INTERVAL)
-            try:
-                await self.trim()
-            except StoreError as error:
-                _log.debug("ended operations were not removed: %s", error)
 
 
 def _draining_error(topic: str, operation_id: str) -> Draining:
