@@ -36,6 +36,7 @@ if TYPE_CHECKING:
         ContractError,
         DaemonNotRunning,
         DeadlineExceeded,
+        Deadlock,
         Draining,
         DriverError,
         DriverNotFound,
@@ -46,6 +47,7 @@ if TYPE_CHECKING:
         InternalError,
         InvalidArguments,
         InvalidInput,
+        LockTimeout,
         MalformedMessage,
         MessageTooLarge,
         MessagingError,
@@ -77,7 +79,10 @@ if TYPE_CHECKING:
     )
     from ostler.files import open_beneath
     from ostler.hookspecs import hookimpl
+    from ostler.locks import LockHold, Locks
     from ostler.manager import Manager, ManagerEnvironment, ManagerOptions
+    from ostler.manager.on_event import on_event
+    from ostler.manager_types import DaemonAddresses, LockStatus
     from ostler.messaging import (
         AsyncClient,
         Client,
@@ -126,8 +131,9 @@ _EXPORTS = {
     "driver": ["Driver", "DriverEnvironment", "DriverOptions", "Drivers", "feature", "time_budget"],
     "errors": [
         "ResultExpired", "MalformedMessage", "Busy", "Cancelled", "ConfigurationError", "Conflict", "ConnectionLost",
-        "ContractError", "DeadlineExceeded", "Draining", "DriverError", "DriverNotFound", "DriverNotReady",
+        "ContractError", "Deadlock", "DeadlineExceeded", "Draining", "DriverError", "DriverNotFound", "DriverNotReady",
         "DriverStuck", "EncodeError", "FeatureNotSupported", "InternalError", "InvalidArguments", "InvalidInput",
+        "LockTimeout",
         "MessageTooLarge", "MessagingError", "MethodNotFound", "NoCapacity", "NotExposed", "NotFound", "NotPermitted",
         "DaemonNotRunning", "OperationInterrupted", "OstlerError", "PluginError", "RemoteError", "RequestError",
         "SchemaTooNew",
@@ -137,7 +143,10 @@ _EXPORTS = {
     ],
     "files": ["open_beneath"],
     "hookspecs": ["hookimpl"],
+    "locks": ["LockHold", "Locks"],
     "manager": ["Manager", "ManagerEnvironment", "ManagerOptions"],
+    "manager.on_event": ["on_event"],
+    "manager_types": ["DaemonAddresses", "LockStatus"],
     "messaging": [
         "AsyncClient", "Client", "Context", "Event", "Gap", "Notification", "NotificationSink", "Notifier", "Retry",
         "RpcApi", "ServiceClient", "exposed", "remote",
@@ -152,8 +161,8 @@ _EXPORTS = {
     "spelling": ["nearest"],
     "store": ["Database", "KeyValue", "Record", "Statement", "Store"],
     "types": [
-        "CapabilityReport", "DriverState", "Json", "OperationState", "OperationStatus", "Peer", "Role", "ServiceState",
-        "ServiceStatus", "Upgrade",
+        "CapabilityReport", "DriverState", "Json", "OperationState",
+        "OperationStatus", "Peer", "Role", "ServiceState", "ServiceStatus", "Upgrade",
     ],
 }  # fmt: skip
 _MODULE_BY_NAME = {name: room for room, names in _EXPORTS.items() for name in names}
@@ -172,9 +181,11 @@ __all__ = [
     "ConnectionLost",
     "Context",
     "ContractError",
+    "DaemonAddresses",
     "DaemonNotRunning",
     "Database",
     "DeadlineExceeded",
+    "Deadlock",
     "Draining",
     "Driver",
     "DriverEnvironment",
@@ -196,6 +207,10 @@ __all__ = [
     "InvalidInput",
     "Json",
     "KeyValue",
+    "LockHold",
+    "LockStatus",
+    "LockTimeout",
+    "Locks",
     "MalformedMessage",
     "Manager",
     "ManagerEnvironment",
@@ -259,6 +274,7 @@ __all__ = [
     "hookimpl",
     "instrument",
     "nearest",
+    "on_event",
     "open_beneath",
     "parse_size",
     "periodic",

@@ -48,6 +48,8 @@ Those that programs decide by have a type, whatever a peer sent: `retry_after`, 
         ├── NotFound                      the object does not exist
         │   └── DriverNotFound            a service has no such driver; a KeyError too
         ├── Conflict                      it already exists, or its state does not allow it
+        │   ├── LockTimeout               somebody else holds the lock
+        │   └── Deadlock                  waiting for the lock would never end
         └── NoCapacity                    not enough room
 """
 
@@ -368,6 +370,14 @@ class DriverNotFound(NotFound, KeyError):
 
 class Conflict(RequestError):
     """Raised when an object already exists, or its state does not allow the request."""
+
+
+class LockTimeout(Conflict):
+    """Raised when a lock could not be taken in time; says who holds it."""
+
+
+class Deadlock(Conflict):
+    """Raised when waiting for a lock could never end; `cycle` says who waits for whom."""
 
 
 class NoCapacity(RequestError):

@@ -8,13 +8,13 @@ import pytest
 
 from ostler.clock import SystemClock
 from ostler.config import load_text, validate
-from ostler.daemon.connectivity.event_journal import LazyJournal, journal_page, journal_topics
 from ostler.errors import ConnectionLost, DaemonNotRunning, EncodeError, InvalidInput
 from ostler.messaging import Context, Event, Gap, exposed
 from ostler.messaging.events.async_event_stream import AsyncEventStream
 from ostler.messaging.events.event import JournalPage, JournalPosition, JournalTopic
 from ostler.messaging.events.subscription import make_subscription
 from ostler.messaging.wire.transport import TransportLimits
+from ostler.service.event_journal import LazyJournal, journal_page, journal_topics
 from ostler.store import Store
 
 # private: _watermark_timer: a timer that goes on without subscribers is noticed by nobody

@@ -37,6 +37,8 @@ COMMANDS: dict[str, Command] = {
     "operation": Command("operation", "List, show, watch, cancel and retry operations"),
     "describe": Command("describe", "Show the methods of a service and their arguments"),
     "events": Command("events", "Follow events, one line each"),
+    "lock": Command("lock", "List locks: who holds them, and who waits"),
+    "handler": Command("handler", "List event handlers: what they follow, and their errors"),
     "periodic": Command("periodic", "List, show, run, pause and resume periodic tasks"),
     "top": Command("top", "Show calls per method, live"),
     "audit": Command("audit", "Show the audit log: who did what, and what was refused"),

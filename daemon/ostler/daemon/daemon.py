@@ -31,6 +31,7 @@ from ostler.daemon.startup.directories import make_runtime_directory
 from ostler.daemon.startup.open_store import open_store
 from ostler.daemon.watchdog import Watchdog
 from ostler.errors import Draining, ServiceError, error_line, is_expected
+from ostler.manager_types import DaemonAddresses
 from ostler.messaging.rpc.topic_registry import TopicRegistry
 from ostler.operations import OperationLimits, Operations
 from ostler.service import HostServices, Runtime
@@ -240,6 +241,10 @@ class Daemon:
             messaging.client,
             self._make_operations(store, messaging),
             messaging.notifications,
+            messaging.publisher,
+            DaemonAddresses(
+                rpc=self._paths.rpc_address, events=self._paths.events_address, network=messaging.network_address
+            ),
         )
         runtime = Runtime(
             self.active.resolved.specs,

@@ -14,7 +14,9 @@ from ostler.config import Faults, Field, OptionsModel, Seconds, ValidationContex
 from ostler.config.options import COUNT_MAX
 from ostler.driver import Driver, Drivers
 from ostler.errors import OstlerError
+from ostler.locks import Locks
 from ostler.manager.periodic_registry import NO_PERIODIC_REGISTRY, PeriodicRegistry
+from ostler.manager_types import DaemonAddresses
 from ostler.messaging import ServiceClient
 from ostler.messaging.events.notifications import Notifier
 from ostler.store import Store  # not only for the type checker: `pydoc` reads the fields' types
@@ -121,6 +123,10 @@ class ManagerEnvironment(msgspec.Struct, frozen=True, kw_only=True):
     """Kind to name to class: the extensions of the kinds that the manager declares."""
     sections: Mapping[str, Any] = {}
     """The validated options of the configuration sections that plugins declared, by the section's name."""
+    locks: Locks = msgspec.field(default_factory=Locks.private)
+    """Takes locks by name, for the manager's own objects."""
+    daemon: DaemonAddresses = DaemonAddresses()
+    """Where the manager's own daemon listens."""
     notifier: Notifier = Notifier()
     """Sends the manager's notifications, with a priority."""
     report_progress: Callable[[str], None] = _ignore_progress
@@ -161,6 +167,8 @@ class Manager:
         log: A logger that adds the service to each line.
         extensions: Kind to name to class: the plugins' extensions of the kinds in `extension_kinds`.
         sections: The options of the configuration sections that plugins declared, by name; a reload replaces them.
+        locks: Takes locks by name: `with self.locks.hold("volume-{name}", name=name):`, on the loop `async with`.
+        daemon: Where the manager's own daemon listens: `rpc` (for clients on this host), `events`, `network`.
         notifier: Sends notifications to operators: `info`, `warn`, `error` …
         periodic: Adds and removes periodic tasks while the service runs: `add(name, function, spacing=…)`, `remove`.
         tasks: Starts background tasks and threads, which end with the service: `spawn(name, function, restart=…)`.
@@ -207,6 +215,8 @@ class Manager:
         self.log = environment.log
         self.extensions = environment.extensions
         self.sections = environment.sections
+        self.locks = environment.locks
+        self.daemon = environment.daemon
         self.notifier = environment.notifier
         self.periodic = environment.periodic
         self.tasks = environment.tasks

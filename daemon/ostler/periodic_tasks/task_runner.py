@@ -14,7 +14,7 @@ from ostler.aio import LoopQueue, TaskOwner, WorkerPool
 from ostler.bounds import escape_surrogates, truncate
 from ostler.clock import Clock
 from ostler.errors import Cancelled, Conflict, OstlerError, error_line, is_a, is_expected
-from ostler.messaging.wire.request_context import Context, serving
+from ostler.messaging.wire.request_context import Context, serving_to_end
 from ostler.periodic_tasks.added_tasks import AddedTasks
 from ostler.periodic_tasks.task import PeriodicTask
 from ostler.redaction import redact
@@ -213,7 +213,7 @@ class TaskRunner:
         task.running_since = self._clock.wall()
         error: BaseException | None = None
         try:
-            with serving(self._make_context(task)) as context:
+            with serving_to_end(self._make_context(task)) as context:
                 result = task.method(context)
             if asyncio.iscoroutine(result):
                 result.close()
@@ -231,7 +231,7 @@ class TaskRunner:
         task.running_since = self._clock.wall()
         error: BaseException | None = None
         try:
-            with serving(self._make_context(task)) as context:
+            with serving_to_end(self._make_context(task)) as context:
                 await task.method(context)
         except asyncio.CancelledError as cancelled:
             error = cancelled

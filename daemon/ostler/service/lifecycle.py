@@ -23,6 +23,7 @@ from ostler.messaging.events.notifications import Notifier
 from ostler.service.hook_calls import HookFailed, HookTimeout, call_hook, problem_lines
 from ostler.service.owned_work import OwnedWork
 from ostler.service.service_drivers import ServiceDrivers
+from ostler.service.service_events import ServiceEvents
 from ostler.service.service_spec import ServiceContext, ServiceSpec
 from ostler.service.state_tracker import StateTracker
 from ostler.store import Registration
@@ -100,6 +101,7 @@ class Service:
         self._defects = UnexpectedErrors(_log, topic=self.topic, manager=spec.options.manager)
         self.problems: list[str] = []
         """The last reported problems of the manager's own objects, a line each."""
+        self._events = ServiceEvents(self.topic, context.event_handlers, self.pool)
         self._undo_stack = UndoStack(self._log, f"service {spec.topic}")
         self._stop_task: asyncio.Task[list[str]] | None = None
         self._overdue_hooks: set[str] = set()
@@ -160,6 +162,8 @@ class Service:
         await self._run_start_hook("post_start_hook", manager.post_start_hook)
         self._add_periodic(manager)
         self._undo_stack.push_call("periodic tasks", lambda: self._context.periodic_scheduler.remove(self.topic))
+        self._events.start(manager)
+        self._undo_stack.push("event handlers", self._events.stop)
         self._context.host.operations.start_topic(self.topic, self._wait_for_late_drivers)
         self.step = ""
         self.last_progress = self._context.host.clock.monotonic()
@@ -203,6 +207,7 @@ class Service:
 
     async def _register(self) -> Any:
         records, spec = self._context.service_records, self.spec
+        self._undo_stack.push_call("locks", lambda: self._context.locks.release_service(self.topic))
         self._undo_stack.push("threads", self._stop_pool)
 
         def register() -> Any:
@@ -240,6 +245,8 @@ class Service:
             extensions=self.spec.extensions,
             sections=self.spec.sections,
             notifier=told.make_notifier(self.topic) if (told := self._context.host.notifications) else Notifier(),
+            daemon=self._context.host.addresses,
+            locks=self._context.locks.for_service(self.topic),
             report_progress=self._set_progress_text,
             report_change=self._report_change,
             periodic=self._owned_work.periodic,
@@ -503,6 +510,7 @@ class Service:
         self._context.host.dispatcher.set_draining(self.topic, why)
         self._context.host.operations.drain_topic(self.topic)
         self._context.periodic_scheduler.remove(self.topic)
+        self._events.drain()
         self._draining_since = asyncio.get_running_loop().time()
         await self._wait_until_empty(lambda: self._drain_waits_for() if self.is_draining else [], timeout)
         if self.is_draining:  # else it was resumed meanwhile
@@ -531,11 +539,12 @@ class Service:
     async def _resume_periodic(self, manager: Manager) -> None:
         """Start the periodic tasks again, after the runs that the drain found have ended: none runs twice at once."""
         periodic, pause = self._context.periodic_scheduler, _MIN_POLL_INTERVAL
-        while periodic.running_tasks(self.topic):
+        while periodic.running_tasks(self.topic) or self._events.in_progress():
             await asyncio.sleep(pause)
             pause = min(_MAX_POLL_INTERVAL, pause * 1.2)
         if self.is_running:
             self._add_periodic(manager)
+            self._events.start(manager)
 
     def _add_periodic(self, manager: Manager) -> None:
         added = self._owned_work.periodic
@@ -574,6 +583,8 @@ class Service:
         # Not on a thread: periodic tasks that are `async def`.
         periodic = set(self._context.periodic_scheduler.running_tasks(self.topic)) - {row.label for row in running}
         rows += [(name, f"periodic task {name} of {self.topic}") for name in sorted(periodic)]
+        handling = {f"{self.topic}.{name}" for name in self._events.in_progress()} - {row.label for row in running}
+        rows += [(name, f"event handler {name}") for name in sorted(handling)]
         if waiting:
             rows.append(("", f"{waiting} requests of {self.topic} in the queue"))
         if others > 0:

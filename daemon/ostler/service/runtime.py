@@ -12,6 +12,8 @@ from msgspec.structs import replace
 
 from ostler.aio import TaskOwner
 from ostler.errors import StoreError, error_line
+from ostler.locks import HostLocks
+from ostler.manager_types import EventHandlerStatus
 from ostler.service.capabilities.capability_reporter import CapabilityReporter
 from ostler.service.heartbeat_reporter import HeartbeatReporter
 from ostler.service.host_view import HostView
@@ -28,6 +30,7 @@ from ostler.types import CapabilityReport, OperatorOverride, ServiceState, Servi
 
 if TYPE_CHECKING:
     from ostler.messaging.network.routing import Router
+    from ostler.service.event_handlers.event_handlers import EventHandlers
 
 _log = logging.getLogger(__name__)
 DEFAULT_GONE_AGE = 30 * 86400.0
@@ -62,30 +65,23 @@ class Runtime:
         on_end: Callable[[str], None],
         on_change: Callable[[Service], None],
     ) -> None:
-        name, clock, _, store, _, client, self.operations, _ = host
+        name, clock, store, client, self.operations = host.name, host.clock, host.store, host.client, host.operations
+        self.host, self.clock = name, clock
         self._router = router
-        self.host = name
         self.upgrades = client.upgrades
         self.store = store
         services_table = self.service_records = ServiceRecords(store, clock, name)
         capabilities_table = self.capability_records = CapabilityRecords(store, clock, name)
         self.periodic_records = PeriodicRecords(store, name)
         self._tasks = TaskOwner("services", on_end=on_end)
+        self._host_services = host
+        self._event_handlers: EventHandlers | None = None
+        self.locks = HostLocks(name, clock, store, host.loop_queue, self._tasks)
         self.periodic_saver = PeriodicSaver(store, self.periodic_records, clock, self._tasks)
         self.periodic_scheduler = self.periodic_saver.scheduler
         self._on_change = on_change
         self.state_notifier = StateNotifier(host.notifications, name, clock)
-        # A circle: services report to parts that ask the services. They are called by methods of this class, which look
-        # the part up when it is needed; nothing is called before all of them exist.
-        around = ServiceContext(
-            host=host,
-            service_records=services_table,
-            periodic_scheduler=self.periodic_scheduler,
-            state_notifier=self.state_notifier,
-            on_capability_change=self._on_capability_change,
-            on_offer_changed=self._on_offer_changed,
-        )
-        self.group = ServiceGroup(specs, around, self._on_service_change)
+        self.group = ServiceGroup(specs, self._make_service_context(host), self._on_service_change)
         self._specs = list(specs)
         self._start_timeout: float | None = None
         self.gone_age = DEFAULT_GONE_AGE
@@ -103,6 +99,20 @@ class Runtime:
         has_subscriber = self.host_view.has_subscriber
         self.capability_reporter = CapabilityReporter(
             services, host, capabilities_table, services_table, router, has_subscriber, self.host_view.on_change
+        )
+
+    def _make_service_context(self, host: HostServices) -> ServiceContext:
+        # A circle: services report to parts that ask the services. They are called by methods of this class, which look
+        # the part up when it is needed; nothing is called before all of them exist.
+        return ServiceContext(
+            host=host,
+            service_records=self.service_records,
+            periodic_scheduler=self.periodic_scheduler,
+            locks=self.locks,
+            event_handlers=self._get_event_handlers,
+            state_notifier=self.state_notifier,
+            on_capability_change=self._on_capability_change,
+            on_offer_changed=self._on_offer_changed,
         )
 
     async def start(self, timeout: float | None = None) -> None:
@@ -139,6 +149,19 @@ class Runtime:
         await self.capability_reporter.stop()
         await self._tasks.cancel()
         return hung
+
+    def _get_event_handlers(self) -> EventHandlers | None:
+        host = self._host_services
+        if self._event_handlers is None and host.publisher is not None:
+            # 3 ms and their memory: most managers handle no events.
+            from ostler.service.event_handlers.event_handlers import EventHandlers
+
+            self._event_handlers = EventHandlers(host.publisher, self._router, host.store, host.clock, self._tasks)
+        return self._event_handlers
+
+    def event_handlers(self) -> list[EventHandlerStatus]:
+        """Return every event handler as an operator sees it, by service and name."""
+        return self._event_handlers.statuses() if self._event_handlers is not None else []
 
     async def mark_gone(self, hosts: Collection[str]) -> None:
         """Mark services in the table as removed: those not configured here, and those of hosts that are not peers.
@@ -254,6 +277,7 @@ class Runtime:
             *self._tasks.problems(),
             *self.operations.problems(),
             *self._periodic_problems(),
+            *(self._event_handlers.problems() if self._event_handlers is not None else ()),
             *told,
         ]
 

@@ -15,6 +15,7 @@ from ostler.config.options import OptionsModel, ValidationContext
 from ostler.errors import error_line
 from ostler.manager import ManagerOptions
 from ostler.manager.manager import reserved_names
+from ostler.manager.on_event import event_handler_faults
 from ostler.messaging.interface.introspection import find_contract_violations
 from ostler.periodic_tasks.task_checks import periodic_faults as periodic_faults_of
 from ostler.plugins import ResolvedObject
@@ -55,7 +56,7 @@ class ServiceChecks:
             options = tables.get(path)
             if options is None:
                 continue
-            for fault in periodic_faults_of(topic, loaded.cls, options):
+            for fault in (*periodic_faults_of(topic, loaded.cls, options), *event_handler_faults(topic, loaded.cls)):
                 yield at, fault
         services = {topic: options for topic, options in _service_options(tables).items() if options.enabled}
         yield from _disabled_dependencies(tables, services)

@@ -10,15 +10,18 @@ import msgspec
 from ostler.clock import Clock
 from ostler.config.options import OptionsModel, option_metadata
 from ostler.manager import ManagerOptions
+from ostler.manager_types import DaemonAddresses
 
 if TYPE_CHECKING:
     from ostler.aio import LoopQueue
     from ostler.driver import DriverOptions
-    from ostler.messaging import Dispatcher, LocalServiceClient
+    from ostler.locks import HostLocks
+    from ostler.messaging import Dispatcher, LocalServiceClient, Publisher
     from ostler.messaging.events.notifications import Notifications
     from ostler.operations import Operations
     from ostler.periodic_tasks import PeriodicScheduler
     from ostler.plugins import ResolvedObject
+    from ostler.service.event_handlers.event_handlers import EventHandlers
     from ostler.service.state_notifier import StateNotifier
     from ostler.store import ServiceRecords, Store
 
@@ -57,6 +60,8 @@ class HostServices(NamedTuple):
         client: For managers to call other services.
         operations: Runs the operations of the services.
         notifications: Takes the managers' notifications; None without sinks.
+        publisher: Publishes the events of the host; None on a host without events.
+        addresses: Where the daemon listens.
     """
 
     name: str
@@ -67,6 +72,8 @@ class HostServices(NamedTuple):
     client: LocalServiceClient
     operations: Operations
     notifications: Notifications | None = None
+    publisher: Publisher | None = None
+    addresses: DaemonAddresses = DaemonAddresses()
 
 
 class ServiceContext(msgspec.Struct, frozen=True, kw_only=True):
@@ -76,7 +83,9 @@ class ServiceContext(msgspec.Struct, frozen=True, kw_only=True):
         host: What the host provides.
         service_records: The services table.
         periodic_scheduler: The scheduler of periodic tasks.
+        locks: The locks of all services.
         state_notifier: Sends notifications of state changes.
+        event_handlers: Returns what runs event handlers, which is created when it is first asked for.
         on_capability_change: Called on the loop with the topic, when a manager reports that its capabilities have
             changed.
         on_offer_changed: Called on the loop with the topic, when the drivers that may be offered to schedulers have
@@ -86,7 +95,9 @@ class ServiceContext(msgspec.Struct, frozen=True, kw_only=True):
     host: HostServices
     service_records: ServiceRecords
     periodic_scheduler: PeriodicScheduler
+    locks: HostLocks
     state_notifier: StateNotifier
+    event_handlers: Callable[[], EventHandlers | None] = lambda: None
     on_capability_change: Callable[[str, str, str, bool], None] = lambda *_: None
     on_offer_changed: Callable[[str], None] = lambda _: None
 

@@ -20,6 +20,7 @@ from ostler.clock import Clock, SystemClock
 from ostler.config import load_text
 from ostler.errors import NotFound, ServiceError
 from ostler.hookspecs import hookimpl
+from ostler.manager_types import DaemonAddresses, EventHandlerStatus, LockStatus
 from ostler.messaging import (
     Access,
     Client,
@@ -37,6 +38,7 @@ from ostler.messaging.clients.call_methods import DEFAULT_OPTIONS, SyncCallMetho
 from ostler.messaging.clients.stream_buffer import DEFAULT_CREDIT
 from ostler.messaging.clients.sync_item_stream import ItemStream
 from ostler.messaging.events import EventPattern, Subscription
+from ostler.messaging.events.event import JournalPage, JournalPosition, JournalTopic
 from ostler.messaging.events.notifications import Notifications
 from ostler.messaging.network.routing import Router
 from ostler.messaging.wire.request import CallRequest
@@ -44,6 +46,7 @@ from ostler.operations import OperationControl, Operations
 from ostler.plugins import DiscoveredPlugin, in_memory_plugin
 from ostler.service import HostServices as HostParts
 from ostler.service import Runtime, Service
+from ostler.service.event_journal import LazyJournal, journal_page, journal_topics
 from ostler.service.resolve import ResolvedConfiguration, resolve_configuration
 from ostler.service.service_spec import ServiceSpec
 from ostler.store import Store
@@ -128,6 +131,7 @@ class Host(SyncCallMethods):
         self._server: RpcServer | None = None
         self._publisher: Publisher | None = None
         self._notifications: Notifications | None = None
+        self._journal: LazyJournal | None = None
 
     # ---------------------------------------------------------------- for tests
 
@@ -298,7 +302,12 @@ class Host(SyncCallMethods):
         told.configure(options.notifications.model_dump(), self._assembly.sinks)
         operations = Operations(self._store, dispatcher, client.publish, on_end=self._failures.append)
         dispatcher.set_operations(operations)
-        parts = HostParts(self._name, self._clock, inbox, self._store, dispatcher, client, operations, told)
+        self._journal = LazyJournal(self._publisher, self._store, self._clock, _journaled_topics(self._assembly.specs))
+        self._journal.apply(options.events)
+        parts = HostParts(
+            self._name, self._clock, inbox, self._store, dispatcher, client, operations, told, self._publisher,
+            DaemonAddresses(rpc="memory", events="memory"),
+        )  # fmt: skip
         specs = [_as_required(spec) for spec in self._assembly.specs]
         runtime = self._runtime = Runtime(
             specs,
@@ -351,6 +360,8 @@ class Host(SyncCallMethods):
             self._notifications.close()
         if self._server is not None:
             self._server.close()
+        if self._journal is not None:
+            await self._journal.close()
         if self._publisher is not None:
             self._publisher.close()
         self._transport.close()
@@ -373,6 +384,10 @@ class Host(SyncCallMethods):
         return {service.topic: service.state_tracker.state for service in self._started_runtime().group}
 
 
+def _journaled_topics(specs: Sequence[ServiceSpec]) -> list[str]:
+    return [spec.topic for spec in specs if spec.manager.cls.journal_events]
+
+
 class _TestControlEndpoint:
     """The methods of the daemon's own topic that plugins need: for typed clients and schedulers."""
 
@@ -392,6 +407,28 @@ class _TestControlEndpoint:
         """Return the version of each topic that callers may use now, and what limits it."""
         upgrades = self._runtime.upgrades
         return [await upgrades.aget_upgrade(topic, major)] if topic else await upgrades.list_upgrades()
+
+    @exposed(role="viewer", changes=False)
+    async def event_topics(self, ctx: Context) -> list[JournalTopic]:
+        """Return the topics whose events are journaled."""
+        runtime = self._runtime
+        return await journal_topics(runtime.store, runtime.clock, runtime.host)
+
+    @exposed(role="viewer", changes=False)
+    async def events_since(self, ctx: Context, positions: list[JournalPosition], limit: int = 500) -> JournalPage:
+        """Return the next events of the journal after some positions."""
+        runtime = self._runtime
+        return await journal_page(runtime.store, runtime.clock, runtime.host, positions, limit)
+
+    @exposed(role="viewer", changes=False)
+    async def lock_list(self, ctx: Context, service: str = "") -> list[LockStatus]:
+        """Return who holds locks and who waits for them."""
+        return await self._runtime.locks.list(service)
+
+    @exposed(role="viewer", changes=False)
+    async def event_handlers(self, ctx: Context) -> list[EventHandlerStatus]:
+        """Return every event handler."""
+        return self._runtime.event_handlers()
 
     @exposed(role="viewer", changes=False)
     async def service_list(self, ctx: Context) -> list[ServiceStatus]:

@@ -11,9 +11,11 @@ import pytest
 from msgspec.structs import replace
 
 from ostler.cli.commands.config import difference_rows
+from ostler.cli.commands.handler import format_state as format_handler_state
 from ostler.cli.commands.periodic import format_state
 from ostler.cli.fast_status import override_text
 from ostler.errors import ConfigurationError, Problem, ServiceNotFound, WrongCallKind
+from ostler.manager_types import EventHandlerStatus, LockStatus
 from ostler.messaging.events import Event, Gap
 from ostler.store import VacuumResult
 from ostler.types import (
@@ -482,6 +484,54 @@ def test_events_end_cleanly_on_ctrl_c(ostler: Any, client: Any) -> None:
     code, out, err = ostler("events")
     assert (code, len(out.splitlines()), err) == (0, 1, "")
     assert client.closed == 1
+
+
+# ---------------------------------------------------------------- locks
+
+
+def test_locks_are_listed_with_who_holds_them_and_who_waits(ostler: Any, answer: Any) -> None:
+    held = LockStatus(
+        service="volume", name="volume-a\x1b", is_held=True, since=NOW - 12, host="node1", method="volume.clone",
+        request_id="r1", thread="volume-1", is_cluster=True,
+    )  # fmt: skip
+    waiting = LockStatus(
+        service="volume", name="volume-a\x1b", is_held=False, is_shared=True, since=NOW - 2, host="node1",
+        method="volume (watch)", thread="watch",
+    )  # fmt: skip
+    answer("lock_list", [held, waiting])
+    assert ostler("lock", "list", "--service", "volume").out == (
+        "SERVICE  LOCK          STATE    MODE                FOR  BY              REQUEST  THREAD    HOST\n"
+        "volume   volume-a\\x1b  held     exclusive, cluster  12s  volume.clone    r1       volume-1  node1\n"
+        "volume   volume-a\\x1b  waiting  shared              2s   volume (watch)  -        watch     node1\n"
+    )
+    assert json.loads(ostler("lock", "list", "--json").out)[0]["request_id"] == "r1"
+
+
+# ---------------------------------------------------------------- event handlers
+
+
+def test_event_handlers_are_listed_with_their_errors(ostler: Any, answer: Any) -> None:
+    waiting = EventHandlerStatus(
+        service="sink", handler="on_created", patterns=["volume.*.created"], hosts=["node1"], handled=7, errors=1,
+        last_error="volume.node1.created: ValueError: no", unreachable={"node2": "unreachable\x1b"},
+    )  # fmt: skip
+    answer("event_handlers", [waiting])
+    assert ostler("handler", "list").out == (
+        "SERVICE  HANDLER     PATTERNS          HOSTS  STATE    HANDLED  ERRORS  GAPS  WAITING  LAST ERROR\n"
+        "sink     on_created  volume.*.created  node1  failing        7       1     0        0  "
+        "volume.node1.created: ValueError: no; node2: unreachable\\x1b\n"
+    )
+    assert json.loads(ostler("handler", "list", "--json").out)[0]["errors"] == 1
+
+
+def test_an_event_handler_has_one_state() -> None:
+    def of(**facts: Any) -> str:
+        return format_handler_state(EventHandlerStatus(service="s", handler="h", **{"hosts": ["node1"], **facts}))
+
+    assert of() == "waiting"
+    assert of(last_error="x") == "failing"
+    assert of(unreachable={"node2": "x"}) == of(hosts=[]) == "not following all hosts"
+    assert of(handling="a.b.c", handling_since=NOW, last_error="x") == "handling a.b.c for 0s"
 
 
 # ---------------------------------------------------------------- periodic

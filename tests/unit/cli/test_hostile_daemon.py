@@ -238,5 +238,5 @@ def test_all_verbs_are_tried_and_those_of_a_daemon_ask_it(places: Any) -> None:
             asking.add(words[0])
     assert asking >= {
         "status", "reload", "config", "service", "plugin", "call", "cast", "describe", "events", "periodic", "top",
-        "audit", "log-level", "dump", "db",
+        "lock", "handler", "audit", "log-level", "dump", "db",
     }  # fmt: skip

@@ -19,8 +19,10 @@ GOES_WITH = {
 """Tables whose rows are removed with those of another table."""
 BOUNDED_BY = {
     "capabilities": "the services of the known hosts",
+    "event_positions": "the event handlers of managers, with the hosts and journaled topics that they follow",
     "event_topics": "the journaled topics of managers",
     "key_value": "the keys of drivers and managers, which remove what they no longer need",
+    "locks": "the locks of the cluster that are held; a run removes those that earlier runs of its host have left",
     "ostler_migrations": "the migrations of the installed versions",
     "periodic_history": "the periodic tasks of managers, a row each with the last runs",
     "periodic_runs": "the periodic tasks of managers",

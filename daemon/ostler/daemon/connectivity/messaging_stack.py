@@ -14,7 +14,6 @@ from ostler.aio.round_robin import DeficitRoundRobin
 from ostler.clock import Clock, shared_boot_id
 from ostler.config.paths import Paths
 from ostler.daemon.connectivity.access_policy import make_access, make_policy
-from ostler.daemon.connectivity.event_journal import LazyJournal
 from ostler.daemon.connectivity.socket_monitor import SocketMonitor
 from ostler.daemon.process.process_limits import (
     ConnectionLimits,
@@ -34,6 +33,7 @@ from ostler.messaging.rpc.rpc_server import DedupLimits, ServerLimits
 from ostler.messaging.socket_transport import SocketTransport
 from ostler.messaging.wire.peer_quotas import MemoryAccounts, PeerQuotas
 from ostler.messaging.wire.transport import EventLink, ServerLink, SupportsSocketMode, Transport, TransportLimits
+from ostler.service.event_journal import LazyJournal
 from ostler.store.records.host_identity import machine_id
 from ostler.types import CONTROL_TOPIC, HostIdentity, Peer
 

@@ -15,6 +15,7 @@ from ostler.errors import OstlerError, StoreError, error_line
 from ostler.messaging.network.peers import OnPeerStateChange, PeerAddress, PeerDaemon, PeerSet
 from ostler.messaging.network.routing import Router
 from ostler.messaging.socket_transport import SocketTransport
+from ostler.messaging.tcp.bind import next_port
 from ostler.messaging.wire.transport import Transport, TransportLimits
 from ostler.store import Store
 from ostler.store.records.remote_services import RemoteServices
@@ -137,7 +138,8 @@ class PeerLinks:
         messaging = self._configuration.messaging
         limits = TransportLimits(max_message_size=messaging.max_message_size, max_queued=messaging.event_queue)
         network = self._curve._replace(server_key=key)
-        return SocketTransport(address.rpc_address, limits=limits, curve=network, context=self._context)
+        events_address = next_port(address.rpc_address)
+        return SocketTransport(address.rpc_address, events_address, limits=limits, curve=network, context=self._context)
 
     def on_peer_call(self, host: str) -> None:
         """Record that another daemon has called: one that was unreachable is polled at once."""

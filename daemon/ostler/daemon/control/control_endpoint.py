@@ -9,16 +9,17 @@ from typing import TYPE_CHECKING, Any
 
 from ostler import log
 from ostler.bounds import NAME_LIMIT
-from ostler.daemon.connectivity.event_journal import journal_page, journal_topics
 from ostler.daemon.control.maintenance_pool import MaintenancePool
 from ostler.daemon.control.service_control import ServiceControl
 from ostler.daemon.control.traffic_metrics import collect_traffic
 from ostler.errors import InvalidInput, check_length
+from ostler.manager_types import EventHandlerStatus, LockStatus
 from ostler.messaging import Context, exposed
 from ostler.messaging.events.event import JournalPage, JournalPosition, JournalTopic
 from ostler.messaging.wire.envelope import SUBMIT
 from ostler.messaging.wire.request import CAST_FLAGS, CallRequest
 from ostler.operations import OperationControl
+from ostler.service.event_journal import journal_page, journal_topics
 from ostler.store import VacuumResult
 from ostler.types import (
     AuditEntry,
@@ -307,6 +308,17 @@ class ControlEndpoint:
     async def plugin_list(self, ctx: Context) -> list[PluginStatus]:
         """Return every plugin that was found, with its state and why."""
         return self._plugins.statuses()
+
+    @exposed(role="viewer", changes=False)
+    async def event_handlers(self, ctx: Context) -> list[EventHandlerStatus]:
+        """Return every event handler."""
+        return self._runtime.event_handlers()
+
+    @exposed(role="viewer", changes=False)
+    async def lock_list(self, ctx: Context, service: str = "") -> list[LockStatus]:
+        """Return who holds locks and who waits for them."""
+        _check_name_lengths(service=service)
+        return await self._runtime.locks.list(service)
 
     @exposed(role="viewer", changes=False)
     async def periodic_list(self, ctx: Context) -> list[PeriodicStatus]:

@@ -95,9 +95,17 @@ class AsyncClient(AsyncCallMethods):
         await self.close()
 
     def events(
-        self, *patterns: str, since: Since | None = None, last: bool = False, refetch: bool = False
+        self,
+        *patterns: str,
+        since: Since | None = None,
+        last: bool = False,
+        refetch: bool = False,
+        max_waiting: int = 20_000,
     ) -> AsyncEventStream:
-        """Return a stream of events; see `Client.events`. It is subscribed when it is awaited, entered or iterated."""
+        """Return a stream of events; see `Client.events`. It is subscribed when it is awaited, entered or iterated.
+
+        At most `max_waiting` events wait for the reader; more are dropped, and seen as a gap.
+        """
         # Only for who reads events.
         from ostler.messaging.events.async_event_stream import AsyncEventStream
         from ostler.messaging.events.subscription import make_subscription
@@ -106,6 +114,7 @@ class AsyncClient(AsyncCallMethods):
         stream = AsyncEventStream(
             self._transport, subscription, self._streams.discard,
             call_method=self._call_daemon, replay=replay, refetch=refetch,
+            max_waiting_events=max_waiting,
         )  # fmt: skip
         self._streams.add(stream)
         return stream

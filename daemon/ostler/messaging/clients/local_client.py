@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any, Protocol
 import msgspec
 
 from ostler.aio import LoopQueue, waiting_for
+from ostler.aio.actor import current_actor
 from ostler.clock import Clock
 from ostler.errors import Cancelled, DeadlineExceeded, OstlerError, from_wire, is_expected, to_wire
 from ostler.messaging.clients.call_methods import DEFAULT_OPTIONS, ServiceClient
@@ -23,7 +24,15 @@ from ostler.messaging.events import Publisher
 from ostler.messaging.interface.versions import VersionRegistry
 from ostler.messaging.rpc.call import Call
 from ostler.messaging.rpc.dispatcher import Dispatcher
-from ostler.messaging.wire.envelope import FANOUT, PROTOCOL_VERSION, Request, encode_arguments, encode_value
+from ostler.messaging.wire.envelope import (
+    CAST,
+    FANOUT,
+    PROTOCOL_VERSION,
+    SUBMIT,
+    Request,
+    encode_arguments,
+    encode_value,
+)
 from ostler.messaging.wire.request import CallRequest
 from ostler.messaging.wire.request_context import Context, Progress, current_context, outgoing_trace
 from ostler.types import LOCAL_PEER, Json
@@ -33,6 +42,8 @@ if TYPE_CHECKING:
     from ostler.messaging.clients.local_item_stream import LocalStreams
     from ostler.messaging.clients.sync_item_stream import ItemStream
 
+_UNAWAITED = CAST | FANOUT | SUBMIT
+"""The kinds of requests whose work is not awaited."""
 FIRST_WAIT = 0.02
 """Real seconds after which an answer is no longer quick: from then on the thread that waits is replaced in its pool."""
 RECHECK_INTERVAL = 0.25
@@ -255,6 +266,8 @@ class LocalServiceClient(ServiceClient):
         until = None if timeout is None else self._dispatcher.clock.monotonic() + timeout
         call = LocalCall(request, arrived, until, self._dispatcher.clock)
         call.parent = context
+        if context is not None and context.end_callbacks is not None and not ask.flags & _UNAWAITED:
+            call.context.caller = current_actor()  # it may hold locks that the call is to wait for
         return call
 
     def _cancel_with_parent(self, call: LocalCall) -> Callable[[], None]:

@@ -9,8 +9,8 @@ from types import TracebackType
 from typing import TYPE_CHECKING, Any, Self, TypeAlias
 
 from ostler.errors import MessagingError, OstlerError
-from ostler.messaging.events.event import Event, Gap
-from ostler.messaging.events.subscription import EventFeed, Subscription
+from ostler.messaging.events.event import Event, Gap, Watermark
+from ostler.messaging.events.subscription import MAX_WAITING_EVENTS, EventFeed, Subscription
 from ostler.messaging.wire.client_errors import forked_client_error
 from ostler.messaging.wire.transport import AsyncLink, Data, Transport
 
@@ -19,8 +19,6 @@ if TYPE_CHECKING:
 
 AsyncCallMethod: TypeAlias = Callable[[str, dict[str, Any], Any], Awaitable[Any]]
 """Calls a method of the daemon: its name, its arguments, the type of its result."""
-_MAX_WAITING_EVENTS = 20_000
-"""Events that wait for who iterates; more are dropped, and seen as a gap."""
 
 
 class AsyncEventStream(AsyncIterator[Event | Gap]):
@@ -39,7 +37,7 @@ class AsyncEventStream(AsyncIterator[Event | Gap]):
         call_method: AsyncCallMethod | None = None,
         replay: Replay | None = None,
         refetch: bool = False,
-        max_waiting_events: int = _MAX_WAITING_EVENTS,
+        max_waiting_events: int = MAX_WAITING_EVENTS,
     ) -> None:
         self._transport = transport
         self._feed = EventFeed(subscription, replay, refetch=refetch and call_method is not None)
@@ -90,6 +88,15 @@ class AsyncEventStream(AsyncIterator[Event | Gap]):
             self._link.close_after_fork()
         self._changed.set()
         self._on_closed(self)
+
+    @property
+    def waiting_count(self) -> int:
+        """How many events wait for the reader."""
+        return self._feed.waiting_count
+
+    def positions(self) -> list[Watermark]:
+        """Return the last number of each topic that the reader is done with, matching or not; empty if some wait."""
+        return self._feed.positions()
 
     async def _read_journal(self) -> bool:
         """Read a page of the journal if that is due; return whether it was."""

@@ -43,6 +43,8 @@ _MAX_QUESTION_SIZE = 500
 _DECODE_ERRORS = (MalformedMessage, MessageTooLarge, msgspec.DecodeError, RecursionError, UnicodeDecodeError)
 ADMISSION_TIMEOUT = 10.0
 """Seconds that a daemon has to answer a subscription."""
+MAX_WAITING_EVENTS = 20_000
+"""Events that wait for the reader of a stream on a loop; more are dropped, and seen as a gap."""
 MAX_EARLY_BYTES = 128 * 1024 * 1024
 """Bytes that may come before the answer to a subscription: the last events of all keys do."""
 _watermarks_decoder: Decoder[tuple[int, int, list[Watermark]]] = Decoder(tuple[int, int, list[Watermark]])
@@ -319,6 +321,13 @@ class EventFeed:
     def waiting_count(self) -> int:
         """How many live items wait for the reader."""
         return len(self._received) + self.subscription.held_count
+
+    def positions(self) -> list[Watermark]:
+        """Return how far the reader is with each topic; empty while it has not been given all that was received."""
+        if self._replay is not None or self._gap_fill is not None or self._ready or self.waiting_count:
+            return []
+        places = self.subscription.cursors.items()
+        return [Watermark(*source, place.sequence, place.epoch, place.journaled) for source, place in places]
 
     def receive(self, data: Data) -> None:
         """Take what came from a publisher.

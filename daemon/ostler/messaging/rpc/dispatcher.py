@@ -459,6 +459,8 @@ class Dispatcher:
         call.method.stats.in_flight -= 1
         self._in_threads -= not call.method.is_async
         self._in_flight.remove(call)
+        if call.context.end_callbacks is not None:
+            call.context.end()
         call.on_ended()
 
     # ---------------------------------------------------------------- the way out
@@ -466,6 +468,8 @@ class Dispatcher:
     def _on_async_done(self, call: Call, result: Any, error: BaseException | None) -> None:
         if call.task is not None:
             self._unregister(call)
+        elif call.context.end_callbacks is not None:
+            call.context.end()
         if error is not None:
             self.completion.fail(call, error)
         elif not call.is_answered:

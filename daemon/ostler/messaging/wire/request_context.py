@@ -98,12 +98,14 @@ class Context:
     `relayed` is there in a request that is passed on to another host: its caller has to keep the role for as long as it
     lasts. `secrets` are texts that may stand in nothing that is written or sent of this request. `parent` is the
     request that this one was made in, when both are served by this daemon. `operation` is the operation that the
-    request is an attempt of; None for a request that is none.
+    request is an attempt of; None for a request that is none. `caller` is the task or thread of `parent` that waits for
+    this request, noted only where the parent has called `on_end`; `end_callbacks` is what `on_end` was given.
     """
 
     __slots__ = (
-        "_cancelled", "_clock", "_on_cancel", "_on_progress", "deadline", "host", "last_progress", "method",
-        "operation", "parent", "peer", "relayed", "request_id", "role", "secrets", "topic", "trace",
+        "_cancelled", "_clock", "_on_cancel", "_on_progress", "caller", "deadline", "end_callbacks", "host",
+        "last_progress", "method", "operation", "parent", "peer", "relayed", "request_id", "role", "secrets", "topic",
+        "trace",
     )  # fmt: skip
 
     def __init__(
@@ -131,6 +133,8 @@ class Context:
         self.operation: RunningOperation | None = None
         self.relayed: Relayed | None = None
         self.last_progress = 0.0
+        self.caller: object = None
+        self.end_callbacks: dict[object, Callable[[Context], None]] | None = None
         self._clock = clock or SystemClock()
         self._on_progress = on_progress
         self._on_cancel: list[Callable[[], None]] | None = None
@@ -171,6 +175,23 @@ class Context:
                 self._on_cancel = [other for other in self._on_cancel or () if other is not callback]
 
         return forget
+
+    def on_end(self, key: object, callback: Callable[[Context], None]) -> None:
+        """Call `callback` once when the work of the request has really ended, which may be after its reply. Any thread.
+
+        Args:
+            key: Who asks; a second callback of the same replaces the first.
+            callback: Called with this context; it must not block and must not raise.
+        """
+        with _callbacks_lock:
+            self.end_callbacks = {**(self.end_callbacks or {}), key: callback}
+
+    def end(self) -> None:
+        """Call what `on_end` was given. For whoever runs the work, after its end."""
+        with _callbacks_lock:
+            callbacks, self.end_callbacks = self.end_callbacks, None
+        for told in (callbacks or {}).values():
+            told(self)
 
     def check_host(self, host: str) -> None:
         """Refuse a caller that acts for another host than its own; for methods by which hosts report on themselves.
@@ -332,6 +353,17 @@ def serving(context: Context) -> Iterator[Context]:
         yield context
     finally:
         _current.reset(token)
+
+
+@contextmanager
+def serving_to_end(context: Context) -> Iterator[Context]:
+    """Do what `serving` does, for the whole work of the request: at the end of the block it has ended."""
+    try:
+        with serving(context):
+            yield context
+    finally:
+        if context.end_callbacks is not None:
+            context.end()
 
 
 # Version ff is forbidden; a version above 00 may have more fields behind, of which nothing is known here.

@@ -23,6 +23,8 @@ METHODS = {
     "service_show": ("viewer", {"topic": "lamp"}),
     "service_versions": ("viewer", {"topic": "lamp"}),
     "plugin_list": ("viewer", {}),
+    "lock_list": ("viewer", {}),
+    "event_handlers": ("viewer", {}),
     "periodic_list": ("viewer", {}),
     "describe": ("viewer", {"topic": "lamp"}),
     "event_topics": ("viewer", {}),

@@ -2,10 +2,10 @@ import pytest
 
 from ostler.clock import SystemClock
 from ostler.config import load_text, validate
-from ostler.daemon.connectivity.event_journal import LazyJournal, journal_page, journal_topics
 from ostler.errors import InvalidInput
 from ostler.messaging import Access, Publisher
 from ostler.messaging.events import JournalPosition
+from ostler.service.event_journal import LazyJournal, journal_page, journal_topics
 from ostler.store import Store
 from ostler.testing.memory_transport import MemoryTransport
 

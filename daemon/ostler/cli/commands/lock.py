@@ -1,0 +1,42 @@
+"""`ostler lock`: the locks of services."""
+
+from __future__ import annotations
+
+from typing import Annotated
+
+import typer
+
+from ostler.cli import kit
+from ostler.manager_types import LockStatus
+from ostler.types import CONTROL_TOPIC
+
+app = kit.app(help="List locks: who holds them, and who waits.")
+
+
+def format_mode(lock: LockStatus) -> str:
+    """Return how a lock is held or wanted: exclusive or shared, and whether other hosts take part."""
+    return f"{'shared' if lock.is_shared else 'exclusive'}{', cluster' if lock.is_cluster else ''}"
+
+
+COLUMNS = [
+    kit.Column("service"),
+    kit.Column("lock", "name"),
+    kit.Column("state", lambda lock: "held" if lock.is_held else "waiting"),
+    kit.Column("mode", format_mode),
+    kit.Column("for", lambda lock: kit.human_elapsed(lock.since)),
+    kit.Column("by", "method"),
+    kit.Column("request", lambda lock: lock.request_id or "-"),
+    kit.Column("thread", lambda lock: lock.thread or "-"),
+    kit.Column("host"),
+]
+
+
+@app.command("list")
+def list_locks(
+    service: Annotated[str, typer.Option(help="Only locks of this service", show_default=False)] = "",
+    host: Annotated[str | None, typer.Option(help="The locks of this host", show_default=False)] = None,
+) -> None:
+    """List locks with who holds them, and below each who waits for it, the next one first."""
+    with kit.client() as client:
+        locks = client.on(type=list[LockStatus], host=host).call(CONTROL_TOPIC, "lock_list", service=service)
+    kit.show_table(locks, COLUMNS, empty="No locks are held.")

@@ -1,0 +1,79 @@
+"""What managers and the command are told of locks, event handlers, and where the daemon listens."""
+
+from __future__ import annotations
+
+import msgspec
+
+
+class LockStatus(msgspec.Struct, frozen=True, kw_only=True):
+    """Who holds a lock, or waits for it, as an operator sees it.
+
+    Attributes:
+        service: The topic that the lock belongs to.
+        name: Its name there.
+        is_held: Whether it is held; else this one waits.
+        is_shared: Whether it is shared.
+        is_cluster: Whether daemons with the same database exclude each other.
+        since: Wall time since which it is held, or waited for.
+        host: The host on which.
+        method: `topic.method` of the request; the service and its thread outside of one.
+        request_id: The request; empty outside of one.
+        thread: The name of the thread or task.
+    """
+
+    service: str
+    name: str
+    is_held: bool
+    is_shared: bool = False
+    is_cluster: bool = False
+    since: float = 0.0
+    host: str = ""
+    method: str = ""
+    request_id: str = ""
+    thread: str = ""
+
+
+class EventHandlerStatus(msgspec.Struct, frozen=True, kw_only=True):
+    """A method of a manager that is called with events, as an operator sees it.
+
+    Attributes:
+        service: The topic of its service.
+        handler: The name of the method.
+        patterns: Which events.
+        hosts: The hosts whose events it follows now.
+        unreachable: The hosts whose events it cannot follow now, each with why.
+        handled: Events and gaps for which it has returned, since the start of the service.
+        errors: Events and gaps for which it raised.
+        gaps: The gaps among them.
+        waiting: Events that wait for it.
+        handling: The event that it is handling now; empty for none.
+        handling_since: Wall time since which it is.
+        last_error: The error of the last call; empty when that succeeded.
+    """
+
+    service: str
+    handler: str
+    patterns: list[str] = []
+    hosts: list[str] = []
+    unreachable: dict[str, str] = {}
+    handled: int = 0
+    errors: int = 0
+    gaps: int = 0
+    waiting: int = 0
+    handling: str = ""
+    handling_since: float = 0.0
+    last_error: str = ""
+
+
+class DaemonAddresses(msgspec.Struct, frozen=True, kw_only=True):
+    """Where a daemon listens.
+
+    Attributes:
+        rpc: The address for calls of this host, for `Client(…)`.
+        events: The address for subscribers of this host.
+        network: The address for calls of other hosts; empty without one.
+    """
+
+    rpc: str = ""
+    events: str = ""
+    network: str = ""
