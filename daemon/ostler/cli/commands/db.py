@@ -111,9 +111,9 @@ def _vacuum_offline(database: Path) -> VacuumResult:
 def migrate(
     dry_run: Annotated[bool, typer.Option("--dry-run", help="Only show the steps, change nothing")] = False,
 ) -> None:
-    """Bring the tables of a stopped daemon to the installed versions, its own and those of plugins.
+    """Migrate the tables of a stopped daemon.
 
-    A start of the daemon does the same. A backup is made first. The exit code is 1 if something could not be migrated.
+    Its own and those of plugins are brought to the installed versions. A start of the daemon does the same. A backup is made first. The exit code is 1 if something could not be migrated.
     """
     # 110 ms: only for `db migrate`.
     from ostler.cli.without_daemon import load_core

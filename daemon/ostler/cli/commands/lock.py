@@ -36,7 +36,10 @@ def list_locks(
     service: Annotated[str, typer.Option(help="Only locks of this service", show_default=False)] = "",
     host: Annotated[str | None, typer.Option(help="The locks of this host", show_default=False)] = None,
 ) -> None:
-    """List locks with who holds them, and below each who waits for it, the next one first."""
+    """List locks: who holds each of them, and who waits.
+
+    Below each lock stand those who wait for it, the next one first.
+    """
     with kit.client() as client:
         locks = client.on(type=list[LockStatus], host=host).call(CONTROL_TOPIC, "lock_list", service=service)
     kit.show_table(locks, COLUMNS, empty="No locks are held.")
