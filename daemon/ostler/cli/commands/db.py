@@ -113,7 +113,8 @@ def migrate(
 ) -> None:
     """Migrate the tables of a stopped daemon.
 
-    Its own and those of plugins are brought to the installed versions. A start of the daemon does the same. A backup is made first. The exit code is 1 if something could not be migrated.
+    Its own and those of plugins are brought to the installed versions, as a start of the daemon does. A backup is made
+    first. The exit code is 1 if something could not be migrated.
     """
     # 110 ms: only for `db migrate`.
     from ostler.cli.without_daemon import load_core

@@ -47,7 +47,7 @@ COLUMNS = [
 def list_handlers(
     host: Annotated[str | None, typer.Option(help="The handlers of this host", show_default=False)] = None,
 ) -> None:
-    """List event handlers with what they have handled since the start of their service."""
+    """List event handlers, with what they have handled so far."""
     with kit.client() as client:
         handlers = client.on(type=list[EventHandlerStatus], host=host).call(CONTROL_TOPIC, "event_handlers")
     kit.show_table(handlers, COLUMNS, empty="There are no event handlers.")
