@@ -171,7 +171,7 @@ class OperatorOverride(msgspec.Struct, frozen=True, kw_only=True):
 CauseKind: TypeAlias = Literal[
     "forced down", "frozen", "disabled", "gone", "host gone", "never started", "stopped", "failed", "starting",
     "draining", "dependency", "driver", "driver failing", "check", "worker pool", "periodic task", "background task",
-    "store outage", "version", "other",
+    "event handler", "store outage", "version", "other",
 ]  # fmt: skip
 
 

@@ -197,6 +197,10 @@ _EVIDENCE: dict[str, tuple[CauseKind, str]] = {
         "periodic task",
         "`ostler periodic list` shows it, `ostler periodic run` tries it; a run that succeeds clears it",
     ),
+    "event": (
+        "event handler",
+        "`ostler handler list` shows it; the next event that it handles clears it, or a restart of the service",
+    ),
     "background": ("background task", "fix that, then restart the service"),
 }
 """By the first word of the subject of a problem: the kind of the cause, and what would end it."""

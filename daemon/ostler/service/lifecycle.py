@@ -86,10 +86,11 @@ class Service:
         self._log = log.adapter(logging.getLogger(f"ostler.service.{spec.topic}"), service=spec.topic)
         self._tasks = TaskOwner(f"service {spec.topic}")
         self._service_drivers: ServiceDrivers | None = None
+        self._events = ServiceEvents(self.topic, context.event_handlers, self.pool)
         self._owned_work = OwnedWork(
             spec.topic, spec.manager.cls, lambda: self.options,
             scheduler=context.periodic_scheduler, loop_queue=context.host.loop_queue, clock=context.host.clock,
-            state=self.state_tracker,
+            state=self.state_tracker, event_handlers=self._events,
         )  # fmt: skip
         # Checks have threads of their own: they must not queue behind long work.
         self._health_pool = WorkerPool(f"{spec.topic}-checks", 2)
@@ -101,7 +102,6 @@ class Service:
         self._defects = UnexpectedErrors(_log, topic=self.topic, manager=spec.options.manager)
         self.problems: list[str] = []
         """The last reported problems of the manager's own objects, a line each."""
-        self._events = ServiceEvents(self.topic, context.event_handlers, self.pool)
         self._undo_stack = UndoStack(self._log, f"service {spec.topic}")
         self._stop_task: asyncio.Task[list[str]] | None = None
         self._overdue_hooks: set[str] = set()

@@ -18,7 +18,7 @@ from ostler.service.capabilities.capability_reporter import CapabilityReporter
 from ostler.service.heartbeat_reporter import HeartbeatReporter
 from ostler.service.host_view import HostView
 from ostler.service.lifecycle import Service
-from ostler.service.owned_work import periodic_key
+from ostler.service.owned_work import event_handler_key, periodic_key
 from ostler.service.periodic_saver import PeriodicSaver
 from ostler.service.service_actions import ServiceActions
 from ostler.service.service_group import ServiceGroup
@@ -277,18 +277,32 @@ class Runtime:
             *self._tasks.problems(),
             *self.operations.problems(),
             *self._periodic_problems(),
-            *(self._event_handlers.problems() if self._event_handlers is not None else ()),
+            *self._event_handler_problems(),
             *told,
         ]
 
     def _periodic_problems(self) -> list[str]:
         """Return the problems of periodic tasks that the evidence of their service does not show."""
-        shown = {service.topic: service.state_tracker.problems for service in self.group if service.is_running}
+        shown = self._shown_problems()
         return [
             problem.text
             for problem in self.periodic_scheduler.problems()
             if periodic_key(problem.task) not in shown.get(problem.service, {})
         ]
+
+    def _event_handler_problems(self) -> list[str]:
+        """Return the problems of event handlers that the evidence of their service does not show."""
+        shown = self._shown_problems()
+        handlers = self._event_handlers.all_handlers() if self._event_handlers is not None else []
+        return [
+            line
+            for handler in handlers
+            if event_handler_key(handler.name) not in shown.get(handler.service, {})
+            for line in handler.problems()
+        ]
+
+    def _shown_problems(self) -> dict[str, dict[str, str]]:
+        return {service.topic: service.state_tracker.problems for service in self.group if service.is_running}
 
     async def reset(
         self,

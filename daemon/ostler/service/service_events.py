@@ -45,6 +45,10 @@ class ServiceEvents:
         if self._handlers is not None:
             await self._handlers.stop(self._topic)
 
+    def unhealthy(self) -> dict[str, str]:
+        """Return the handlers that make the service degraded, by name, and the reason."""
+        return self._handlers.unhealthy(self._topic) if self._handlers is not None else {}
+
     def in_progress(self) -> set[str]:
         """Return the names of the handlers that are handling an event."""
         return set(self._handlers.running(self._topic)) if self._handlers is not None else set()

@@ -14,6 +14,7 @@ from ostler.messaging.events.event import JournalPage
 from ostler.messaging.events.subscription import make_subscription
 from ostler.service.event_handlers.event_handlers import EventHandlers
 from ostler.store import Store
+from ostler.testing import FakeClock
 from ostler.testing.memory_transport import MemoryTransport
 from support.waiting import until
 
@@ -21,10 +22,13 @@ from support.waiting import until
 class Watcher:
     def __init__(self):
         self.seen = []
+        self.gate = asyncio.Event()
+        self.gate.set()
 
     @on_event("lamp")
     async def on_lamp(self, ctx, event):
         self.seen.append((event.host, event.last if isinstance(event, Gap) else event.payload))
+        await self.gate.wait()
 
 
 class OtherDaemon:
@@ -69,9 +73,9 @@ class OtherDaemon:
 
 
 class Parts:
-    def __init__(self, path):
+    def __init__(self, path, clock=None):
         loop = asyncio.get_running_loop()
-        clock, transport = SystemClock(), MemoryTransport()
+        clock, transport = clock or SystemClock(), MemoryTransport()
         access = Access(own_uid=transport.peer.uid)
         self.store = Store.open(path / "ostler.db", clock=clock, synchronous="OFF")
         self.publisher = Publisher(transport.serve_events(), "node1", clock, access, loop.call_soon_threadsafe)
@@ -88,6 +92,9 @@ class Parts:
 
     def hosts(self):
         return [host for status in self.handlers.statuses() for host in status.hosts]
+
+    def problems(self):
+        return [line for handler in self.handlers.all_handlers() for line in handler.problems()]
 
     async def close(self):
         await self.handlers.stop("sink")
@@ -109,13 +116,13 @@ async def test_events_of_other_hosts_come_and_a_lost_host_is_followed_again(tmp_
         await until(lambda: len(parts.watcher.seen) == 2)
         assert sorted(parts.watcher.seen) == [("node1", 2), ("node2", 1)]
         other.lose()
-        await until(parts.handlers.problems)
-        assert parts.handlers.problems() == [
+        await until(parts.problems)
+        assert parts.problems() == [
             "event handler on_lamp of sink cannot follow the events of node2: node2 is unreachable"
         ]
         other.up = True
         await until(lambda: "node2" in parts.hosts())
-        assert parts.handlers.problems() == []
+        assert parts.problems() == []
         other.publisher.publish("lamp", "on", 3)
         await until(lambda: ("node2", 3) in parts.watcher.seen)
     finally:
@@ -145,5 +152,25 @@ async def test_a_stopped_service_follows_nothing_and_a_second_one_goes_on(tmp_pa
         parts.publisher.publish("lamp", "on", 2)
         await until(lambda: parts.watcher.seen)
         assert parts.watcher.seen == [("node1", 2)]  # a plain topic: what came in between is nobody's
+    finally:
+        await parts.close()
+
+
+async def test_a_handler_that_does_not_return_makes_its_service_degraded(tmp_path):
+    clock = FakeClock()
+    parts = Parts(tmp_path, clock)
+    try:
+        await parts.start()
+        parts.watcher.gate.clear()
+        parts.publisher.publish("lamp", "on", 1)
+        await until(lambda: parts.watcher.seen)
+        clock.advance(60)
+        assert parts.handlers.unhealthy("sink") == {}
+        clock.advance(1)
+        text = "event handler on_lamp of sink has been handling lamp.node1.on for longer than 60 s"
+        assert parts.handlers.unhealthy("sink") == {"on_lamp": text}
+        assert parts.problems() == ["event handler on_lamp of sink has been handling lamp.node1.on for 61 s"]
+        parts.watcher.gate.set()
+        await until(lambda: not parts.handlers.unhealthy("sink"))
     finally:
         await parts.close()

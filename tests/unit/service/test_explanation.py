@@ -108,6 +108,7 @@ SENTENCES = [
     (problem("is_working", "returned False"), "check", "returned False", "passes again by itself"),
     (problem("threads", "all are busy"), "worker pool", "all are busy", "`ostler dump` shows what they do"),
     (problem("periodic task poll", "poll hangs"), "periodic task", "poll hangs", "`ostler periodic run` tries it"),
+    (problem("event handler on_lamp", "it fails"), "event handler", "it fails", "the next event that it handles"),
     (problem("background task a", "it ended"), "background task", "it ended", "restart the service"),
     (problem("", "who knows"), "other", "who knows", "it is cleared when that is over"),
 ]  # fmt: skip

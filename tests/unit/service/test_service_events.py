@@ -17,6 +17,9 @@ class Handlers:
     async def stop(self, topic):
         self.calls.append(("stop", topic))
 
+    def unhealthy(self, _topic):
+        return {"on_lamp": "it fails"}
+
     def running(self, _topic):
         return ["on_lamp"]
 
@@ -32,6 +35,7 @@ async def test_a_service_with_handlers_starts_drains_and_stops_them():
     events = ServiceEvents("sink", lambda: handlers, "pool")
     events.start(Watcher())
     assert events.in_progress() == {"on_lamp"}
+    assert events.unhealthy() == {"on_lamp": "it fails"}
     events.drain()
     events.start(Watcher())
     await events.stop(1.0)
@@ -47,7 +51,7 @@ async def test_a_service_without_handlers_never_asks_for_what_runs_them():
     events.start(object())
     events.drain()
     await events.stop()
-    assert events.in_progress() == set()
+    assert (events.in_progress(), events.unhealthy()) == (set(), {})
 
 
 async def test_a_host_without_events_runs_no_handlers():

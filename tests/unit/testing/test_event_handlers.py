@@ -11,6 +11,7 @@ from ostler import ConfigurationError, Context, Event, Gap, Manager, exposed, on
 from ostler.manager_types import EventHandlerStatus
 from ostler.store.session import current_session
 from ostler.testing import host
+from ostler.types import ServiceState
 
 
 class Source(Manager):
@@ -30,6 +31,7 @@ class Plain(Source):
 class Sink(Manager):
     seen: list
     gate = threading.Event()
+    always_fails = False
 
     def init_host(self, service_id, added_to_cluster):
         self.seen, self.aseen, self.slow = [], [], []
@@ -37,7 +39,7 @@ class Sink(Manager):
     @on_event("source.*.created")
     def on_created(self, ctx: Context, event: Event | Gap) -> None:
         self.seen.append(event if isinstance(event, Gap) else event.payload)
-        if not isinstance(event, Gap) and event.payload == 13:
+        if (not isinstance(event, Gap) and event.payload == 13) or self.always_fails:
             raise ValueError("thirteen")
 
     @on_event("source", "plain.*.*")
@@ -98,6 +100,27 @@ def test_an_error_is_counted_and_the_next_event_follows(running, caplog):
     running.wait_for(lambda: statuses(running)["on_created"].handled == 14, "the last one to be counted")
     assert statuses(running)["on_created"].errors == 1
     assert "event handler on_created of sink failed for source.testhost.created: ValueError: thirteen" in caplog.text
+
+
+def test_a_handler_that_fails_again_and_again_makes_its_service_degraded_by_name(tmp_path):
+    Sink.gate.set()
+    quick = CONFIG.replace('manager = "sink"', 'manager = "sink"\nreport_interval = "50ms"\ndown_time = "5s"')
+    with host(config=quick, managers=MANAGERS, state=tmp_path) as made:
+        following(made)
+        state = made.service("sink").state_tracker
+        for _ in range(2):
+            made.call("source", "send", count=14)
+        made.wait_for(lambda: statuses(made)["on_created"].errors == 2, "two errors")
+        assert state.problems == {}, "two of many failed"
+        made.manager("sink").always_fails = True
+        made.call("source", "send", count=3)
+        made.wait_for(lambda: state.problems, "the service to be degraded")
+        assert state.state is ServiceState.DEGRADED
+        text = "event handler on_created of sink failed 3 times in a row or more often"
+        assert state.problems["event handler on_created"].startswith(f"{text}: source.testhost.created: ValueError")
+        made.manager("sink").always_fails = False
+        made.call("source", "send")
+        made.wait_for(lambda: state.state is ServiceState.UP, "the service to be well")
 
 
 @pytest.mark.parametrize("crash", [False, True])

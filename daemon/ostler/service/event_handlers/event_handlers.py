@@ -133,15 +133,18 @@ class EventHandlers:
         groups = (*self._handlers.get(service, ()), *self._stopping.get(service, ()))
         return sorted(handler.name for handler in groups if handler.is_running)
 
-    def problems(self) -> list[str]:
-        """Return what is wrong with the handlers, a line each."""
-        return [
-            line for name in sorted(self._handlers) for handler in self._handlers[name] for line in handler.problems()
-        ]
+    def all_handlers(self) -> list[EventHandler]:
+        """Return every handler that runs, by service and name."""
+        return [handler for name in sorted(self._handlers) for handler in self._handlers[name]]
+
+    def unhealthy(self, service: str) -> dict[str, str]:
+        """Return the handlers of a service that make it degraded, by name, and the reason."""
+        found = {handler.name: handler.health() for handler in self._handlers.get(service, ())}
+        return {name: text for name, text in found.items() if text}
 
     def statuses(self) -> list[EventHandlerStatus]:
         """Return every handler as an operator sees it, by service and name."""
-        return [handler.status() for name in sorted(self._handlers) for handler in self._handlers[name]]
+        return [handler.status() for handler in self.all_handlers()]
 
     # ---------------------------------------------------------------- positions
 

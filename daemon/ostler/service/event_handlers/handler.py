@@ -32,6 +32,8 @@ _BUSY_DELAY = 0.2
 """Seconds after which an event is tried again for which the pool of the service had no room."""
 _SLOW_AFTER = 60.0
 """Seconds after which a call that has not returned is reported."""
+_FAILING_EVENTS = 3
+"""A handler that failed with its last events, this many in a row, makes its service degraded."""
 _MAX_TOPICS = 1000
 """Topics of one host of which positions are kept; the journal takes no more positions in one question."""
 
@@ -85,7 +87,7 @@ class EventHandler:
         self._streams: dict[str, AsyncEventStream] = {}
         self._unreachable: dict[str, str] = {}
         self._logged_errors: set[str] = set()
-        self._handled = self._errors = self._gaps = self._runs = 0
+        self._handled = self._errors = self._failures = self._gaps = self._runs = 0
         self._last_error = ""
 
     # ---------------------------------------------------------------- following
@@ -211,6 +213,7 @@ class EventHandler:
             self._judge(context, error, key)
             return
         self._handled += 1
+        self._failures = 0
         self._gaps += isinstance(item, Gap)
         if self._last_error:
             self._last_error = ""
@@ -269,6 +272,7 @@ class EventHandler:
         if self.is_stopping and (context.cancelled or is_a(error, Draining)):
             raise asyncio.CancelledError
         self._errors += 1
+        self._failures += 1
         self._last_error = f"{key}: {error_line(error)}"
         text = error_line(error)
         if text not in self._logged_errors and len(self._logged_errors) < 100:
@@ -300,17 +304,36 @@ class EventHandler:
         """Whether a call is in progress."""
         return bool(self._running)
 
+    @property
+    def label(self) -> str:
+        """How messages name it."""
+        return f"event handler {self.name} of {self.service}"
+
+    def health(self) -> str:
+        """Return for which reason its service is degraded, the same as long as that lasts; empty when it is not."""
+        if slow := self._slow_calls():
+            return f"{self.label} has been handling {printable(slow[0][1])} for longer than {_SLOW_AFTER:.0f} s"
+        if self._failures >= _FAILING_EVENTS:
+            error = printable(self._last_error)
+            return f"{self.label} failed {_FAILING_EVENTS} times in a row or more often: {error}"
+        return ""
+
+    def _slow_calls(self) -> list[tuple[float, str]]:
+        """Return since when it has been handling an event for too long, and which one, the longest first."""
+        earliest = self._clock.monotonic() - _SLOW_AFTER
+        return sorted((since, key) for _, since, key in self._running.values() if since < earliest)
+
     def problems(self) -> list[str]:
         """Return what is wrong with it, a line each."""
-        what = f"event handler {self.name} of {self.service}"
-        lines = [f"{what} failed, {self._errors} errors: {printable(self._last_error)}"] if self._last_error else []
+        lines = []
+        if self._last_error:
+            lines.append(f"{self.label} failed, {self._errors} errors: {printable(self._last_error)}")
         now = self._clock.monotonic()
         lines += [
-            f"{what} has been handling {printable(key)} for {now - since:.0f} s"
-            for _, since, key in self._running.values()
-            if now - since > _SLOW_AFTER
+            f"{self.label} has been handling {printable(key)} for {now - since:.0f} s"
+            for since, key in self._slow_calls()
         ]
-        lines += [f"{what} cannot follow the events of {host}: {why}" for host, why in self._unreachable.items()]
+        lines += [f"{self.label} cannot follow the events of {host}: {why}" for host, why in self._unreachable.items()]
         return lines
 
     def status(self) -> EventHandlerStatus:
