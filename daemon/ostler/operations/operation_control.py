@@ -61,12 +61,27 @@ class OperationControl:
         )
 
     @exposed(role="viewer", changes=False)
+    async def find(self, ctx: Context, beginning: str) -> str:
+        """Return the id of the operation whose id begins so, for commands: programs use whole ids.
+
+        Args:
+            ctx: The request.
+            beginning: The id, or the beginning of it.
+
+        Raises:
+            NotFound: There is none.
+            Conflict: There are several.
+        """
+        check_length("`beginning`", beginning, NAME_LIMIT)
+        return await self._operations.views.find_id(beginning)
+
+    @exposed(role="viewer", changes=False)
     async def show(self, ctx: Context, operation: str) -> OperationStatus:
         """Return one operation.
 
         Args:
             ctx: The request.
-            operation: Its id, or the beginning of it.
+            operation: Its id.
         """
         check_length("`operation`", operation, NAME_LIMIT)
         return await self._operations.views.status(operation, show_values=lambda record: self._may_see(ctx, record))
@@ -77,7 +92,7 @@ class OperationControl:
 
         Args:
             ctx: The request.
-            operation: Its id, or the beginning of it.
+            operation: Its id.
         """
         check_length("`operation`", operation, NAME_LIMIT)
         return await self._operations.views.status(
@@ -90,7 +105,7 @@ class OperationControl:
 
         Args:
             ctx: The request.
-            operation: Its id, or the beginning of it.
+            operation: Its id.
         """
         check_length("`operation`", operation, NAME_LIMIT)
         changes = self._operations.views.watch(operation, show_values=lambda record: self._may_see(ctx, record))
@@ -104,7 +119,7 @@ class OperationControl:
 
         Args:
             ctx: The request.
-            operation: Its id, or the beginning of it.
+            operation: Its id.
 
         Raises:
             NotFound: There is none.
@@ -121,7 +136,7 @@ class OperationControl:
 
         Args:
             ctx: The request.
-            operation: Its id, or the beginning of it.
+            operation: Its id.
 
         Raises:
             NotFound: There is none.

@@ -50,26 +50,37 @@ class OperationViews:
         self._callers: dict[str, list[Call]] = defaultdict(list)
 
     async def find(self, operation_id: str) -> OperationRecord:
-        """Return an operation by its id, or by the beginning of one.
+        """Return an operation by its id.
 
         Raises:
             NotFound: There is none.
-            Conflict: There are several that begin so.
+        """
+        record = await self._store.aread(lambda: self._records.find(operation_id))
+        if record is None:
+            raise _not_found(operation_id)
+        return record
+
+    async def find_id(self, beginning: str) -> str:
+        """Return the id of the operation that has this id, or whose id begins so: what an operator has typed.
+
+        Programs use whole ids: the id of an operation that was not accepted may be the beginning of another one.
+
+        Raises:
+            NotFound: There is none.
+            Conflict: There are several that begin so, and none has this id.
         """
 
-        def read() -> tuple[OperationRecord | None, list[str]]:
-            found = self._records.find(operation_id)
-            if found is not None or not operation_id:
-                return found, []
-            ids = self._records.find_by_prefix(operation_id)
-            return (self._records.find(ids[0]) if len(ids) == 1 else None), ids
+        def read() -> list[str]:
+            if self._records.find(beginning) is not None:
+                return [beginning]
+            return self._records.find_by_prefix(beginning) if beginning else []
 
-        record, ids = await self._store.aread(read)
+        ids = await self._store.aread(read)
         if len(ids) > 1:
-            raise Conflict(f"several operations begin with {operation_id}", hint="give more of the id")
-        if record is None:
-            raise NotFound(f"operation {operation_id} not found", hint="see `ostler operation list`")
-        return record
+            raise Conflict(f"several operations begin with {beginning}", hint="give more of the id")
+        if not ids:
+            raise _not_found(beginning)
+        return ids[0]
 
     async def status(self, operation_id: str, *, show_values: Callable[[OperationRecord], bool]) -> OperationStatus:
         """Return the status of an operation.
@@ -190,3 +201,7 @@ class OperationViews:
 
 def _outcome_of(record: OperationRecord) -> OperationOutcome:
     return OperationOutcome(record.state, record.why, record.result, record.error)
+
+
+def _not_found(operation_id: str) -> NotFound:
+    return NotFound(f"operation {operation_id} not found", hint="see `ostler operation list`")

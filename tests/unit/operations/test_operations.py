@@ -811,12 +811,26 @@ async def test_each_state_is_an_event(run, lamps):
 async def test_an_operation_is_found_by_the_beginning_of_its_id(run):
     await run.submit("polish", request_id="abc-1", lamp="a")
     await run.submit("polish", request_id="abd-2", lamp="b")
-    assert (await run.operations.views.find("abc")).id == "abc-1"
+    await run.submit("polish", request_id="abd", lamp="c")
+    views = run.operations.views
+    assert [await views.find_id(beginning) for beginning in ("abc", "abd", "abd-")] == ["abc-1", "abd", "abd-2"]
     with pytest.raises(Conflict, match="several operations begin with ab"):
-        await run.operations.views.find("ab")
+        await views.find_id("ab")
     for unknown in ("x", ""):
         with pytest.raises(NotFound):
-            await run.operations.views.find(unknown)
+            await views.find_id(unknown)
+
+
+async def test_a_program_gets_the_operation_with_its_id_and_no_longer_one(run, lamps):
+    """An id that was not accepted may be the beginning of another one: "backup-1" and "backup-10"."""
+    lamps.hold.clear()
+    accepted = await run.submit("polish", request_id="backup-10", lamp="a")
+    lost = run.client.aoperation("backup-1")
+    for request in (lost.refresh, lost.inspect, lost.cancel, lost.retry, lambda: anext(lost.watch())):
+        with pytest.raises(NotFound, match="operation backup-1 not found"):
+            await request()
+    lamps.hold.set()
+    await accepted.result()
 
 
 async def test_waiting_gives_up_in_time_and_the_operation_goes_on(run, lamps):

@@ -128,9 +128,8 @@ def prune(
 def _open(operation: str, host: str | None) -> Iterator[Operation]:
     """Yield an operation by its id, or the beginning of it."""
     with kit.client() as client:
-        opened = client.on(host=host).operation(operation)
-        opened.refresh()
-        yield opened
+        view = client.on(host=host)
+        yield view.operation(view.on(type=str).call(CONTROL_TOPIC, "operation.find", beginning=operation))
 
 
 def _say(status: OperationStatus, text: str) -> None:
