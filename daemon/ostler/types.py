@@ -485,6 +485,21 @@ class ArgumentDescription(msgspec.Struct, frozen=True, kw_only=True):
     doc: str = ""
 
 
+class CallerIdentity(msgspec.Struct, frozen=True, kw_only=True):
+    """Who made a request, as the daemon knows it, and the highest role of that.
+
+    `name` is for people (`uid 1000`, `key:laptop`). `uid` and `gid` are -1 for a caller on the network, who has a
+    `key`. `host` is the host in whose name the caller may report something, empty for none.
+    """
+
+    name: str
+    role: str
+    uid: int = -1
+    gid: int = -1
+    key: str = ""
+    host: str = ""
+
+
 class MethodDescription(msgspec.Struct, frozen=True, kw_only=True):
     """One exposed method, as `ostler describe` shows it.
 

@@ -46,6 +46,9 @@ COMMANDS: dict[str, Command] = {
     "dump": Command("dump", "Show threads, tasks, queues, services, configuration"),
     "keys": Command("keys", "Create and show the keys of hosts and clients"),
     "db": Command("db", "Check, back up or restore the daemon's database"),
+    "whoami": Command("whoami", "Show who the daemon takes you for, and your role"),
+    "version": Command("version", "Show the versions of this command and of the daemon"),
+    "help": Command("help", "Show the help of a command"),
 }
 
 
@@ -125,7 +128,7 @@ def _root_callback(  # noqa: PLR0913, PLR0917 - `global_options.split_global_opt
         typer.Option("--trust-owner", help="Accept files that other users own or can write (or OSTLER_TRUST_OWNER=1)"),
     ] = False,
     version: Annotated[
-        bool, typer.Option("--version", help="Show the version and exit", is_eager=True, callback=_print_version)
+        bool, typer.Option("--version", "-V", help="Show the version and exit", is_eager=True, callback=_print_version)
     ] = False,
 ) -> None:
     del root, json, timeout, address, server_key, secret_key, trust_owner, version

@@ -32,6 +32,17 @@ def configure(root: Path, text: str) -> None:
     (root / "etc" / "ostler.toml").write_text(text)
 
 
+def test_help_shows_what_the_option_shows(ostler: Any) -> None:
+    for words in ((), ("service",), ("service", "show"), ("check",)):
+        assert ostler("help", *words).out == ostler(*words, "--help").out
+    code, _, err = ostler("help", "service", "shew")
+    assert (code, err) == (2, "ostler: unknown command shew\nhint: see `ostler service --help`\n")
+
+
+def test_the_version_has_a_short_option(ostler: Any) -> None:
+    assert ostler("-V") == ostler("--version")
+
+
 def test_a_right_configuration_is_said_to_be_right(ostler: Any, root: Path) -> None:
     configure(root, '[daemon]\nhost = "node1"\n')
     code, out, err = ostler("check")

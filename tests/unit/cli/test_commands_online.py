@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 from collections.abc import Iterator
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -14,12 +15,13 @@ from ostler.cli.commands.config import difference_rows
 from ostler.cli.commands.handler import format_state as format_handler_state
 from ostler.cli.commands.periodic import format_state
 from ostler.cli.fast_status import override_text
-from ostler.errors import ConfigurationError, Problem, ServiceNotFound, WrongCallKind
+from ostler.errors import ConfigurationError, DaemonNotRunning, Problem, ServiceNotFound, WrongCallKind
 from ostler.manager_types import EventHandlerStatus, LockStatus
 from ostler.messaging.events import Event, Gap
 from ostler.store import VacuumResult
 from ostler.types import (
     ArgumentDescription,
+    CallerIdentity,
     DriverState,
     DriverStatus,
     ForcedDownResult,
@@ -399,6 +401,34 @@ def test_the_help_of_a_method_is_the_daemons_description(ostler: Any, answer: An
     assert "Usage: ostler call" in ostler("call", "--help").out
     code, _, err = ostler("call", "volume", "craete", "--help")
     assert (code, err) == (1, "ostler: method volume.craete not found\nhint: did you mean create?\n")
+
+
+def test_describe_without_a_service_lists_those_that_can_be_called(ostler: Any, answer: Any) -> None:
+    other = replace(VOLUME, host="node2", here=False)
+    gone = replace(VOLUME, topic="lamp", up=False)
+    answer("service_list", [VOLUME, other, gone])
+    assert ostler("describe").out == ("TOPIC   VERSION  HOSTS\nostler  -        node1\nvolume  1.0      node1, node2\n")
+
+
+def test_whoami_shows_name_and_role(ostler: Any, answer: Any) -> None:
+    answer("whoami", CallerIdentity(name="uid 7", role="viewer", uid=7, gid=8))
+    assert ostler("whoami").out == "name  uid 7\nrole  viewer\nuid   7\ngid   8\n"
+    key = CallerIdentity(name="key:node2", role="operator", key="abc", host="node2")
+    answer("whoami", key)
+    assert (
+        ostler("whoami").out
+        == "name           key:node2\nrole           operator\nkey            abc\nacts for host  node2\n"
+    )
+    assert json.loads(ostler("whoami", "--json").out)["uid"] == -1
+
+
+def test_version_shows_both_versions_and_a_daemon_that_is_not_there(ostler: Any, answer: Any) -> None:
+    answer("status", SimpleNamespace(version="9.9"))
+    assert "daemon   9.9\n" in ostler("version").out
+    answer("status", DaemonNotRunning("nothing listens"))
+    assert ostler("version").code == 0
+    assert "daemon   not running\n" in ostler("version").out
+    assert json.loads(ostler("version", "--json").out)["daemon"] is None
 
 
 def test_describe_lists_methods_or_shows_one(ostler: Any, answer: Any) -> None:

@@ -6,19 +6,27 @@ from typing import Annotated
 
 import typer
 
-from ostler.cli import kit, method_calls
-from ostler.types import MethodDescription
+from ostler.cli import invocation, kit, method_calls
+from ostler.types import CONTROL_TOPIC, MethodDescription, ServiceStatus
 
 app = kit.app(group=False)
 
 
 @app.command()
 def describe(
-    topic: Annotated[str, typer.Argument(help="The service; `ostler` is the daemon itself", show_default=False)],
+    topic: Annotated[
+        str,
+        typer.Argument(
+            help="The service; `ostler` is the daemon itself. Without one, all are listed", show_default=False
+        ),
+    ] = "",
     method: Annotated[str, typer.Argument(help="Show this method in full", show_default=False)] = "",
 ) -> None:
     """Show the methods of a service and their arguments."""
     with kit.client() as client:
+        if not topic:
+            _list_topics(client)
+            return
         if method:
             method_calls.show_method(method_calls.find_method(client, topic, method))
             return
@@ -30,6 +38,19 @@ def describe(
         kit.Column("description", _first_line),
     ]
     kit.show_table(methods, columns, empty=f"{topic} has no methods.")
+
+
+def _list_topics(client: invocation.ClientProtocol) -> None:
+    """List the services that can be called, with the hosts that have them."""
+    services = client.on(type=list[ServiceStatus]).call(CONTROL_TOPIC, "service_list")
+    hosts: dict[str, list[str]] = {CONTROL_TOPIC: [each.host for each in services if each.here][:1]}
+    for each in services:
+        if each.up:
+            hosts.setdefault(each.topic, []).append(each.host)
+    versions = {each.topic: each.rpc_version for each in services}
+    rows = [{"topic": topic, "version": versions.get(topic, ""), "hosts": hosts[topic]} for topic in sorted(hosts)]
+    columns: list[str | kit.Column] = ["topic", "version", kit.Column("hosts", lambda row: ", ".join(row["hosts"]))]
+    kit.show_table(rows, columns)
 
 
 def _first_line(method: MethodDescription) -> str:

@@ -23,6 +23,7 @@ from ostler.service.event_journal import journal_page, journal_topics
 from ostler.store import VacuumResult
 from ostler.types import (
     AuditEntry,
+    CallerIdentity,
     CapabilityReport,
     DaemonStatus,
     ForcedDownResult,
@@ -125,6 +126,14 @@ class ControlEndpoint:
     async def echo(self, ctx: Context, text: str = "") -> str:
         """Return the text; proves that requests are answered."""
         return text
+
+    @exposed(role="viewer", changes=False)
+    async def whoami(self, ctx: Context) -> CallerIdentity:
+        """Return who the caller is for the daemon, and its role."""
+        peer = ctx.peer
+        return CallerIdentity(
+            name=peer.name, role=str(ctx.role), uid=peer.uid, gid=peer.gid, key=peer.key, host=ctx.host
+        )
 
     @exposed(role="viewer", changes=False)
     async def hello(

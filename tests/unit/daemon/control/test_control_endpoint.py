@@ -18,6 +18,7 @@ ACCESS = '[access]\nviewer = ["501"]\noperator = ["502"]\nadmin = ["503"]\n'
 METHODS = {
     "status": ("viewer", {}),
     "echo": ("viewer", {"text": "x"}),
+    "whoami": ("viewer", {}),
     "hello": ("viewer", {"name": "node2"}),
     "service_list": ("viewer", {}),
     "service_show": ("viewer", {"topic": "lamp"}),
@@ -61,6 +62,14 @@ async def ask(b, method, uid=None, **arguments):
     async with b.client(uid) as client:
         # `topic` is also the name of an argument of these methods.
         return await client.call("ostler", method, **arguments)
+
+
+@pytest.mark.parametrize(("role", "uid"), UIDS.items())
+async def test_whoami_says_who_asks_and_the_highest_role(bench, role, uid) -> None:
+    async with bench(ACCESS + LAMP) as b:
+        await b.ready()
+        found = await ask(b, "whoami", uid)
+        assert (found["name"], found["role"], found["uid"], found["key"]) == (f"uid {uid}", role, uid, "")
 
 
 @pytest.mark.parametrize("method", METHODS)
