@@ -173,11 +173,23 @@ _ATTRIBUTE_DEFAULTS: dict[str, Callable[[OstlerError], Any]] = {
 }
 
 
+class SourceLine(NamedTuple):
+    """The line of a file that a problem is in, without secrets and comments, and which part of it is meant.
+
+    `column` counts the characters of `text` from 1, `length` is that of the marked part; a long line is cut.
+    """
+
+    text: str
+    column: int
+    length: int
+
+
 class Problem(NamedTuple):
-    """One thing that is wrong in a configuration: where (`file:line:column`, may be empty) and what."""
+    """One thing that is wrong in a configuration: where (`file:line:column`, may be empty), what, and the line."""
 
     where: str
     what: str
+    source: SourceLine | None = None
 
     def __str__(self) -> str:
         return f"{self.where}: {self.what}" if self.where else self.what

@@ -56,6 +56,15 @@ def printable_lines(text: str) -> str:
     return text if text.isascii() and text.isprintable() else _unsafe_pattern("\n\t").sub(_escape, text)
 
 
+def text_width(text: str) -> int:
+    """Return how many columns of a terminal a printable text takes: wide characters two, combining ones none."""
+    if text.isascii():
+        return len(text)
+    from unicodedata import combining, east_asian_width  # only for a text that is not ASCII
+
+    return sum(0 if combining(char) else 2 if east_asian_width(char) in "WF" else 1 for char in text)
+
+
 def truncate_with_length(text: str, limit: int) -> str:
     """Return a text that has at most `limit` characters (0 for no limit), and else says how many it had."""
     return text if not limit or len(text) <= limit else f"{text[:limit]}… ({len(text)} characters)"

@@ -125,6 +125,10 @@ FAILURE_MODES: dict[str, tuple[str, ...]] = {
         "a clock that is set forth and back",
         "a background task that ends or fails",
     ),
+    "Configuration": (
+        "a problem that points elsewhere than at its value",
+        "a secret in the quoted line",
+    ),
     "Machine": (
         "no descriptors left",
         "no memory for a thread",

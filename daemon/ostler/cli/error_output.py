@@ -9,7 +9,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from ostler.cli.formatting import printable
-from ostler.errors import EXIT_FAILURE, EXIT_USAGE, ConfigurationError, OstlerError
+from ostler.errors import EXIT_FAILURE, EXIT_USAGE, ConfigurationError, OstlerError, Problem
 from ostler.printable import printable_lines
 
 _LOCATED_PROBLEM = re.compile(r"\S.*?:\d+:\d+: ")
@@ -78,8 +78,14 @@ def _ostler_error_fields(error: OstlerError) -> dict[str, Any]:
         "details": error.details,
     }
     if isinstance(error, ConfigurationError):
-        facts["problems"] = [{"where": problem.where, "what": problem.what} for problem in error.problems]
+        facts["problems"] = [_problem_fields(problem) for problem in error.problems]
     return facts
+
+
+def _problem_fields(problem: Problem) -> dict[str, Any]:
+    from ostler.config.problem_text import problem_lines  # only for an error of the configuration
+
+    return {"where": problem.where, "what": problem.what, "lines": problem_lines(problem)[1:], "source": problem.source}
 
 
 def _located_problems(facts: Mapping[str, Any]) -> dict[str, Any]:
@@ -87,7 +93,18 @@ def _located_problems(facts: Mapping[str, Any]) -> dict[str, Any]:
     if "problems" not in facts:
         return {}
     matches = [(each, None if each["where"] else _REMOTE_PROBLEM.fullmatch(each["what"])) for each in facts["problems"]]
-    return {"problems": [match.groupdict() if match else each for each, match in matches]}
+    return {"problems": [_problem_object(each, match.groupdict() if match else {}) for each, match in matches]}
+
+
+def _problem_object(problem: Mapping[str, Any], located: Mapping[str, str]) -> dict[str, Any]:
+    """Return a problem for programs: its location also as fields, and the line with the marked part if it is known."""
+    from ostler.config.layers import split_origin  # only for an error with `--json`
+
+    where, what = located.get("where", problem["where"]), located.get("what", problem["what"])
+    file, line, column = split_origin(where)
+    place = {"file": file, "line": line, "column": column} if line else {}
+    source = problem["source"]
+    return {"where": where, "what": what, **place, **({"source": source._asdict()} if source else {})}
 
 
 def _usage_error_fields(error: BaseException, message: str) -> dict[str, Any]:
@@ -108,7 +125,11 @@ def _error_lines(facts: Mapping[str, Any]) -> list[str]:
     problems = facts.get("problems") or []
     if len(problems) > 1 or any(_LOCATED_PROBLEM.match(_problem_line(each)) for each in problems):
         # A problem that a daemon sent has no location: the indent keeps it from passing as a line of this command.
-        lines = [_problem_line(each) if each["where"] else f"  {_problem_line(each)}" for each in problems[:_MAX_LINES]]
+        lines = [
+            line
+            for each in problems[:_MAX_LINES]
+            for line in (_problem_line(each) if each["where"] else f"  {_problem_line(each)}", *each["lines"])
+        ]
         count = "1 problem" if len(problems) == 1 else f"{len(problems)} problems"
         lines.append(f"ostler: {count} in the configuration")
     else:
@@ -117,8 +138,8 @@ def _error_lines(facts: Mapping[str, Any]) -> list[str]:
     return [printable(line, _MAX_LINE_LENGTH) for line in (*lines, *hints)]
 
 
-def _problem_line(problem: Mapping[str, str]) -> str:
-    return ": ".join(filter(None, problem.values()))
+def _problem_line(problem: Mapping[str, Any]) -> str:
+    return ": ".join(filter(None, (problem["where"], problem["what"])))
 
 
 def _print_error(text: str) -> None:

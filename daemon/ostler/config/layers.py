@@ -17,7 +17,7 @@ import msgspec
 
 from ostler.config.paths import Paths
 from ostler.config.toml_parser import MAX_FILE_SIZE, MAX_FILES, TomlError, parse_toml
-from ostler.config.toml_positions import KeyPath, TextPosition
+from ostler.config.toml_positions import KeyPath, TextPosition, TomlLayout, text_position, toml_layout
 from ostler.errors import Problem
 from ostler.files import Trust, UnreadableFile, check_trusted, distrust_reason, read_regular
 from ostler.files.ownership import untrusted_owner_error
@@ -42,6 +42,7 @@ class RawConfiguration(msgspec.Struct, frozen=True):
         origins: The location of each value, by its path.
         layers: The layers that existed.
         empty_files: The files of size 0.
+        texts: The content of the files that parsed, until the configuration has been found valid.
     """
 
     data: dict[str, Any] = {}
@@ -50,6 +51,8 @@ class RawConfiguration(msgspec.Struct, frozen=True):
     origins: dict[KeyPath, str] = {}
     layers: list[str] = []
     empty_files: list[str] = []
+    texts: dict[str, str] = {}
+    _layouts: dict[str, TomlLayout] = {}
 
     def origin(self, path: Sequence[str | int]) -> str:
         """Return the origin of a value: `file:line:column`, `--set`, or `default` if it is not set."""
@@ -63,9 +66,35 @@ class RawConfiguration(msgspec.Struct, frozen=True):
                 return found
         return self.files[-1] if self.files else ""
 
-    def problem_at(self, path: Sequence[str | int], what: str) -> Problem:
-        """Return a problem at the location of a path."""
-        return Problem(self.nearest_origin(path), what)
+    def nearest_value(self, path: Sequence[str | int]) -> str:
+        """Return the location of the value at a path, else what `nearest_origin` returns."""
+        for length in range(len(path), 0, -1):
+            place = tuple(path[:length])
+            found = self.origins.get(place)
+            if found is None:
+                continue
+            name = split_origin(found)[0]
+            layout = self.layout(name)
+            span = layout.values.get(place) if layout is not None else None
+            return "{}:{}:{}".format(name, *text_position(self.texts[name], span[0])) if span else found
+        return self.nearest_origin(path)
+
+    def layout(self, name: str) -> TomlLayout | None:
+        """Return the layout of a file whose text is known; parsed at the first problem in it."""
+        if name not in self.texts:
+            return None
+        if name not in self._layouts:
+            self._layouts[name] = toml_layout(self.texts[name])
+        return self._layouts[name]
+
+    def discard_texts(self) -> None:
+        """Discard what is needed only to describe problems: the configuration is valid."""
+        self.texts.clear()
+        self._layouts.clear()
+
+    def problem_at(self, path: Sequence[str | int], what: str, *, key: bool = False) -> Problem:
+        """Return a problem at the location of the value at a path, or of its key."""
+        return Problem(self.nearest_origin(path) if key else self.nearest_value(path), what)
 
     def table(self, path: Sequence[str]) -> dict[str, Any]:
         """Return the table at a path; empty when there is none."""
@@ -79,13 +108,14 @@ class RawConfiguration(msgspec.Struct, frozen=True):
         order = {name: number for number, name in enumerate(self.files)}
 
         def key(problem: Problem) -> tuple[int, str, int, int, str]:
-            name, line, column = _split_origin(problem.where)
+            name, line, column = split_origin(problem.where)
             return order.get(name, len(order)), name, line, column, problem.what
 
         return sorted(set(problems), key=key)
 
 
-def _split_origin(where: str) -> tuple[str, int, int]:
+def split_origin(where: str) -> tuple[str, int, int]:
+    """Return the file, line and column of a location; both are 0 if it has none."""
     name, _, rest = where.rpartition(":")
     head, _, line = name.rpartition(":")
     if head and line.isdigit() and rest.isdigit():
@@ -268,8 +298,15 @@ def _merge_text(raw: RawConfiguration, name: str, text: str) -> None:
     try:
         data, positions = parse_toml(text)
     except TomlError as error:
-        raw.problems.append(Problem(f"{name}:{error.line}:{error.column}" if error.line else name, error.what))
+        if not error.line:
+            raw.problems.append(Problem(name, error.what))
+            return
+        from ostler.config.source_lines import quote_syntax  # only when a configuration is refused
+
+        source = quote_syntax(text, TextPosition(error.line, error.column))
+        raw.problems.append(Problem(f"{name}:{error.line}:{error.column}", error.what, source))
         return
+    raw.texts[name] = text
     _merge_tables(raw, raw.data, data, (), lambda path: _format_origin(name, positions, path))
 
 

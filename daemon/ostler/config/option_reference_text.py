@@ -48,7 +48,9 @@ layer is `ostler run --set services.volume.workers=4`: a value that is not TOML 
 
 ## Errors
 
-All problems are reported at once, each with file, line and column, as compilers do; the exit code is 78. Unknown keys
+All problems are reported at once, each with file, line and column of the value, that line, and a mark under the value;
+with `--json` as fields. Secrets, values of unknown keys and comments are not quoted, and of a line that is not valid
+TOML only the part before the `=`. The exit code is 78. Unknown keys
 are errors. `ostler check` does the same without starting anything, and does not read credentials. A reload of an
 invalid configuration changes nothing.
 

@@ -66,11 +66,34 @@ def key_positions(text: str) -> dict[KeyPath, TextPosition]:
     return _scanned(text).positions()
 
 
+def text_offset(text: str, position: TextPosition) -> int:
+    """Return the offset of a position in a text."""
+    start = 0
+    for _ in range(position.line - 1):
+        start = text.find("\n", start) + 1
+    return start + position.column - 1
+
+
+def text_position(text: str, offset: int) -> TextPosition:
+    """Return the position of an offset in a text."""
+    return TextPosition(text.count("\n", 0, offset) + 1, offset - text.rfind("\n", 0, offset))
+
+
+def statement_starts(text: str) -> list[int]:
+    """Return the offsets at which keys and headers begin; of an invalid text those up to its error."""
+    scanner = _Scanner(text)
+    try:
+        scanner.scan()
+    except (_UnexpectedText, LimitExceeded, RecursionError):
+        pass  # reported by the parser
+    return scanner.statements
+
+
 class TomlLayout(msgspec.Struct, frozen=True):
     """The offsets of the parts of a text that an editor needs.
 
     Attributes:
-        values: Start and end of each value of a key, by its path.
+        values: Start and end of each value of a key or item of a list, by its path.
         headers: The end of the line of each `[header]`, by the path of its table; without arrays of tables.
         first_header: The start of the first header; None without one.
     """
@@ -101,6 +124,7 @@ def _scanned(text: str) -> _Scanner:
 class _Scanner:
     def __init__(self, text: str) -> None:
         self._text = text
+        self.statements: list[int] = []
         self._offset = 0
         self._key_end = 0
         self._offsets: dict[KeyPath, int] = {}
@@ -139,6 +163,7 @@ class _Scanner:
         table: KeyPath = ()
         self._skip(_BLANK)
         while self._offset < len(self._text):
+            self.statements.append(self._offset)
             if self._peek("["):
                 table = self._header()
             else:
@@ -224,7 +249,9 @@ class _Scanner:
             if self._peek("]"):
                 break
             self._record((*path, number), self._offset)
+            start = self._offset
             self._value((*path, number))
+            self._values[*path, number] = (start, start + len(self._text[start : self._offset].rstrip()))
             number += 1
             self._skip_comma("]")
         self._offset += 1

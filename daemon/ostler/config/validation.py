@@ -15,10 +15,10 @@ import pydantic
 
 from ostler.config.configuration import Configuration, CoreConfiguration, Tables
 from ostler.config.core_sections import CORE_SECTIONS, DaemonSection
-from ostler.config.layers import RawConfiguration, dotted
+from ostler.config.layers import RawConfiguration, dotted, split_origin
 from ostler.config.options import OptionsModel
 from ostler.config.secret_references import SecretReader
-from ostler.config.toml_positions import KeyPath
+from ostler.config.toml_positions import KeyPath, TextPosition
 from ostler.config.type_descriptions import format_value
 from ostler.config.validation_messages import error_messages, unknown_key_message
 from ostler.errors import ConfigurationError, Problem, error_line
@@ -85,7 +85,8 @@ def validate(
     checker.add_faults([*_check_across_sections(raw, right), *extra_checks(right)])
     found = raw.sort_problems([*raw.problems, *checker.problems, *problems])
     if found:
-        raise ConfigurationError(found)
+        raise ConfigurationError([_with_source(raw, problem, models) for problem in found])
+    raw.discard_texts()
     tables = {path: model for path, model in built.items() if model is not None}
     return Configuration(
         **_core_fields({name: tables[name,] for name in CORE_SECTIONS}),
@@ -94,6 +95,20 @@ def validate(
         sections={path[0]: model for path, model in tables.items() if len(path) == 1 and path[0] not in CORE_SECTIONS},
         tables=tables,
         raw=raw,
+    )
+
+
+def _with_source(raw: RawConfiguration, problem: Problem, models: SectionModels) -> Problem:
+    """Return a problem with the line that it is in, if it is known."""
+    name, line, column = split_origin(problem.where)
+    layout = raw.layout(name)
+    if layout is None or not line or problem.source is not None:
+        return problem
+    from ostler.config.source_lines import may_quote_value, quote_value  # only when a configuration is refused
+
+    position = TextPosition(line, column)
+    return problem._replace(
+        source=quote_value(raw.texts[name], layout, position, lambda path: may_quote_value(models, path))
     )
 
 
@@ -201,8 +216,8 @@ class _ConfigurationChecker:
             options = _parse_options(model, resolved)
         except pydantic.ValidationError as error:
             errors = [found for found in error.errors(include_url=False) if self._is_relevant(found["type"])]
-            for place, what in error_messages(errors, model, resolved, path, self._secrets.placeholders):
-                self._add_problem(place, what)
+            for place, what, of_key in error_messages(errors, model, resolved, path, self._secrets.placeholders):
+                self._add_problem(place, what, key=of_key)
             self._check_numbers(path, table, {tuple(found["loc"]) for found in errors})
             wrong = {str(found["loc"][0]) for found in error.errors() if found["loc"]}
             self._validate_options(path, _parse_without(model, resolved, wrong))
@@ -225,7 +240,7 @@ class _ConfigurationChecker:
         missing = [name for name, field in model.model_fields.items() if field.is_required() and name not in table]
         for key in table.keys() - model.model_fields.keys():
             if nearest(key, missing):
-                self._add_problem((*path, key), unknown_key_message(key, missing, f" in [{dotted(path)}]"))
+                self._add_problem((*path, key), unknown_key_message(key, missing, f" in [{dotted(path)}]"), key=True)
 
     def _validate_options(self, path: tuple[str, ...], options: OptionsModel | None) -> None:
         for place, what in _validate_recursively(options) if options is not None else ():
@@ -237,13 +252,15 @@ class _ConfigurationChecker:
         for name, value in self._raw.data.items():
             if name not in known:
                 what = "table" if isinstance(value, dict) else "key"
-                self._add_problem((name,), unknown_key_message(name, known, " at the top level", what))
+                self._add_problem((name,), unknown_key_message(name, known, " at the top level", what), key=True)
         services = self._valid_tables(("services",))
         for topic in services:
             self._check_name(("services", topic), "topic")
             if topic == CONTROL_TOPIC:
                 self._add_problem(
-                    ("services", topic), f'the topic "{topic}" is reserved for the daemon; choose another name'
+                    ("services", topic),
+                    f'the topic "{topic}" is reserved for the daemon; choose another name',
+                    key=True,
                 )
             for driver in self._valid_tables(("services", topic, "drivers")):
                 self._check_name(("services", topic, "drivers", driver), "driver")
@@ -258,7 +275,7 @@ class _ConfigurationChecker:
     def _check_name(self, path: tuple[str, ...], what: str) -> None:
         if _NAME_PATTERN.fullmatch(path[-1]) is None:
             self._add_problem(
-                path, f"{format_value(path[-1])} is not a valid name of a {what}; use {_NAME_DESCRIPTION}"
+                path, f"{format_value(path[-1])} is not a valid name of a {what}; use {_NAME_DESCRIPTION}", key=True
             )
 
     def _is_table(self, path: tuple[str, ...]) -> bool:
@@ -290,11 +307,11 @@ class _ConfigurationChecker:
         for path, what in faults:
             self._add_problem(path, what)
 
-    def _add_problem(self, path: KeyPath, what: str) -> None:
+    def _add_problem(self, path: KeyPath, what: str, *, key: bool = False) -> None:
         if len(self.problems) == MAX_PROBLEMS:
             self.problems.append(Problem("", f"and more: only the first {MAX_PROBLEMS} problems are shown"))
         if len(self.problems) > MAX_PROBLEMS:
             return
-        problem = self._raw.problem_at(path, what)
+        problem = self._raw.problem_at(path, what, key=key)
         if problem not in self.problems:
             self.problems.append(problem)

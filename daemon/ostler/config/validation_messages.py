@@ -41,7 +41,7 @@ def error_messages(
     data: Mapping[str, Any],
     table: tuple[str, ...],
     ignored: Collection[KeyPath] = (),
-) -> Iterator[tuple[KeyPath, str]]:
+) -> Iterator[tuple[KeyPath, str, bool]]:
     """Yield the errors of pydantic, one for each invalid value.
 
     Args:
@@ -52,19 +52,20 @@ def error_messages(
         ignored: Paths below the table whose values are not the real ones.
 
     Yields:
-        The path of the problem (the table's for a missing key), and the sentence.
+        The path of the problem (the table's for a missing key), the sentence, and whether the key is wrong, not its
+        value.
     """
     wrong: set[KeyPath] = set()
     for error, path in _errors_of_best_branch([(error, _locate_error(error, model, data)) for error in errors]):
         if error["type"] == "missing":
-            yield (*table, *path[:-1]), missing_key_message(model, path, table)
+            yield (*table, *path[:-1]), missing_key_message(model, path, table), False
             continue
         if error["type"] == "extra_forbidden":
-            yield (*table, *path), _unknown_option_message(model, path, table)
+            yield (*table, *path), _unknown_option_message(model, path, table), True
             continue
         if path not in wrong and path not in ignored:  # a value that matches no branch of a union is one problem
             wrong.add(path)
-            yield (*table, *path), f"{dotted((*table, *path))}: {_value_message(error, model, data, path)}"
+            yield (*table, *path), f"{dotted((*table, *path))}: {_value_message(error, model, data, path)}", False
 
 
 def missing_key_message(model: type[OptionsModel], location: KeyPath, table: tuple[str, ...]) -> str:

@@ -152,12 +152,15 @@ def _print_banner(paths: Paths, daemon: Daemon) -> None:
 
 
 def print_problems(error: ConfigurationError) -> None:
-    """Write every problem of a configuration to standard error, one a line, as a compiler would."""
+    """Write every problem of a configuration to standard error, with its line, as a compiler would."""
+    from ostler.config.problem_text import problem_lines  # only when a configuration is refused
+
     count = len(error.problems)
     last = f"ostler: {count} problem{'s' if count != 1 else ''} in the configuration; nothing was started"
     with suppress(OSError, ValueError):  # a full disk, or a closed output: the exit code reports it nevertheless
-        for line in (*error.problems, *([f"hint: {error.hint}"] if error.hint else ()), last):
-            print(printable(str(line)), file=sys.stderr)  # noqa: T201 - read by people, also before there is a log
+        lines = [line for problem in error.problems for line in problem_lines(problem)]
+        for line in (*lines, *([f"hint: {error.hint}"] if error.hint else ()), last):
+            print(printable(line), file=sys.stderr)  # noqa: T201 - read by people, also before there is a log
 
 
 class _SignalBuffer:

@@ -56,8 +56,11 @@ def test_everything_that_is_wrong_is_said_with_its_place(ostler: Any, root: Path
     code, out, err = ostler("check")
     assert (code, out) == (78, "")
     lines = err.splitlines()
-    assert [line.partition(": ")[0] for line in lines[:3]] == [f"{root}/etc/ostler.toml:{at}:1" for at in (2, 3, 5)]
-    assert lines[3] == "ostler: 3 problems in the configuration"
+    assert [line.partition(": ")[0] for line in lines[:9:3]] == [
+        f"{root}/etc/ostler.toml:{place}" for place in ("2:1", "3:16", "5:11")
+    ]
+    assert lines[4:6] == ['    stop_timeout = "never"', "                   ^^^^^^^"]
+    assert lines[9] == "ostler: 3 problems in the configuration"
     assert "Traceback" not in err
 
 

@@ -60,7 +60,14 @@ deep.a = [{VALUE}]
 [nest.either]
  VALUE
 """
-PLACES = ["2:8: nest.one", "4:4: nest.many[1]", "5:12: nest.deep.a[0]", "7:3: nest.named.k", "9:2: nest.either"]
+KEYS = (
+    (2, 8, "nest.one"),
+    (4, 4, "nest.many[1]"),
+    (5, 12, "nest.deep.a[0]"),
+    (7, 3, "nest.named.k"),
+    (9, 2, "nest.either"),
+)
+"""Line and column of each key VALUE, and its table."""
 
 
 @pytest.mark.parametrize(
@@ -74,14 +81,14 @@ PLACES = ["2:8: nest.one", "4:4: nest.many[1]", "5:12: nest.deep.a[0]", "7:3: ne
 )
 def test_a_problem_of_a_nested_model_is_shown_at_its_own_place(value, what):
     found = problems(NESTED.replace("VALUE", value))
-    assert [line[: len(f"ostler.toml:{place}{what}")] for line, place in zip(found, PLACES, strict=True)] == [
-        f"ostler.toml:{place}{what}" for place in PLACES
-    ]
+    before = value.index("=") + 2
+    expected = [f"ostler.toml:{line}:{column + before}: {table}{what}" for line, column, table in KEYS]
+    assert [line[: len(start)] for line, start in zip(found, expected, strict=True)] == expected
 
 
 def test_of_a_value_that_may_be_one_of_two_models_the_nearer_one_is_told():
     assert problems("[nest]\neither = {port = 'x'}\n") == [
-        'ostler.toml:2:11: nest.either.port: expected a whole number, got "x"'
+        'ostler.toml:2:18: nest.either.port: expected a whole number, got "x"'
     ]
     assert problems("[nest.either]\nnumber = 1\nnme = 'x'\n") == [
         'ostler.toml:3:1: unknown key "nme" in [nest.either]; did you mean "name"?'
@@ -90,10 +97,10 @@ def test_of_a_value_that_may_be_one_of_two_models_the_nearer_one_is_told():
 
 def test_a_table_where_text_would_do_as_well_is_judged_as_a_table():
     assert problems("[nest]\nloose = {number = 10, q = 1}\n") == [
-        "ostler.toml:2:10: nest.loose.number: expected a whole number from 0 to 9, got 10",
+        "ostler.toml:2:19: nest.loose.number: expected a whole number from 0 to 9, got 10",
         'ostler.toml:2:23: unknown key "q" in [nest.loose]; available: name, number, token',
     ]
-    assert problems("[nest]\nloose = 1\n") == ["ostler.toml:2:1: nest.loose: expected text or a table, got 1"]
+    assert problems("[nest]\nloose = 1\n") == ["ostler.toml:2:9: nest.loose: expected text or a table, got 1"]
 
 
 @pytest.mark.parametrize("offline", [False, True])
@@ -114,7 +121,7 @@ def test_secrets_are_read_and_masked_however_deep_they_are(tmp_path, offline):
 @pytest.mark.failure_mode("Plugins", "a check of options that raises or exits")
 def test_a_check_that_raises_is_a_problem_of_its_own():
     assert problems("[nest]\none = {name = 'broken'}\n") == [
-        "ostler.toml:2:1: nest.one: the validate_options of Account failed: KeyError: 'a defect'"
+        "ostler.toml:2:7: nest.one: the validate_options of Account failed: KeyError: 'a defect'"
     ]
 
 

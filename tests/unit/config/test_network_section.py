@@ -45,13 +45,13 @@ def test_names_have_a_key_or_several_and_peers_are_found_by_them(secret):
 @pytest.mark.parametrize(
     ("text", "said"),
     [
-        ('[network]\nrpc = "tcp://0.0.0.0:7890"', "2:1: network.rpc: needs a `secret_key`"),
-        ('[network]\nrpc = "udp://0.0.0.0:1"', '2:1: network.rpc: expected an address such as "tcp://0.0.0.0:7890"'),
-        ('[network]\nevents = "tcp://0.0.0.0:7891"', "2:1: network.events: needs `rpc` as well"),
-        ('[network.keys]\nnode2 = "abc"', "2:1: network.keys.node2: expected a public key of 40 characters"),
+        ('[network]\nrpc = "tcp://0.0.0.0:7890"', "2:7: network.rpc: needs a `secret_key`"),
+        ('[network]\nrpc = "udp://0.0.0.0:1"', '2:7: network.rpc: expected an address such as "tcp://0.0.0.0:7890"'),
+        ('[network]\nevents = "tcp://0.0.0.0:7891"', "2:10: network.events: needs `rpc` as well"),
+        ('[network.keys]\nnode2 = "abc"', "2:9: network.keys.node2: expected a public key of 40 characters"),
         (f'[network.keys]\na = "{KEY}"\nb = ["{KEY}"]', "network.keys: a and b have the same key"),
         ('[network.peers.node2]\nrpc = "tcp://node2:7890"', "network.peers: node2 has no public key"),
-        ('[network.peers.node2]\nrpc = "tcp://node2"', "2:1: network.peers.node2.rpc: expected an address such as"),
+        ('[network.peers.node2]\nrpc = "tcp://node2"', "2:7: network.peers.node2.rpc: expected an address such as"),
         ("[network.peers.node2]\n", 'missing required key "rpc" in [network.peers.node2]'),
         ('[access]\nviewer = ["key:"]', 'a key ("key:node2")'),
     ],

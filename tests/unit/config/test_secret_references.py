@@ -44,7 +44,7 @@ def test_a_secret_may_be_the_content_of_a_file(lamp, tmp_path):
 )  # fmt: skip
 def test_a_secret_that_cannot_be_had_is_reported_with_its_place(problems, value, what):
     (problem,) = problems(START + f"token = {value}\n")
-    assert problem.startswith("ostler.toml:3:1: services.lamp.token: ")
+    assert problem.startswith("ostler.toml:3:9: services.lamp.token: ")
     assert what in problem
     assert "plain" not in problem
 

@@ -52,19 +52,19 @@ wrokers = 3
 path = 5
 [servces.lamp]
 """) == [
-        'ostler.toml:3:1: daemon.host: expected a host name of letters, digits, - and _, without dots, got "a.b"',
+        'ostler.toml:3:8: daemon.host: expected a host name of letters, digits, - and _, without dots, got "a.b"',
         'ostler.toml:4:1: unknown key "hots" in [daemon]; did you mean "host"?',
         (
-            'ostler.toml:5:1: daemon.stop_timeout: "ten" is not a valid time span; '
+            'ostler.toml:5:16: daemon.stop_timeout: "ten" is not a valid time span; '
             'write seconds (30) or a number with a unit ("30s", "5min", "2h", "1h30min")'
         ),
-        'ostler.toml:7:1: plugins.required: expected a list, each item text, got "x"',
-        'ostler.toml:9:1: log.level: expected one of "debug", "info", "warning", "error", "critical", got "loud"',
+        'ostler.toml:7:12: plugins.required: expected a list, each item text, got "x"',
+        'ostler.toml:9:9: log.level: expected one of "debug", "info", "warning", "error", "critical", got "loud"',
         'ostler.toml:10:1: missing required key "manager" in [services.lamp]: Name of the manager',
-        'ostler.toml:11:1: services.lamp.workers: expected a whole number from 1 to 1024, got "many"',
+        'ostler.toml:11:11: services.lamp.workers: expected a whole number from 1 to 1024, got "many"',
         'ostler.toml:12:1: unknown key "wrokers" in [services.lamp]; did you mean "workers"?',
         'ostler.toml:13:1: missing required key "driver" in [services.lamp.drivers.hall]: Name of the driver',
-        "ostler.toml:14:1: services.lamp.drivers.hall.path: expected a path, got 5",
+        "ostler.toml:14:8: services.lamp.drivers.hall.path: expected a path, got 5",
         'ostler.toml:15:2: unknown table "servces" at the top level; did you mean "services"?',
     ]  # fmt: skip
 
@@ -103,7 +103,7 @@ def test_a_wrong_value_is_said_in_plain_words(problems, line, what):
 
 def test_options_that_are_right_one_by_one_may_be_wrong_together(problems):
     assert problems("[services.lamp]\nmanager = 'x'\npoll = 10\ntimeout = 5\n") == [
-        "ostler.toml:4:1: services.lamp.timeout: must not be below `poll`, which is 10 s"
+        "ostler.toml:4:11: services.lamp.timeout: must not be below `poll`, which is 10 s"
     ]
 
 
@@ -131,8 +131,8 @@ def test_a_key_in_the_wrong_case_is_recognised(problems):
 
 
 def test_what_is_no_table_is_refused_once(problems):
-    assert problems("services = 5\n") == ["ostler.toml:1:1: services: expected a table, got 5"]
-    assert problems("[services]\nlamp = 5\n") == ["ostler.toml:2:1: services.lamp: expected a table, got 5"]
+    assert problems("services = 5\n") == ["ostler.toml:1:12: services: expected a table, got 5"]
+    assert problems("[services]\nlamp = 5\n") == ["ostler.toml:2:8: services.lamp: expected a table, got 5"]
     assert problems("[[daemon]]\nhost = 'a'\n") == ["ostler.toml:1:3: daemon: expected a table, got a list"]
 
 
@@ -149,7 +149,7 @@ def test_names_of_services_and_drivers_are_checked(problems):
 
 def test_a_plugin_cannot_be_required_and_kept_out(problems):
     assert problems('[plugins]\nrequired = ["a", "b"]\nblocked = ["b"]\n') == [
-        'ostler.toml:3:1: plugins.blocked: "b" is also in `required`; remove it from one of the two lists'
+        'ostler.toml:3:11: plugins.blocked: "b" is also in `required`; remove it from one of the two lists'
     ]
 
 
@@ -164,7 +164,7 @@ def test_mistakes_of_three_files_come_in_the_order_of_the_files(write, paths):
     etc = paths.config_file.parent
     assert [problem.where for problem in caught.value.problems] == [
         f"{etc}/ostler.toml:2:1",
-        f"{etc}/ostler.toml:4:1",
+        f"{etc}/ostler.toml:4:9",
         f"{etc}/conf.d/1.toml:1:8",
         f"{etc}/conf.d/2.toml:2:1",
     ]
@@ -187,14 +187,14 @@ def test_a_mistake_on_the_command_line_is_said_with_its_origin(write):
 def test_findings_of_the_caller_are_reported_together_with_the_rest(problems):
     text = "[services.lamp]\nmanager = 'nobody'\nworkers = 0\n"
     mine = load_text(text).problem_at(("services", "lamp", "manager"), 'no plugin brings a manager "nobody"')
-    assert [line.split(": ")[0] for line in problems(text, problems=[mine])] == ["ostler.toml:2:1", "ostler.toml:3:1"]
+    assert [line.split(": ")[0] for line in problems(text, problems=[mine])] == ["ostler.toml:2:11", "ostler.toml:3:11"]
 
 
 def test_a_table_whose_real_model_is_unknown_is_checked_as_far_as_it_is_known(lamp, problems):
     text = "[services.lamp]\nmanager = 'x'\ncolour = 'red'\nworkers = 0\n"
     path = ("services", "lamp")
     assert problems(text, partial=[path]) == [
-        "ostler.toml:4:1: services.lamp.workers: expected a whole number from 1 to 1024, got 0"
+        "ostler.toml:4:11: services.lamp.workers: expected a whole number from 1 to 1024, got 0"
     ]
     assert lamp(text.replace("workers = 0", ""), partial=[path]).services["lamp"].manager == "x"
 
@@ -252,7 +252,7 @@ def test_tables_of_options_may_stand_inside_others():
     assert [str(problem) for problem in caught.value.problems] == [
         'ostler.toml:2:1: missing required key "depth" in [outer.one]: How deep',
         'ostler.toml:3:1: unknown key "deph" in [outer.one]; did you mean "depth"?',
-        'ostler.toml:5:1: outer.more[0].depth: expected a whole number, got "x"',
+        'ostler.toml:5:9: outer.more[0].depth: expected a whole number, got "x"',
     ]
 
 

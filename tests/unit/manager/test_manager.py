@@ -28,13 +28,13 @@ def test_a_down_time_above_the_report_interval_is_right():
 
 def test_a_down_time_not_above_the_report_interval_is_an_error_saying_what_to_set():
     (problem,) = problems("report_interval = 30\ndown_time = 30")
-    assert problem.startswith("ostler.toml:4:1: services.lamp.down_time: must be above report_interval, which is 30 s")
+    assert problem.startswith("ostler.toml:4:13: services.lamp.down_time: must be above report_interval, which is 30 s")
     assert "set down_time to 90 s or more" in problem
 
 
 def test_a_report_interval_above_the_default_down_time_is_pointed_at():
     (problem,) = problems("report_interval = 120")
-    assert problem.startswith("ostler.toml:3:1: services.lamp.report_interval: must be below down_time, which is 60 s")
+    assert problem.startswith("ostler.toml:3:19: services.lamp.report_interval: must be below down_time, which is 60 s")
     assert "set down_time to 360 s" in problem
 
 
@@ -45,7 +45,7 @@ def test_a_check_of_a_manager_does_not_switch_that_of_every_service_off():
 
 def test_it_is_said_together_with_what_is_wrong_in_the_same_table():
     found = problems('report_interval = 60\ndown_time = 60\nworkers = "many"\nqueue_limt = 3', LampOptions)
-    assert [problem.split(": ")[0] for problem in found] == [f"ostler.toml:{line}:1" for line in (4, 5, 6)]
+    assert [problem.split(": ")[0] for problem in found] == ["ostler.toml:4:13", "ostler.toml:5:11", "ostler.toml:6:1"]
 
 
 def test_what_follows_from_a_wrong_value_is_not_guessed():

@@ -120,16 +120,16 @@ def test_what_keeps_periodic_tasks_from_running_is_found_before_they_do(faults) 
     }.items():
         lines = [line for line in found if f"the periodic task {task} of t cannot run: {words}" in line]
         assert len(lines) == 1, (task, found)
-        assert lines[0].startswith("ostler.toml:2:1: ")
+        assert lines[0].startswith("ostler.toml:2:11: ")
 
 
 def test_a_driver_that_cannot_be_made_is_refused_by_name(faults) -> None:
     found = faults(LAMP + HALL.replace("gpio", "contract"))
-    where = "ostler.toml:4:1: driver contract violates the contract LampDriver: "
+    where = "ostler.toml:4:10: driver contract violates the contract LampDriver: "
     assert found == [f"{where}`light` is missing", f"{where}it is the contract itself, not an implementation"]
     (half,) = faults(LAMP + HALL.replace("gpio", "half"))
     abstract = "`dim` is abstract: it is a contract, not an implementation"
-    assert half == f"ostler.toml:4:1: driver half violates the contract LampDriver: {abstract}"
+    assert half == f"ostler.toml:4:10: driver half violates the contract LampDriver: {abstract}"
 
 
 def test_a_manager_validates_its_options_and_names_the_item(faults) -> None:
@@ -140,20 +140,20 @@ def test_a_manager_validates_its_options_and_names_the_item(faults) -> None:
 @pytest.mark.failure_mode("Plugins", "a check of options that raises or exits")
 def test_a_validate_that_raises_is_a_problem_and_no_traceback(faults) -> None:
     assert faults(LAMP + 'extra = "raise"\n') == [
-        "ostler.toml:2:1: manager lamp: its `validate` failed: KeyError: 'a defect'"
+        "ostler.toml:2:11: manager lamp: its `validate` failed: KeyError: 'a defect'"
     ]
 
 
 @pytest.mark.failure_mode("Plugins", "a check of options that raises or exits")
 def test_a_validate_that_exits_does_not_end_the_check(faults) -> None:
-    assert faults(LAMP + 'extra = "exit"\n') == ["ostler.toml:2:1: manager lamp: its `validate` failed: SystemExit: 0"]
+    assert faults(LAMP + 'extra = "exit"\n') == ["ostler.toml:2:11: manager lamp: its `validate` failed: SystemExit: 0"]
 
 
 def test_a_driver_sees_the_other_drivers_of_services_that_are_enabled(faults) -> None:
     other = LAMP.replace("lamp]", "other]") + HALL.replace("lamp", "other").replace("hall", "roof")
     assert faults(LAMP + HALL + "line = 4\n" + other + "line = 4\n") == [
-        "ostler.toml:5:1: services.lamp.drivers.hall.line: is the line of other/roof",
-        "ostler.toml:10:1: services.other.drivers.roof.line: is the line of lamp/hall",
+        "ostler.toml:5:8: services.lamp.drivers.hall.line: is the line of other/roof",
+        "ostler.toml:10:8: services.other.drivers.roof.line: is the line of lamp/hall",
     ]
     assert faults(LAMP + HALL + other.replace("[services.other.", "enabled = false\n[services.other.")) == []
     assert [(each.topic, each.name, sorted(each.drivers)) for each in Gpio.seen] == [("lamp", "hall", [])]
@@ -188,15 +188,15 @@ def test_a_service_that_needs_one_that_is_not_enabled_is_refused(faults) -> None
 @pytest.mark.parametrize(
     ("text", "line"),
     [
-        ("[audit]\ncount = 9999999999999\n", "2:1: audit.count: expected a whole number from 100 to 2147483647, got"),
-        ("[messaging]\nevent_queue = 3000000000\n", "2:1: messaging.event_queue: expected a whole number from 1 to"),
-        ("[store]\nbusy_timeout = 1e12\n", "2:1: store.busy_timeout: expected a time span from 0 to 86400s"),
-        ('[events]\njournal_age = "9999999999999d"\n', "2:1: events.journal_age: expected a time span above 0"),
+        ("[audit]\ncount = 9999999999999\n", "2:9: audit.count: expected a whole number from 100 to 2147483647, got"),
+        ("[messaging]\nevent_queue = 3000000000\n", "2:15: messaging.event_queue: expected a whole number from 1 to"),
+        ("[store]\nbusy_timeout = 1e12\n", "2:16: store.busy_timeout: expected a time span from 0 to 86400s"),
+        ('[events]\njournal_age = "9999999999999d"\n', "2:15: events.journal_age: expected a time span above 0"),
         ("[audit]\ncount = " + "9" * 5000, "2:9: number too long"),
-        (LAMP + "max_in_flight = 99999999999999999999\n", "3:1: services.lamp.max_in_flight: expected a whole number"),
-        ('[network]\npeers.a.rpc = "tcp://a:65536"\n', "2:9: network.peers.a.rpc: expected a port of at most 65535"),
-        ('[network]\nrpc = "tcp://*:70000"\n', "2:1: network.rpc: expected a port of at most 65535, got 70000"),
-        ('[network]\npeers.a.rpc = "tcp://*:80"\n', "2:9: network.peers.a.rpc: expected the address of one host"),
+        (LAMP + "max_in_flight = 99999999999999999999\n", "3:17: services.lamp.max_in_flight: expected a whole number"),
+        ('[network]\npeers.a.rpc = "tcp://a:65536"\n', "2:15: network.peers.a.rpc: expected a port of at most 65535"),
+        ('[network]\nrpc = "tcp://*:70000"\n', "2:7: network.rpc: expected a port of at most 65535, got 70000"),
+        ('[network]\npeers.a.rpc = "tcp://*:80"\n', "2:15: network.peers.a.rpc: expected the address of one host"),
         (
             '[daemon]\nhost = "me"\n[network.peers.me]\nrpc = "tcp://a:80"\n',
             "3:1: network.peers.me is this host itself",
