@@ -128,6 +128,7 @@ FAILURE_MODES: dict[str, tuple[str, ...]] = {
     "Configuration": (
         "a problem that points elsewhere than at its value",
         "a secret in the quoted line",
+        "a file that masks another",
     ),
     "Machine": (
         "no descriptors left",

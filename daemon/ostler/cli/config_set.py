@@ -128,6 +128,11 @@ def _read_file(file: Path) -> bytes:
 def _check_effective(raw: RawConfiguration, path: tuple[str, ...], value: Any, file: Path) -> None:
     for leaf in _leaf_paths(path, value):
         origin = raw.origin(leaf)
+        if str(file) in raw.masked:
+            raise ValueOverridden(
+                f"{file} is masked by {raw.masked[str(file)]}, so that its values have no effect; nothing was written",
+                hint="remove or rename the file that masks it",
+            )
         if not origin.startswith(f"{file}:"):
             raise ValueOverridden(
                 f"{dotted(leaf)} is set at {origin}, which is read after {file} and overrides it; nothing was written",

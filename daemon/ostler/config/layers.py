@@ -1,7 +1,8 @@
 """Reads and merges the layers of a configuration, and records the origin of each value.
 
-Tables are merged, other values are replaced by the later layer. A file that cannot be read is a problem with its
-location; the other files are read nevertheless, so that all problems are reported at once.
+Tables are merged, other values are replaced by the later layer. As in systemd, a file of a directory masks the files of
+the same name in earlier directories, also when it is empty or a link to /dev/null. A file that cannot be read is a
+problem with its location; the other files are read nevertheless, so that all problems are reported at once.
 """
 
 from __future__ import annotations
@@ -42,6 +43,7 @@ class RawConfiguration(msgspec.Struct, frozen=True):
         origins: The location of each value, by its path.
         layers: The layers that existed.
         empty_files: The files of size 0.
+        masked: The files that were not read, each with the file of the same name in a later directory.
         texts: The content of the files that parsed, until the configuration has been found valid.
     """
 
@@ -51,6 +53,7 @@ class RawConfiguration(msgspec.Struct, frozen=True):
     origins: dict[KeyPath, str] = {}
     layers: list[str] = []
     empty_files: list[str] = []
+    masked: dict[str, str] = {}
     texts: dict[str, str] = {}
     _layouts: dict[str, TomlLayout] = {}
 
@@ -206,9 +209,15 @@ def _read_layers(
 ) -> Iterator[tuple[str, bytes]]:
     """Yield the content of the files; at the end raise an error with all files that are not trusted."""
     strange: list[Problem] = []
+    masks = _file_names(paths, replacements)
     for layer in paths.config_layers:
         new = {file.name for file in replacements if file.parent == layer}
+        masks.pop(layer, None)
         for file, directory in _list_layer(paths, layer, raw, strange, trust, new):
+            mask = next((str(later / file.name) for later, names in masks.items() if file.name in names), None)
+            if mask is not None and file != paths.config_file:
+                raw.masked[str(file)] = mask
+                continue
             content = replacements.get(file)
             if content is None:
                 content = _read_file(file, directory, raw, strange, trust)
@@ -220,6 +229,25 @@ def _read_layers(
                 yield str(file), content
     if strange:
         raise untrusted_owner_error(strange)
+
+
+def _file_names(paths: Paths, replacements: Mapping[FilePath, bytes]) -> dict[FilePath, set[str]]:
+    """Return the names of the files of each directory; a directory that cannot be read is reported when it is read."""
+    found: dict[FilePath, set[str]] = {}
+    for layer in paths.config_layers:
+        if layer == paths.config_file:
+            continue
+        new = {file.name for file in replacements if file.parent == layer}
+        try:
+            found[layer] = new | {name for name in os.listdir(layer) if _is_file_name(name)}  # noqa: PTH208 - names only
+        except OSError:
+            found[layer] = new
+    return found
+
+
+def _is_file_name(name: str) -> bool:
+    """Return whether a file of a directory is read: hidden ones are leftovers of editors and package tools."""
+    return name.endswith(".toml") and not name.startswith(".")
 
 
 def _list_layer(
@@ -246,13 +274,12 @@ def _list_layer(
         if why := distrust_reason(os.fstat(directory), trust):
             untrusted.append(Problem(str(layer), why))
             return
-        # Hidden files are leftovers of editors and package tools.
         try:
             listed = os.listdir(directory)  # noqa: PTH208 - a descriptor, not a path
         except OSError as error:  # out of descriptors, or the disk fails
             raw.problems.append(Problem(str(layer), f"cannot be read: {error.strerror}"))
             return
-        names = sorted({name for name in listed if name.endswith(".toml") and not name.startswith(".")} | new)
+        names = sorted({name for name in listed if _is_file_name(name)} | new)
         if len(names) > MAX_FILES:
             raw.problems.append(Problem(str(layer), f"more than {MAX_FILES} files in this directory"))
         yield from ((layer / name, directory) for name in names[:MAX_FILES])

@@ -32,8 +32,13 @@ Later layers override earlier ones. Tables are merged; any other value, includin
 
 Files of a directory are read in the order of their names. Only names that end in `.toml` and do not begin with a dot
 are read, so that leftovers of editors and package tools (`x.toml~`, `.x.toml.swp`, `#x.toml#`, `x.toml.rpmsave`,
-`x.toml.dpkg-dist`, `x.toml.bak`) are ignored. A link to `/dev/null` is an empty file. All layers are optional. The last
-layer is `ostler run --set services.volume.workers=4`: a value that is not TOML is taken as text.
+`x.toml.dpkg-dist`, `x.toml.bak`) are ignored. As in systemd, a file masks the files of the same name in earlier
+directories, whole: `/etc/ostler/conf.d/x.toml` replaces `/usr/lib/ostler/conf.d/x.toml`, and an empty file or a link to
+`/dev/null` switches it off. `ostler check` lists masked files. Links are followed, within `conf.d` and out of it, and
+the file that a link leads to must be as trusted as any. A dangling link, a loop, a directory, a FIFO, a file that
+cannot be read, is not valid UTF-8 or has more than 1 MiB is an error. A byte order mark and CRLF are accepted. All
+layers are optional. The last layer is `ostler run --set services.volume.workers=4`: a value that is not TOML is taken
+as text.
 
 ## Values
 

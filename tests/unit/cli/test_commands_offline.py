@@ -48,7 +48,13 @@ def test_a_right_configuration_is_said_to_be_right(ostler: Any, root: Path) -> N
     code, out, err = ostler("check")
     assert (code, err) == (0, "")
     assert out.startswith(f"The configuration is valid: {root}/etc/ostler.toml")
-    assert json.loads(ostler("check", "--json").out) == {"ok": True, "services": [], "drivers": [], "warnings": []}
+    assert json.loads(ostler("check", "--json").out) == {
+        "ok": True,
+        "services": [],
+        "drivers": [],
+        "warnings": [],
+        "masked": [],
+    }
 
 
 def test_everything_that_is_wrong_is_said_with_its_place(ostler: Any, root: Path) -> None:

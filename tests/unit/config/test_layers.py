@@ -219,3 +219,31 @@ def test_a_configuration_that_others_can_write_is_not_read(write, paths):
     paths.config_file.chmod(0o666)
     with pytest.raises(UntrustedOwner, match=r"ostler\.toml: is writable by everyone"):
         load(paths)
+
+
+@pytest.mark.failure_mode("Configuration", "a file that masks another")
+@pytest.mark.parametrize("mask", [b"", b"# nothing\n", b"[b]\nx = 1\n", None])
+def test_a_file_masks_those_of_its_name_in_earlier_directories(write, paths, tmp_path, mask):
+    later = tmp_path / "run"
+    later.mkdir()
+    paths = msgspec.structs.replace(paths, config_layers=(*paths.config_layers, later))
+    write({"conf.d/1.toml": "this is no TOML", "conf.d/2.toml": "[a]\nx = 2\n"})
+    if mask is None:
+        (later / "1.toml").symlink_to("/dev/null")
+    else:
+        (later / "1.toml").write_bytes(mask)
+    (later / "ostler.toml").write_text("[c]\nx = 3\n")  # a name of its own in a directory: masks nothing
+    paths.config_file.write_text("[d]\nx = 4\n")
+    raw = load(paths)
+    etc = paths.config_file.parent
+    assert raw.problems == []
+    assert raw.data == {"a": {"x": 2}, "c": {"x": 3}, "d": {"x": 4}} | (
+        {"b": {"x": 1}} if mask and b"x" in mask else {}
+    )
+    assert raw.masked == {str(etc / "conf.d" / "1.toml"): str(later / "1.toml")}
+
+
+def test_a_file_beyond_the_limit_is_refused_by_name(write, paths):
+    (problem,) = write({"conf.d/1.toml": "#" * (10 * 1024 * 1024)}).problems
+    assert problem.where == str(paths.config_file.parent / "conf.d" / "1.toml")
+    assert "1048576" in problem.what or "MiB" in problem.what

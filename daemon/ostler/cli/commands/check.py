@@ -33,10 +33,13 @@ def check(
     services = sorted(found.services)
     drivers = [f"{topic}/{name}" for topic, name in sorted(found.drivers)]
     if kit.json_wanted():
-        kit.emit({"ok": True, "services": services, "drivers": drivers, "warnings": warnings})
+        masked = [{"file": file, "by": mask} for file, mask in found.raw.masked.items()]
+        kit.emit({"ok": True, "services": services, "drivers": drivers, "warnings": warnings, "masked": masked})
         return
     for warning in warnings:
         kit.warn(kit.printable(f"warning: {warning}"))
     kit.say(f"The configuration is valid: {', '.join(map(str, paths.config_layers))}")
     where = log_target_warning(found.log.format) or found.log.format
+    for file, mask in found.raw.masked.items():
+        kit.say(kit.printable(f"{file} is masked by {mask}"))
     kit.show_fields({"services": services, "drivers": drivers, "log": where})
