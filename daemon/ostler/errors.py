@@ -205,6 +205,16 @@ class ConfigurationError(OstlerError):
         super().__init__("\n".join(map(str, listed)), hint=hint, **details)
         self.problems = listed
 
+    def send_sources(self) -> None:
+        """Put the lines of the problems into `details`, so that whoever asked from elsewhere sees them as well."""
+        sources = [list(problem.source) if problem.source else [] for problem in self.problems[:_SOURCES_SENT]]
+        if any(sources):
+            self.details["sources"] = to_plain(sources)
+
+
+_SOURCES_SENT = 50
+"""How many lines of files travel with an error; details are bounded."""
+
 
 class UntrustedOwner(ConfigurationError):
     """Raised when files that would be obeyed belong to, or can be written by, neither root nor whoever runs this."""
@@ -505,10 +515,21 @@ def _restore_error(kind: type[OstlerError], wire: WireError, original: str) -> O
     Exception.__init__(error, wire.message)
     error.message, error.hint, error.details = wire.message, wire.hint, dict(wire.details)
     if isinstance(error, ConfigurationError):
-        error.problems = [Problem("", line) for line in wire.message.splitlines()]
+        lines = wire.message.splitlines()
+        sources = error.details.pop("sources", [])
+        known = [_source_line(source) for source in sources] if isinstance(sources, list) else []
+        known += [None] * (len(lines) - len(known))
+        error.problems = [Problem("", line, source) for line, source in zip(lines, known, strict=False)]
     if wire_name(kind) != original:
         error.details["name"] = original
     return error
+
+
+def _source_line(source: DetailValue) -> SourceLine | None:
+    match source:
+        case [str(text), int(column), int(length)] if column > 0 and length > 0:
+            return SourceLine(text, column, length)
+    return None
 
 
 def _subclasses(kind: type[OstlerError]) -> Iterator[type[OstlerError]]:

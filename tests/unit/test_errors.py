@@ -10,11 +10,14 @@ import pytest
 from ostler.errors import (
     MAX_RETRY_AFTER,
     Busy,
+    ConfigurationError,
     Conflict,
     NotPermitted,
     OstlerError,
+    Problem,
     RemoteError,
     ResultExpired,
+    SourceLine,
     WireError,
     WrongCallKind,
     error_line,
@@ -178,3 +181,21 @@ def test_an_error_whose_class_does_not_tell_its_name_travels():
     gc.collect()
     assert is_a(Hostile(), Exception)
     assert not is_a(Hostile(), (ValueError, KeyError))
+
+
+def test_the_lines_of_problems_travel_when_asked_to() -> None:
+    quoted = SourceLine('level = "loud"', 9, 6)
+    error = ConfigurationError([Problem("a.toml:2:9", "wrong", quoted), Problem("", "nowhere")])
+    error.send_sources()
+    received = from_wire(to_wire(error))
+    assert isinstance(received, ConfigurationError)
+    assert received.problems == [Problem("", "a.toml:2:9: wrong", quoted), Problem("", "nowhere")]
+    assert received.details == {}
+
+
+@pytest.mark.parametrize("sources", [5, [5], [["x"]], [["x", 0, 1]], [[1, 1, 1]], [["x", "1", 1]], [[]] * 9, {"a": 1}])
+def test_lines_of_problems_that_make_no_sense_are_dropped(sources: object) -> None:
+    error = ConfigurationError([Problem("a", "wrong")], sources=sources)
+    received = from_wire(to_wire(error))
+    assert isinstance(received, ConfigurationError)
+    assert received.problems == [Problem("", "a: wrong")]

@@ -154,6 +154,7 @@ class Reloader:
         try:
             result = await self._load_and_apply(parts)
         except ConfigurationError as error:
+            error.send_sources()
             self._finish(self._refused_result(error), audit)
             raise
         except BaseException as error:
