@@ -1,18 +1,18 @@
-"""`ostler config set`: writes a value to a file of its own, never to one of an administrator or a package."""
+"""`ostler config set` and `unset`: write to a file of their own, never to one of an administrator or a package."""
 
 from __future__ import annotations
 
 import fcntl
 import os
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from ostler.cli import invocation, without_daemon
 from ostler.config.layers import dotted, parse_value, split_key
-from ostler.config.toml_edit import EditError, set_value
+from ostler.config.toml_edit import EditError, remove_value, set_value
 from ostler.config.toml_parser import MAX_FILE_SIZE, TomlError
 from ostler.errors import Busy, ConfigurationError, InvalidInput, OstlerError
 from ostler.files import make_directory, read_regular, replace_file
@@ -40,6 +40,14 @@ class SetResult(NamedTuple):
     origin: str
 
 
+class UnsetResult(NamedTuple):
+    """The result: the option, the file it was removed from, and the origin of the value that is in effect now."""
+
+    option: str
+    file: str
+    origin: str
+
+
 def set_option(key: str, text: str) -> SetResult:
     """Check a value together with the rest of the configuration, and write it to `conf.d/90-set.toml`.
 
@@ -61,15 +69,44 @@ def set_option(key: str, text: str) -> SetResult:
     directory = invocation.current_invocation().paths().config_file.parent
     file = directory / "conf.d" / SET_FILE_NAME
     with _lock_directory(directory):
-        content = _edit_file(file, path, value)
-        try:
-            raw = without_daemon.resolve_configuration(given={file: content}).configuration.raw
-        except ConfigurationError as error:
-            error.hint = f"nothing was written. {error.hint}".rstrip()
-            raise
+        content = _edit_file(file, lambda text: set_value(text, path, value))
+        raw = _resolve_with(file, content)
         _check_effective(raw, path, value, file)
         _replace_file(file, content)
     return SetResult(key, value, str(file), raw.origin(path))
+
+
+def unset_option(key: str) -> UnsetResult:
+    """Remove a value from `conf.d/90-set.toml`, if the configuration is valid without it; locks as `set_option` does.
+
+    Args:
+        key: The option, `table.key`.
+
+    Returns:
+        The file, and the origin of the value that is in effect without it: `default` if no file sets it.
+
+    Raises:
+        Busy: Another process holds the lock.
+        ConfigurationError: The configuration would be invalid without the value; nothing was written.
+        InvalidInput: The key is not valid, or is not set in the file.
+        OSError: The file cannot be written.
+    """
+    path = _parse_key(key)
+    directory = invocation.current_invocation().paths().config_file.parent
+    file = directory / "conf.d" / SET_FILE_NAME
+    with _lock_directory(directory):
+        content = _edit_file(file, lambda text: remove_value(text, path))
+        raw = _resolve_with(file, content)
+        _replace_file(file, content)
+    return UnsetResult(key, str(file), raw.origin(path))
+
+
+def _resolve_with(file: Path, content: bytes) -> RawConfiguration:
+    try:
+        return without_daemon.resolve_configuration(given={file: content}).configuration.raw
+    except ConfigurationError as error:
+        error.hint = f"nothing was written. {error.hint}".rstrip()
+        raise
 
 
 def _parse_key(key: str) -> tuple[str, ...]:
@@ -108,11 +145,11 @@ def _try_lock(descriptor: int) -> bool:
     return True
 
 
-def _edit_file(file: Path, path: tuple[str, ...], value: Any) -> bytes:
+def _edit_file(file: Path, edit: Callable[[str], str]) -> bytes:
     before = _read_file(file)
     try:
         text = before.removeprefix(_BOM).decode()
-        edited = set_value(text, path, value)
+        edited = edit(text)
     except (EditError, TomlError, UnicodeDecodeError) as error:
         raise InvalidInput(f"cannot edit {file}: {error}", hint="edit the file by hand") from None
     return (_BOM if before.startswith(_BOM) else b"") + edited.encode()

@@ -68,7 +68,9 @@ the settings of a file in a directory, remove it, or leave only a `#` in it.
 `ostler config set TABLE.KEY VALUE` writes only to the file `conf.d/90-set.toml`, under a lock, and replaces the file
 atomically; comments, mode, owner, group and access control list are preserved. It is refused if the configuration would
 be invalid with the value, if a file that is read later (`conf.d/95-x.toml`, `/run/ostler/conf.d`) sets the same option,
-or if `conf.d` or the file is a symbolic link: set the value in the tool that manages the link.
+if `/run/ostler/conf.d/90-set.toml` masks the file, or if `conf.d` or the file is a symbolic link: set the value in the
+tool that manages the link. `ostler config unset TABLE.KEY` removes the line of a value from this file by the same
+rules, and names the file whose value is in effect then.
 
 ## Changes
 

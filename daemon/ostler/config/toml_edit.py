@@ -1,4 +1,4 @@
-"""Inserts a value into a TOML text; comments, order and formatting of the rest do not change."""
+"""Inserts a value into a TOML text, or removes one; comments, order and formatting of the rest do not change."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from typing import Any
 from ostler.config.layers import dotted
 from ostler.config.option_reference import toml_value
 from ostler.config.toml_parser import TomlError, parse_toml
-from ostler.config.toml_positions import TomlLayout, toml_layout
+from ostler.config.toml_positions import TomlLayout, statement_starts, toml_layout
 
 
 class EditError(Exception):
@@ -38,6 +38,58 @@ def set_value(text: str, path: tuple[str, ...], value: Any) -> str:
     if not same:
         raise EditError(f"{dotted(path)} cannot be set in this file without rewriting other parts of it")
     return edited
+
+
+def remove_value(text: str, path: tuple[str, ...]) -> str:
+    """Return a TOML text without an option; its line is removed with the comment in it.
+
+    Args:
+        text: The text.
+        path: The option.
+
+    Raises:
+        EditError: The option is not set in the text, or is a table with its own header.
+        TomlError: The text is not valid TOML.
+    """
+    wanted, layout = parse_toml(text)[0], toml_layout(text)
+    if path not in layout.values:
+        raise EditError(f"{dotted(path)} is not a value in this file")
+    edited = _remove_statement(text, layout, path)
+    try:
+        same = _without_empty(parse_toml(edited)[0]) == _without_empty(_removed(wanted, path))
+    except TomlError:
+        same = False
+    if not same:
+        raise EditError(f"{dotted(path)} cannot be removed from this file without rewriting other parts of it")
+    return edited
+
+
+def _remove_statement(text: str, layout: TomlLayout, path: tuple[str, ...]) -> str:
+    for length in range(1, len(path)):
+        if path[:length] in layout.values:  # an inline table: its line is rewritten
+            start, end = layout.values[path[:length]]
+            inner = parse_toml(f"table = {text[start:end]}")[0]["table"]
+            return text[:start] + toml_value(_removed(inner, path[length:])) + text[end:]
+    start, end = layout.values[path]
+    line_end = text.find("\n", end)
+    key = max(at for at in statement_starts(text) if at < start)
+    return text[: text.rfind("\n", 0, key) + 1] + (text[line_end + 1 :] if line_end >= 0 else "")
+
+
+def _removed(tables: dict[str, Any], path: tuple[str, ...]) -> dict[str, Any]:
+    node = tables
+    for name in path[:-1]:
+        node = node[name]
+    del node[path[-1]]
+    return tables
+
+
+def _without_empty(value: Any) -> Any:
+    """Return tables without those that are empty: a dotted key that is removed takes its table with it."""
+    if not isinstance(value, dict):
+        return value
+    kept = {key: _without_empty(item) for key, item in value.items()}
+    return {key: item for key, item in kept.items() if item != {}}
 
 
 def _merge_value(tables: dict[str, Any], path: tuple[str, ...], value: Any) -> dict[str, Any]:

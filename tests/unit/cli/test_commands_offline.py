@@ -113,6 +113,36 @@ def test_a_value_is_set_in_a_file_of_its_own(ostler: Any, root: Path) -> None:
     assert f"{file}:2:" in row
 
 
+def test_a_value_that_was_set_is_unset_and_the_one_that_counts_then_is_named(ostler: Any, root: Path) -> None:
+    configure(root, '[daemon]\nhost = "node1"\n')
+    file = root / "etc" / "conf.d" / "90-set.toml"
+    ostler("config", "set", "daemon.host", "node2")
+    ostler("config", "set", "log.level", "debug")
+    file.chmod(0o640)
+    assert ostler("config", "unset", "daemon.host").out == (
+        f"daemon.host was removed from {file} and is now the one of {root}/etc/ostler.toml:2:1; "
+        "`ostler reload` applies it\n"
+    )
+    assert json.loads(ostler("config", "unset", "log.level", "--json").out) == {
+        "option": "log.level", "file": str(file), "origin": "default",
+    }  # fmt: skip
+    assert file.read_text().splitlines() == [
+        "# Written by `ostler config set`; values here override those of earlier files."
+    ]
+    assert file.stat().st_mode & 0o777 == 0o640
+    code, _, err = ostler("config", "unset", "log.level")
+    assert (code, "log.level is not a value in this file" in err) == (2, True)
+
+
+def test_a_value_that_is_needed_is_not_unset(ostler: Any, root: Path) -> None:
+    configure(root, "[services.a]\nworkers = 2\n")
+    file = root / "etc" / "conf.d" / "90-set.toml"
+    file.parent.mkdir()
+    file.write_text('[services.a]\nmanager = "volume"  # the one\n')
+    assert ostler("config", "unset", "services.a.manager").code == 78
+    assert file.read_text() == '[services.a]\nmanager = "volume"  # the one\n'
+
+
 def test_a_value_that_would_be_wrong_is_not_written(ostler: Any, root: Path) -> None:
     configure(root, "")
     assert ostler("config", "set", "daemon.stop_timeout", "never").code == 78

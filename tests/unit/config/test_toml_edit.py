@@ -2,7 +2,7 @@
 
 import pytest
 
-from ostler.config.toml_edit import EditError, set_value
+from ostler.config.toml_edit import EditError, remove_value, set_value
 from ostler.config.toml_parser import parse_toml
 
 
@@ -36,3 +36,24 @@ def test_a_table_is_put_in_and_replaced_whole() -> None:
     assert parse_toml(edited)[0] == {"a": {"b": 1}, "log": {"levels": {"x.y": "info", "z": "debug"}}}
     assert parse_toml(set_value(edited, ("log", "levels"), {"q": "info"}))[0]["log"] == {"levels": {"q": "info"}}
     assert parse_toml(set_value(edited, ("log", "levels", "z"), "info"))[0]["log"]["levels"]["z"] == "info"
+
+
+@pytest.mark.parametrize(
+    ("text", "path", "edited"),
+    [
+        ("# a\n[t]\nx = 1 # why\ny = 2\n", "t.x", "# a\n[t]\ny = 2\n"),
+        ("[t]\r\nx = 1\r\ny = 2\r\n", "t.y", "[t]\r\nx = 1\r\n"),
+        ("t.x = [\n 1, # one\n 2]\nu.y = 1", "t.x", "u.y = 1"),
+        ("[t]\nx = {a = 1, b = 2}\n", "t.x.a", "[t]\nx = {b = 2}\n"),
+        ('[t]\n  x.y = """\nz = 1\n""" # end\nz = 2\n', "t.x.y", "[t]\nz = 2\n"),
+        ("[t]\nx = 1", "t.x", "[t]\n"),
+    ],
+)
+def test_a_value_is_removed_with_its_line_and_nothing_else(text, path, edited):
+    assert remove_value(text, tuple(path.split("."))) == edited
+
+
+@pytest.mark.parametrize(("text", "path"), [("[t]\nx = 1\n", "t.y"), ("[t.x]\ny = 1\n", "t.x"), ("x = 1\n", "x.y")])
+def test_what_is_not_a_value_is_not_removed(text, path):
+    with pytest.raises(EditError, match="is not a value in this file"):
+        remove_value(text, tuple(path.split(".")))

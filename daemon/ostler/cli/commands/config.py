@@ -72,6 +72,25 @@ def set_value(
     )
 
 
+@app.command("unset")
+def unset_value(
+    key: Annotated[str, typer.Argument(metavar="TABLE.KEY", help="The option", show_default=False)],
+) -> None:
+    """Remove a value from conf.d/90-set.toml.
+
+    It is refused if the configuration would be invalid without it, or if the file does not set the option. Other files
+    are not changed: the value that is in effect then is shown with its origin. `ostler reload` applies it.
+    """
+    from ostler.cli import config_set  # 25 ms: only for `config unset`
+
+    done = config_set.unset_option(key)
+    if kit.json_wanted():
+        kit.emit(done._asdict())
+        return
+    now = "has its default now" if done.origin == "default" else f"is now the one of {done.origin}"
+    kit.say(kit.printable(f"{key} was removed from {done.file} and {now}; `ostler reload` applies it"))
+
+
 @app.command()
 def schema() -> None:
     """Print the JSON Schema, for editors.
