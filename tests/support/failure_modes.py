@@ -129,6 +129,7 @@ FAILURE_MODES: dict[str, tuple[str, ...]] = {
         "a problem that points elsewhere than at its value",
         "a secret in the quoted line",
         "a file that masks another",
+        "an option by its earlier name",
     ),
     "Machine": (
         "no descriptors left",

@@ -44,6 +44,7 @@ class RawConfiguration(msgspec.Struct, frozen=True):
         layers: The layers that existed.
         empty_files: The files of size 0.
         masked: The files that were not read, each with the file of the same name in a later directory.
+        warnings: What is accepted now and will not be: options by their earlier names.
         texts: The content of the files that parsed, until the configuration has been found valid.
     """
 
@@ -54,6 +55,7 @@ class RawConfiguration(msgspec.Struct, frozen=True):
     layers: list[str] = []
     empty_files: list[str] = []
     masked: dict[str, str] = {}
+    warnings: list[str] = []
     texts: dict[str, str] = {}
     _layouts: dict[str, TomlLayout] = {}
 
@@ -98,6 +100,14 @@ class RawConfiguration(msgspec.Struct, frozen=True):
     def problem_at(self, path: Sequence[str | int], what: str, *, key: bool = False) -> Problem:
         """Return a problem at the location of the value at a path, or of its key."""
         return Problem(self.nearest_origin(path) if key else self.nearest_value(path), what)
+
+    def rename(self, table: KeyPath, old: str, new: str) -> None:
+        """Give the value of a key another name in its table, and keep its location."""
+        values = self.table([str(name) for name in table])
+        values[new] = values.pop(old)
+        length = len(table)
+        for path in [path for path in self.origins if path[: length + 1] == (*table, old)]:
+            self.origins[(*table, new, *path[length + 1 :])] = self.origins.pop(path)
 
     def table(self, path: Sequence[str]) -> dict[str, Any]:
         """Return the table at a path; empty when there is none."""

@@ -64,9 +64,11 @@ class OptionMetadata(msgspec.Struct, frozen=True):
     secret: bool
     shown: str
     expects: str
+    renamed_from: str = ""
+    deprecated: str = ""
 
 
-def Field(  # noqa: N802  (it replaces pydantic's)
+def Field(  # noqa: N802, PLR0913 - it replaces that of pydantic, and each argument is a word of its own
     default: Any = ...,
     *,
     help: str,  # noqa: A002  (the usual name)
@@ -75,6 +77,8 @@ def Field(  # noqa: N802  (it replaces pydantic's)
     secret: bool = False,
     shown: str = "",
     expects: str = "",
+    renamed_from: str = "",
+    deprecated: str = "",
     **constraints: Any,
 ) -> Any:
     """Declare an option.
@@ -88,9 +92,12 @@ def Field(  # noqa: N802  (it replaces pydantic's)
         secret: Whether its value is masked wherever it is shown; the type `Secret` is always masked.
         shown: The default in words, for a computed one.
         expects: A description of valid values, if type and constraints do not make it clear ("a host name").
+        renamed_from: The earlier name, which is accepted with a warning for one minor version.
+        deprecated: For an option that the next minor version removes: what to use instead; it warns where it is set.
         constraints: `ge`, `gt`, `le`, `lt`, `pattern`, `min_length` and the like, as in pydantic.
     """
     facts: dict[str, Any] = {"unit": unit, "reload": reload, "secret": secret, "shown": shown, "expects": expects}
+    facts |= {name: text for name, text in (("renamed_from", renamed_from), ("deprecated", deprecated)) if text}
     if "default_factory" not in constraints:
         constraints["default"] = default
         # A default may be written as in a file: "10GiB", "/srv".

@@ -16,7 +16,7 @@ import pydantic
 from ostler.config.configuration import Configuration, CoreConfiguration, Tables
 from ostler.config.core_sections import CORE_SECTIONS, DaemonSection
 from ostler.config.layers import RawConfiguration, dotted, split_origin
-from ostler.config.options import OptionsModel
+from ostler.config.options import OptionsModel, option_metadata
 from ostler.config.secret_references import SecretReader
 from ostler.config.toml_positions import KeyPath, TextPosition
 from ostler.config.type_descriptions import format_value
@@ -207,6 +207,7 @@ class _ConfigurationChecker:
         if not self._is_table(path):
             return None
         before = len(self.problems)
+        self._accept_earlier_names(path, model)
         table = self._raw.table(path)
         if partial:
             self._check_misspelt(path, model, table)
@@ -228,6 +229,27 @@ class _ConfigurationChecker:
         self._check_numbers(path, table)
         self._validate_options(path, options)
         return options if len(self.problems) == before else None
+
+    def _accept_earlier_names(self, path: tuple[str, ...], model: type[OptionsModel]) -> None:
+        """Rename options that have an earlier name, and warn of them and of those that will be removed."""
+        fields, table = model.model_fields, self._raw.table(path)
+        for key in list(table):
+            where, name = self._raw.nearest_origin((*path, key)), dotted((*path, key))
+            if key in fields:
+                advice = option_metadata(fields[key]).deprecated
+                warning = f"{where}: {name} will be removed in the next minor version; {advice}" if advice else ""
+            else:
+                new = next((new for new, field in fields.items() if option_metadata(field).renamed_from == key), "")
+                warning = f"{where}: {name} is now {new}; the old name will not be accepted in the next minor version"
+                if not new:
+                    continue
+                if new in table:
+                    self._add_problem((*path, key), f"{name} is now {new}, which is set as well; remove it", key=True)
+                    del table[key]
+                    continue
+                self._raw.rename(path, key, new)
+            if warning and warning not in self._raw.warnings:
+                self._raw.warnings.append(warning)
 
     def _check_numbers(self, path: KeyPath, table: Mapping[str, Any], reported: Collection[KeyPath] = ()) -> None:
         for place, number in _oversized_integers((), table):

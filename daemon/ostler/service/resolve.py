@@ -103,7 +103,7 @@ def resolve_configuration(
         configuration=configuration,
         plugins=plugins,
         specs=[spec for spec in specs if spec.options.enabled],
-        warnings=plugins.warnings(),
+        warnings=[*raw.warnings, *plugins.warnings()],
         sinks=resolver.sinks,
     )
 
