@@ -29,9 +29,11 @@ def measure(folder: Path, quick: bool) -> list[FigureRow]:
     folder = folder / "operations"
     with DaemonUnderTest(folder, BUNDLED + QUEUE + ECHO.format(topic="echo") + ECHO.format(topic="run")) as daemon:
         for number in range(rounds):
+            asyncio.run(come_to_rest(daemon.root))  # the last round has left more than it could run
             figures["bare"].append(one_each(folder / f"bare{number}.db", seconds))
             figures["one"].append(asyncio.run(rate(daemon.root, 1, seconds, submit)))
             figures["many"].append(asyncio.run(rate(daemon.root, IN_FLIGHT, seconds, submit)))
+            asyncio.run(come_to_rest(daemon.root))
             figures["ended"].append(asyncio.run(rate(daemon.root, IN_FLIGHT, seconds, run)))
     bare = median(figures["bare"])
     return [
@@ -62,6 +64,15 @@ async def run(client: AsyncClient) -> None:
     On a topic of its own: on that of the submits, those would be before it in the queue.
     """
     await client.call("run", "nothing")
+
+
+async def come_to_rest(root: Path) -> None:
+    """Wait until all that was submitted has ended."""
+    from ostler import AsyncClient
+
+    async with AsyncClient(root=str(root)) as client:
+        while await client.call("ostler", "operation.list", states=["queued", "running", "waiting"], limit=1):
+            await asyncio.sleep(0.05)
 
 
 async def rate(root: Path, callers: int, seconds: float, ask: Callable[[AsyncClient], Awaitable[None]]) -> float:
