@@ -11,7 +11,7 @@ from collections.abc import Iterator
 from typing import Any
 
 import pytest
-from hypothesis import settings
+from hypothesis import HealthCheck, settings
 
 from ostler.redaction import SECRETS
 
@@ -24,10 +24,11 @@ def pytest_configure() -> None:
     """Let Ctrl-C through: a shell without job control starts what runs in the background with SIGINT ignored."""
     if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
         signal.signal(signal.SIGINT, signal.default_int_handler)
-    # CI looks at the same examples each time; people's runs go on looking for new ones.
-    settings.register_profile("ci", derandomize=True)
-    if os.environ.get("CI"):
-        settings.load_profile("ci")
+    # CI looks at the same examples each time; people's runs go on looking for new ones. How long one takes says
+    # something of the machine, and nothing of what is tested.
+    settings.register_profile("people", deadline=None, suppress_health_check=[HealthCheck.too_slow])
+    settings.register_profile("ci", settings.get_profile("people"), derandomize=True)
+    settings.load_profile("ci" if os.environ.get("CI") else "people")
     if sys.version_info < (3, 11, 8):
         _parse_again_when_threads_meet()
 
