@@ -38,6 +38,9 @@ OFFLINE = {
     "plugin new",
     "plugin check",
     "plugin api",
+    "config unset",
+    "help",
+    "version",
 } | {f"keys {verb}" for verb in ("new", "show", "list")}
 
 
