@@ -207,7 +207,11 @@ class ConfigurationError(OstlerError):
 
     def send_sources(self) -> None:
         """Put the lines of the problems into `details`, so that whoever asked from elsewhere sees them as well."""
-        sources = [list(problem.source) if problem.source else [] for problem in self.problems[:_SOURCES_SENT]]
+        sources: list[list[object]] = []
+        for problem in self.problems[:_SOURCES_SENT]:
+            # The message is split into lines at the other end, and a problem of a plugin may have several.
+            sources += [[] for _ in str(problem).splitlines()[1:]]
+            sources.append(list(problem.source) if problem.source else [])
         if any(sources):
             self.details["sources"] = to_plain(sources)
 

@@ -193,6 +193,15 @@ def test_the_lines_of_problems_travel_when_asked_to() -> None:
     assert received.details == {}
 
 
+def test_the_line_of_a_problem_stays_with_it_behind_one_of_several_lines() -> None:
+    quoted = SourceLine('level = "loud"', 9, 6)
+    error = ConfigurationError([Problem("a.toml:1:1", "two\nlines"), Problem("a.toml:2:9", "wrong", quoted)])
+    error.send_sources()
+    received = from_wire(to_wire(error))
+    assert isinstance(received, ConfigurationError)
+    assert [problem.source for problem in received.problems] == [None, None, quoted]
+
+
 @pytest.mark.parametrize("sources", [5, [5], [["x"]], [["x", 0, 1]], [[1, 1, 1]], [["x", "1", 1]], [[]] * 9, {"a": 1}])
 def test_lines_of_problems_that_make_no_sense_are_dropped(sources: object) -> None:
     error = ConfigurationError([Problem("a", "wrong")], sources=sources)

@@ -297,8 +297,9 @@ class Runtime:
         return [
             line
             for handler in handlers
-            if event_handler_key(handler.name) not in shown.get(handler.service, {})
-            for line in handler.problems()
+            for line in handler.problems(
+                with_health=event_handler_key(handler.name) not in shown.get(handler.service, {})
+            )
         ]
 
     def _shown_problems(self) -> dict[str, dict[str, str]]:

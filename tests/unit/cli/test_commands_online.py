@@ -15,7 +15,7 @@ from ostler.cli.commands.config import difference_rows
 from ostler.cli.commands.handler import format_state as format_handler_state
 from ostler.cli.commands.periodic import format_state
 from ostler.cli.fast_status import override_text
-from ostler.errors import ConfigurationError, DaemonNotRunning, Problem, ServiceNotFound, WrongCallKind
+from ostler.errors import ConfigurationError, DaemonNotRunning, NotPermitted, Problem, ServiceNotFound, WrongCallKind
 from ostler.manager_types import EventHandlerStatus, LockStatus
 from ostler.messaging.events import Event, Gap
 from ostler.store import VacuumResult
@@ -429,6 +429,8 @@ def test_version_shows_both_versions_and_a_daemon_that_is_not_there(ostler: Any,
     assert ostler("version").code == 0
     assert "daemon   not running\n" in ostler("version").out
     assert json.loads(ostler("version", "--json").out)["daemon"] is None
+    answer("status", NotPermitted("this user is not allowed to use the socket"))
+    assert "daemon   unknown: this user is not allowed to use the socket\n" in ostler("version").out
 
 
 def test_describe_lists_methods_or_shows_one(ostler: Any, answer: Any) -> None:

@@ -174,3 +174,18 @@ async def test_a_handler_that_does_not_return_makes_its_service_degraded(tmp_pat
         await until(lambda: not parts.handlers.unhealthy("sink"))
     finally:
         await parts.close()
+
+
+async def test_an_unreachable_host_is_shown_beside_failing_calls(tmp_path):
+    parts = Parts(tmp_path)
+    other = OtherDaemon(asyncio.get_running_loop())
+    parts.router.peers = SimpleNamespace(peers={"node2": other})
+    try:
+        await parts.start()
+        await until(lambda: "node2" in parts.hosts())
+        other.lose()
+        await until(parts.problems)
+        (handler,) = parts.handlers.all_handlers()
+        assert handler.problems(with_health=False) == parts.problems()
+    finally:
+        await parts.close()

@@ -47,8 +47,9 @@ def _list_topics(client: invocation.ClientProtocol) -> None:
     for each in services:
         if each.up:
             hosts.setdefault(each.topic, []).append(each.host)
-    versions = {each.topic: each.rpc_version for each in services}
-    rows = [{"topic": topic, "version": versions.get(topic, ""), "hosts": hosts[topic]} for topic in sorted(hosts)]
+    found = {(each.topic, each.rpc_version) for each in services if each.up}
+    versions = {topic: ", ".join(sorted(version for other, version in found if other == topic)) for topic in hosts}
+    rows = [{"topic": topic, "version": versions[topic], "hosts": hosts[topic]} for topic in sorted(hosts)]
     columns: list[str | kit.Column] = ["topic", "version", kit.Column("hosts", lambda row: ", ".join(row["hosts"]))]
     kit.show_table(rows, columns)
 

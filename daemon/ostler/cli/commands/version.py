@@ -6,7 +6,7 @@ import sys
 
 import ostler
 from ostler.cli import kit
-from ostler.errors import DaemonNotRunning
+from ostler.errors import DaemonNotRunning, OstlerError
 from ostler.types import CONTROL_TOPIC, DaemonStatus, Json
 
 app = kit.app(group=False)
@@ -15,20 +15,22 @@ app = kit.app(group=False)
 @app.command()
 def version() -> None:
     """Show the versions of this command and of the daemon."""
-    running = _daemon_version()
+    running, why = _daemon_version()
     found: dict[str, Json] = {
         "command": ostler.__version__,
-        "daemon": running or (None if kit.json_wanted() else "not running"),
+        "daemon": running or (None if kit.json_wanted() else why),
         "python": ".".join(map(str, sys.version_info[:3])),
     }
     kit.show_fields(found)
 
 
-def _daemon_version() -> str:
-    """Return the version of the daemon; empty when none is running."""
+def _daemon_version() -> tuple[str, str]:
+    """Return the version of the daemon, or an empty text and why it is not known: the command's is shown anyhow."""
     try:
         with kit.client() as client:
             status: DaemonStatus = client.on(type=DaemonStatus).call(CONTROL_TOPIC, "status")
     except DaemonNotRunning:
-        return ""
-    return status.version
+        return "", "not running"
+    except OstlerError as error:
+        return "", f"unknown: {error.message}"
+    return status.version, ""

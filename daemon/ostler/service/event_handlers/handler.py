@@ -310,7 +310,7 @@ class EventHandler:
         return f"event handler {self.name} of {self.service}"
 
     def health(self) -> str:
-        """Return for which reason its service is degraded, the same as long as that lasts; empty when it is not."""
+        """Return for which reason its service is degraded; empty when it is not."""
         if slow := self._slow_calls():
             return f"{self.label} has been handling {printable(slow[0][1])} for longer than {_SLOW_AFTER:.0f} s"
         if self._failures >= _FAILING_EVENTS:
@@ -323,8 +323,18 @@ class EventHandler:
         earliest = self._clock.monotonic() - _SLOW_AFTER
         return sorted((since, key) for _, since, key in self._running.values() if since < earliest)
 
-    def problems(self) -> list[str]:
-        """Return what is wrong with it, a line each."""
+    def problems(self, *, with_health: bool = True) -> list[str]:
+        """Return what is wrong with it, a line each.
+
+        Args:
+            with_health: Whether failed and slow calls are wanted too; not where `health` is shown.
+        """
+        unreachable = [
+            f"{self.label} cannot follow the events of {host}: {why}" for host, why in self._unreachable.items()
+        ]
+        return [*self._call_problems(), *unreachable] if with_health else unreachable
+
+    def _call_problems(self) -> list[str]:
         lines = []
         if self._last_error:
             lines.append(f"{self.label} failed, {self._errors} errors: {printable(self._last_error)}")
@@ -333,7 +343,6 @@ class EventHandler:
             f"{self.label} has been handling {printable(key)} for {now - since:.0f} s"
             for since, key in self._slow_calls()
         ]
-        lines += [f"{self.label} cannot follow the events of {host}: {why}" for host, why in self._unreachable.items()]
         return lines
 
     def status(self) -> EventHandlerStatus:
