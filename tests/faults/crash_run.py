@@ -33,6 +33,8 @@ from ostler import Client, OperationState, OstlerError
 CONFIG = """
 [daemon]
 host = "node1"
+[plugins]
+required = ["faults"]
 [operations]
 count = {kept}
 [events]

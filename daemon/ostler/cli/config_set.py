@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 from ostler.cli import invocation, without_daemon
 from ostler.config.layers import dotted, parse_value, split_key
-from ostler.config.toml_edit import EditError, remove_value, set_value
+from ostler.config.toml_edit import EditError, ValueNotInFile, remove_value, set_value
 from ostler.config.toml_parser import MAX_FILE_SIZE, TomlError
 from ostler.errors import Busy, ConfigurationError, InvalidInput, OstlerError
 from ostler.files import make_directory, read_regular, replace_file
@@ -150,6 +150,9 @@ def _edit_file(file: Path, edit: Callable[[str], str]) -> bytes:
     try:
         text = before.removeprefix(_BOM).decode()
         edited = edit(text)
+    except ValueNotInFile as error:
+        hint = "`ostler config cat` shows in which file an option is set; other files are edited by hand"
+        raise InvalidInput(f"{error} is not set in {file}", hint=hint) from None
     except (EditError, TomlError, UnicodeDecodeError) as error:
         raise InvalidInput(f"cannot edit {file}: {error}", hint="edit the file by hand") from None
     return (_BOM if before.startswith(_BOM) else b"") + edited.encode()
@@ -163,13 +166,13 @@ def _read_file(file: Path) -> bytes:
 
 
 def _check_effective(raw: RawConfiguration, path: tuple[str, ...], value: Any, file: Path) -> None:
+    if str(file) in raw.masked:
+        raise ValueOverridden(
+            f"{file} is masked by {raw.masked[str(file)]}, so that its values have no effect; nothing was written",
+            hint="remove or rename the file that masks it",
+        )
     for leaf in _leaf_paths(path, value):
         origin = raw.origin(leaf)
-        if str(file) in raw.masked:
-            raise ValueOverridden(
-                f"{file} is masked by {raw.masked[str(file)]}, so that its values have no effect; nothing was written",
-                hint="remove or rename the file that masks it",
-            )
         if not origin.startswith(f"{file}:"):
             raise ValueOverridden(
                 f"{dotted(leaf)} is set at {origin}, which is read after {file} and overrides it; nothing was written",

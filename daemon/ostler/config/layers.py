@@ -184,7 +184,8 @@ def check_not_removed(before: RawConfiguration, now: RawConfiguration) -> None:
 
     A missing layer may be a file system that is not mounted or a file that is being replaced, and an empty file may be
     one that is being written, or a full disk: treating them as an empty configuration would remove roles and services.
-    A single file of a directory may be removed: that is the way to undo its settings.
+    A single file of a directory may be removed: that is the way to undo its settings. An empty file that masks another
+    one counts as that one emptied; a link to /dev/null is meant.
 
     Args:
         before: The layers that were read before.
@@ -205,6 +206,11 @@ def check_not_removed(before: RawConfiguration, now: RawConfiguration) -> None:
                     file, "was not empty when it was last read, and is empty now; write a # into it if this is intended"
                 )
             )
+
+    for file, mask in now.masked.items():
+        if file in before.files and file not in before.empty_files and mask in now.empty_files:
+            what = f"is empty, and masks {file}, which was read before; write a # into it if this is intended"
+            now.problems.append(Problem(mask, what))
 
 
 def load_text(text: str, name: str = "ostler.toml") -> RawConfiguration:

@@ -60,8 +60,9 @@ are errors. `ostler check` does the same without starting anything, and does not
 invalid configuration changes nothing.
 
 At a reload it is an error if `ostler.toml` or a directory that existed before is missing, which may not be mounted or
-be being replaced, or if a file that was not empty has 0 bytes, which may be being written, or the disk is full. To undo
-the settings of a file in a directory, remove it, or leave only a `#` in it.
+be being replaced, or if a file that was not empty has 0 bytes, or is masked by a file of 0 bytes, which may be being
+written, or the disk is full. To undo the settings of a file in a directory, remove it, or leave only a `#` in it; to
+mask one, use a link to `/dev/null` or a file with a `#`.
 
 ## Setting one value
 

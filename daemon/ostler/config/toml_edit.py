@@ -10,6 +10,10 @@ from ostler.config.toml_parser import TomlError, parse_toml
 from ostler.config.toml_positions import TomlLayout, statement_starts, toml_layout
 
 
+class ValueNotInFile(Exception):
+    """Raised when an option that is to be removed is not set in the text."""
+
+
 class EditError(Exception):
     """Raised if a value cannot be inserted into a text; the message says why."""
 
@@ -48,12 +52,13 @@ def remove_value(text: str, path: tuple[str, ...]) -> str:
         path: The option.
 
     Raises:
-        EditError: The option is not set in the text, or is a table with its own header.
+        ValueNotInFile: The option is not set in the text, or is a table with its own header.
+        EditError: It cannot be removed without rewriting other parts.
         TomlError: The text is not valid TOML.
     """
     wanted, layout = parse_toml(text)[0], toml_layout(text)
     if path not in layout.values:
-        raise EditError(f"{dotted(path)} is not a value in this file")
+        raise ValueNotInFile(dotted(path))
     edited = _remove_statement(text, layout, path)
     try:
         same = _without_empty(parse_toml(edited)[0]) == _without_empty(_removed(wanted, path))

@@ -2,7 +2,7 @@
 
 import pytest
 
-from ostler.config.toml_edit import EditError, remove_value, set_value
+from ostler.config.toml_edit import EditError, ValueNotInFile, remove_value, set_value
 from ostler.config.toml_parser import parse_toml
 
 
@@ -55,5 +55,5 @@ def test_a_value_is_removed_with_its_line_and_nothing_else(text, path, edited):
 
 @pytest.mark.parametrize(("text", "path"), [("[t]\nx = 1\n", "t.y"), ("[t.x]\ny = 1\n", "t.x"), ("x = 1\n", "x.y")])
 def test_what_is_not_a_value_is_not_removed(text, path):
-    with pytest.raises(EditError, match="is not a value in this file"):
+    with pytest.raises(ValueNotInFile):
         remove_value(text, tuple(path.split(".")))
