@@ -13,6 +13,7 @@ Those that programs decide by have a type, whatever a peer sent: `retry_after`, 
     ├── ServiceError                      a service cannot be built, started or stopped
     ├── DriverError                       a driver failed
     │   ├── DriverNotReady                it is still initialising, or waits for its next try
+    │   │   └── DriverCircuitOpen         too many calls in a row have failed; it waits for its next trial
     │   ├── DriverStuck                   a call into it has outlived its time budget
     │   └── FeatureNotSupported           it does not offer that optional feature
     ├── StoreError                        the database
@@ -242,6 +243,13 @@ class DriverError(OstlerError):
 
 class DriverNotReady(DriverError):
     """Raised when a driver is called before it is ready: it is still initialising, or waits for its next try."""
+
+
+class DriverCircuitOpen(DriverNotReady):
+    """Raised when a call is refused because many calls in a row have failed: the circuit breaker is open.
+
+    `retry_after` says in how many seconds a trial is let through; `since` and `why` are in its details.
+    """
 
 
 class DriverStuck(DriverError):

@@ -53,6 +53,14 @@ class DriverState(StrEnum):
     STOPPED = "stopped"
 
 
+class BreakerState(StrEnum):
+    """Whether a driver's circuit breaker lets calls through: all, none, or one as a trial."""
+
+    CLOSED = "closed"
+    OPEN = "open"
+    HALF_OPEN = "half open"
+
+
 class PluginState(StrEnum):
     """How far a plugin came: `found` until it is imported, `loaded` when its hooks are registered."""
 
@@ -89,8 +97,9 @@ class DriverStatus(msgspec.Struct, frozen=True, kw_only=True):
     """A driver as an operator sees it; `retry_at` is wall time of the next try, 0 when none is due.
 
     `pending` says what new options wait for, empty when there are none. Of its calls `failures` failed since one
-    succeeded last (at `last_success_at`) and `errors` since the start; a refusal is no failure. Times are wall times, 0
-    for never.
+    succeeded last (at `last_success_at`) and `errors` since the start; a refusal is no failure. Unless its `breaker` is
+    closed, calls are refused since `breaker_since`; one is let through as a trial from `breaker_trial_at` on. Times are
+    wall times, 0 for never.
     """
 
     name: str
@@ -107,6 +116,9 @@ class DriverStatus(msgspec.Struct, frozen=True, kw_only=True):
     last_error: str = ""
     last_error_at: float = 0.0
     last_success_at: float = 0.0
+    breaker: BreakerState = BreakerState.CLOSED
+    breaker_since: float = 0.0
+    breaker_trial_at: float = 0.0
 
 
 class Peer(msgspec.Struct, frozen=True):

@@ -282,6 +282,18 @@ class EmptyDriver:
     """Nothing at all."""
 
 
+class FailingDevice(GoodDevice):
+    """Fails while the file named `broken` in its directory of options exists."""
+
+    class Options(DriverOptions):
+        broken: str = Field(help="While this file exists, all calls fail")
+
+    def work(self, seconds: float = 0.0) -> str:
+        if Path(self.options.broken).exists():
+            raise OSError("the device is broken")
+        return super().work(seconds)
+
+
 class WrongSignature(DeviceDriver):
     """Takes other arguments than its contract says."""
 

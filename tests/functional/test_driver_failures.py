@@ -139,3 +139,34 @@ def test_a_manager_named_by_class_module_object_and_factory(make_daemon, referen
     daemon = make_daemon(f'[services.echo]\nmanager = "{reference}"\ngreeting = "hi "\n').start()
     assert daemon.json("call", "echo", "echo", "text=x")["text"] == "hi x"
     assert daemon.stop() == 0
+
+
+@pytest.mark.failure_mode("Plugins", "a driver whose calls are refused after many failures")
+def test_calls_of_a_failing_driver_are_refused_until_it_is_reset_by_hand(make_daemon, tmp_path) -> None:
+    broken = tmp_path / "broken"
+    broken.touch()
+    daemon = make_daemon(
+        DEVICES + '[services.device.drivers.bad]\ndriver = "faulty_managers:FailingDevice"\n'
+        f'broken = "{broken}"\nbreaker_limit = 4\nretry_interval = "1h"\nmax_retry_interval = "1h"\n'
+    ).start()
+    for _ in range(4):
+        assert "the device is broken" in daemon.command("call", "device", "work", "driver=bad", check=1).stderr
+    refused = daemon.command("call", "device", "work", "driver=bad", check=1).stderr
+    assert "driver bad of device refuses calls since " in refused
+    assert "OSError: the device is broken; next trial in " in refused
+    assert driver(daemon, "bad")["breaker"] == "open"
+    assert "breaker open" in daemon.command("status").stdout
+    assert any("driver bad of device refuses calls" in line for line in daemon.status()["not_well"])
+    assert "ostler driver reset device/bad" in daemon.command("service", "show", "device").stdout
+    assert daemon.json("call", "device", "work", "driver=good") == "good worked"
+    broken.unlink()
+    assert (
+        daemon.command("driver", "reset", "device/bad").stdout
+        == "device/bad is ready, its circuit breaker is closed.\n"
+    )
+    assert daemon.json("call", "device", "work", "driver=bad") == "bad worked"
+    assert daemon.status()["not_well"] == []
+    unknown = daemon.command("driver", "reset", "device/none", check=1).stderr
+    assert "driver none not found" in unknown
+    assert "available: good, bad" in unknown
+    assert "is not SERVICE/NAME" in daemon.command("driver", "reset", "device", check=2).stderr

@@ -58,6 +58,7 @@ FAILURE_MODES: dict[str, tuple[str, ...]] = {
         "a check of options that raises or exits",
         "errors that are very large, endless or cannot be described",
         "a driver whose calls all fail",
+        "a driver whose calls are refused after many failures",
         "capabilities that are odd, very large or cannot be read",
         "a scheduler or a filter that hangs or raises",
     ),

@@ -9,7 +9,16 @@ from ostler.cli import kit
 from ostler.cli.invocation import Invocation
 from ostler.config.units import format_size
 from ostler.errors import EXIT_FAILURE, EXIT_OK
-from ostler.types import CONTROL_TOPIC, DaemonStatus, DriverStatus, PluginState, ServiceState, ServiceStatus
+from ostler.types import (
+    CONTROL_TOPIC,
+    BreakerState,
+    DaemonStatus,
+    DriverState,
+    DriverStatus,
+    PluginState,
+    ServiceState,
+    ServiceStatus,
+)
 
 _MEMORY_DISPLAY_DIVISOR = 16
 """The memory that callers hold is shown when it exceeds this fraction of its limit."""
@@ -137,14 +146,25 @@ SERVICE_COLUMNS = [
 
 
 def _retry_text(pair: tuple[ServiceStatus, DriverStatus]) -> str:
-    return kit.human_age(pair[1].retry_at)
+    return kit.human_age(pair[1].retry_at or pair[1].breaker_trial_at)
+
+
+def _refusal_text(driver: DriverStatus) -> str:
+    return driver.last_error if driver.breaker is not BreakerState.CLOSED else ""
+
+
+def driver_state_text(driver: DriverStatus) -> str:
+    """Return the state of a driver, or that its calls are refused although it is ready."""
+    if driver.state is DriverState.READY and driver.breaker is not BreakerState.CLOSED:
+        return f"breaker {driver.breaker}"
+    return driver.state
 
 
 DRIVER_COLUMNS = [
     kit.Column("backend", lambda pair: f"{pair[0].topic}/{pair[1].name}"),
     kit.Column("driver", lambda pair: pair[1].driver),
-    kit.Column("state", lambda pair: pair[1].state),
-    kit.Column("for", lambda pair: kit.human_elapsed(pair[1].since)),
+    kit.Column("state", lambda pair: driver_state_text(pair[1])),
+    kit.Column("for", lambda pair: kit.human_elapsed(pair[1].breaker_since or pair[1].since)),
     kit.Column("retry", _retry_text),
-    kit.Column("why", lambda pair: pair[1].why or pair[1].pending),
+    kit.Column("why", lambda pair: pair[1].why or pair[1].pending or _refusal_text(pair[1])),
 ]

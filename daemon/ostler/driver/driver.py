@@ -50,6 +50,14 @@ class DriverOptions(OptionsModel):
         help="After so many failed calls in a row the service is degraded until one succeeds; refusals do not count",
         reload="live",
     )
+    breaker_limit: int = Field(
+        0,
+        ge=0,
+        le=COUNT_MAX,
+        help="After so many failed calls in a row further ones are refused at once, but for a trial after "
+        "`retry_interval`, doubled each time up to `max_retry_interval`; 0: never",
+        reload="live",
+    )
 
 
 class DriverEnvironment(msgspec.Struct, frozen=True, kw_only=True):

@@ -54,6 +54,10 @@ class TimeoutListener(Protocol):
         """Called when one more call in a row has failed, or the first one after that has not."""
         ...
 
+    def on_trial_end(self, outcome: bool | None) -> None:
+        """Called when the call of `watch_trial` has ended: it worked, failed, or says nothing of the device (None)."""
+        ...
+
 
 class DriverLabel(msgspec.Struct, frozen=True):
     """The owner of a lane, for messages: the driver's name and the topic of its service."""
@@ -173,6 +177,8 @@ class DriverExecutor:
         self._max_calls = workers + _MAX_QUEUED
         self._active_calls: set[DriverCall] = set()
         self._call_counts = [0, 0]
+        self._trial: DriverCall | None = None
+        self._raising_methods: set[str] = set()
         self._overdue_count = 0
         self._last_end_at = 0.0
         self._idle_waiters: list[asyncio.Future[None]] = []
@@ -220,6 +226,15 @@ class DriverExecutor:
                 self._call_counts[is_long] -= 1
             raise
         return call
+
+    def watch_trial(self, call: DriverCall) -> None:
+        """Tell the listener how this call ends, before its caller knows. With the lock held since `submit`."""
+        self._trial = call
+
+    @property
+    def has_trial(self) -> bool:
+        """Whether a call of `watch_trial` has not ended. With the lock held."""
+        return self._trial is not None
 
     def wait(self, call: DriverCall) -> Any:
         """Wait for a call on a thread that is not the loop's, and return its result or raise its error."""
@@ -338,18 +353,14 @@ class DriverExecutor:
         # By the type: `isinstance` asks `__class__`, which of a plugin's error may raise.
         if error is not None and not issubclass(type(error), Exception):
             error = self._wrap_base_exception(call, error)
+        else:
+            self._log_defect(call, error)
         with self._lock:
             self._active_calls.discard(call)
             self._call_counts[call.is_long] -= 1
             self._overdue_count -= call.is_overdue
             self._last_end_at = self._clock.monotonic()
-            if error is not None:
-                if self.failure_streak.failed(call.label, error):
-                    self._listener.on_failure_count()
-            elif call.label not in IGNORED_METHODS:
-                self.failure_streak.last_success = self._last_end_at
-                if self.failure_streak.count and self.failure_streak.worked():
-                    self._listener.on_failure_count()
+            self._count_outcome(call, error)
             self._resolve(call, result, error)
             if call.is_overdue:
                 self._listener.on_late_return(call, error)
@@ -360,6 +371,32 @@ class DriverExecutor:
             self._loop_queue.post(partial(resolve_future, future))
         if call.on_end is not None:
             call.on_end(result, error)
+
+    def _log_defect(self, call: DriverCall, error: BaseException | None) -> None:
+        """Log the traceback of an unexpected error at once, whatever the manager makes of it."""
+        if error is None:
+            if call.label in self._raising_methods:
+                self._raising_methods.discard(call.label)
+                self._defects.clear(f"{call.label} of {self._label}")
+        elif call.label not in IGNORED_METHODS:  # those are logged by who calls them
+            self._raising_methods.add(call.label)
+            self._defects.log_error(f"{call.label} of {self._label}", error)
+
+    def _count_outcome(self, call: DriverCall, error: BaseException | None) -> None:
+        """Count a call as a success, a failure, or neither, with the lock held."""
+        works: bool | None = None
+        if error is not None:
+            if self.failure_streak.failed(call.label, error):
+                works = False
+                self._listener.on_failure_count()
+        elif call.label not in IGNORED_METHODS:
+            works = True
+            self.failure_streak.last_success = self._last_end_at
+            if self.failure_streak.count and self.failure_streak.worked():
+                self._listener.on_failure_count()
+        if call is self._trial:
+            self._trial = None
+            self._listener.on_trial_end(works)
 
     def _resolve(self, call: DriverCall, result: Any, error: BaseException | None) -> None:
         if call.is_resolved:

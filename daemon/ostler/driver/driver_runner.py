@@ -16,13 +16,23 @@ from msgspec.structs import replace
 from ostler.aio import LoopQueue, WorkerPool, waiting_for
 from ostler.bounds import escape_surrogates
 from ostler.clock import Clock
+from ostler.driver.circuit_breaker import CircuitBreaker
 from ostler.driver.contract import require_contract
 from ostler.driver.driver import BUDGET_ATTRIBUTE, FEATURE_ATTRIBUTE, Driver, DriverOptions, DriverSpec
 from ostler.driver.driver_executor import DriverCall, DriverExecutor, DriverLabel, format_time, resolve_future
-from ostler.errors import DriverNotReady, DriverStuck, FeatureNotSupported, PluginError, error_line, is_a
+from ostler.driver.failure_streak import IGNORED_METHODS
+from ostler.errors import (
+    DriverCircuitOpen,
+    DriverNotReady,
+    DriverStuck,
+    FeatureNotSupported,
+    PluginError,
+    error_line,
+    is_a,
+)
 from ostler.log.defects import UnexpectedErrors
 from ostler.redaction import redact
-from ostler.types import DriverState, DriverStatus
+from ostler.types import BreakerState, DriverState, DriverStatus
 
 _log = logging.getLogger(__name__)
 _INITIALISE_METHOD = "initialise"
@@ -85,6 +95,7 @@ class DriverRunner:
         self._call_count = 0
         self._stuck_call = "", clock.wall()
         self._was_failing = False
+        self._breaker = CircuitBreaker(clock, rng, self._schedule_trial, self._on_breaker_change)
         self._is_held = False
         self._pending_options: DriverOptions | None = None
         self._renewal_task: asyncio.Task[None] | None = None
@@ -118,6 +129,9 @@ class DriverRunner:
                 last_error=streak.shown_error(),
                 last_error_at=streak.last_error_at,
                 last_success_at=self._last_success_at(),
+                breaker=self._breaker.state,
+                breaker_since=self._breaker.since,
+                breaker_trial_at=self._breaker.trial_at,
             )
 
     def _last_success_at(self) -> float:
@@ -139,7 +153,11 @@ class DriverRunner:
         The text does not change with each further call.
         """
         streak, limit = self._executor.failure_streak, self.spec.options.failure_limit
-        if self._state is not DriverState.READY or not streak.is_failing(limit):
+        if self._state is not DriverState.READY:
+            return ""
+        if refusing := self._refusal():
+            return refusing
+        if not streak.is_failing(limit):
             return ""
         calls = f"{limit} calls in a row or more" if limit > 1 else "calls"
         error = streak.shown_error()
@@ -273,11 +291,83 @@ class DriverRunner:
 
     def on_failure_count(self) -> None:
         """See `TimeoutListener`; the lock is held."""
+        count, options = self._executor.failure_streak.count, self.spec.options
+        if count:
+            self._breaker.on_failure(count, options.breaker_limit, options.retry_interval, options.max_retry_interval)
+        else:
+            self._breaker.close()
         is_failing = bool(self.problem())
         if is_failing is not self._was_failing:
             self._was_failing = is_failing
-            status = self.status()
-            self._loop_queue.post(lambda: self._on_change(status))
+            self._notify_change()
+
+    def on_trial_end(self, outcome: bool | None) -> None:
+        """See `TimeoutListener`; the lock is held."""
+        if outcome is False:
+            self._breaker.on_trial_failure(self.spec.options.retry_interval, self.spec.options.max_retry_interval)
+        elif outcome:
+            self._breaker.close()
+
+    def reset_breaker(self) -> bool:
+        """Forget failures in a row, and let all calls through; return whether some were refused. Any thread."""
+        with self._lock:
+            self._executor.failure_streak.worked()
+            was_open = self._breaker.close()
+            self.on_failure_count()
+            return was_open
+
+    def _notify_change(self) -> None:
+        status = self.status()
+        self._loop_queue.post(lambda: self._on_change(status))
+
+    def _on_breaker_change(self) -> None:
+        level = logging.WARNING if self._breaker.state is BreakerState.OPEN else logging.INFO
+        _log.log(level, "%s", self._refusal() or f"{self.label} accepts calls again: its circuit breaker is closed")
+        self._notify_change()
+
+    def _schedule_trial(self, seconds: float, number: int) -> None:
+        def begin_trial() -> None:
+            with self._lock:
+                self._breaker.end_wait(number)
+
+        def start_timer() -> None:
+            self._loop.call_later(seconds, begin_trial)
+
+        self._loop_queue.post(start_timer)
+
+    def _refusal(self) -> str:
+        """Return why the circuit breaker refuses calls, empty when it does not. Any thread."""
+        breaker, streak = self._breaker, self._executor.failure_streak
+        if breaker.state is BreakerState.CLOSED:
+            return ""
+        return (
+            f"{self.label} refuses calls since {format_time(breaker.since)}: its circuit breaker is {breaker.state}, "
+            f"{streak.count} calls in a row have failed; the last error: {streak.shown_error()}"
+        )
+
+    def _raise_if_refusing(self, method: str) -> None:
+        """Refuse a call while the circuit breaker is open, or half open with a trial in progress."""
+        breaker = self._breaker
+        if breaker.state is BreakerState.CLOSED or method in IGNORED_METHODS:
+            return
+        if breaker.state is BreakerState.HALF_OPEN and not self._executor.has_trial:
+            return
+        wait = max(0.0, breaker.trial_at - self._clock.wall())
+        following = (
+            f"next trial in {wait:.0f} s, at {format_time(breaker.trial_at)}"
+            if breaker.trial_at
+            else "a trial is in progress"
+        )
+        raise DriverCircuitOpen(
+            f"{self._refusal()}; {following}",
+            hint=f"fix the device; `ostler driver reset {self.label.topic}/{self.label.driver}` lets calls through now",
+            driver=self.spec.name,
+            topic=self.label.topic,
+            method=method,
+            since=breaker.since,
+            why=self._executor.failure_streak.shown_error(),
+            retry_after=round(wait or 1.0, 3),
+        )
 
     def _submit_unless_held(self, method: str, arguments: tuple[Any, ...], named: dict[str, Any]) -> DriverCall | None:
         with self._lock:
@@ -286,6 +376,7 @@ class DriverRunner:
     def _submit(self, method: str, arguments: tuple[Any, ...], named: dict[str, Any]) -> DriverCall:
         # The lock is held from the check of the state to the entry in the lane: the lane is never seen idle in between.
         self._raise_unless_ready(method)
+        self._raise_if_refusing(method)
         function = getattr(self.driver, method)
         if feature := getattr(function, FEATURE_ATTRIBUTE, ""):  # the contract's: not overridden
             raise FeatureNotSupported(
@@ -296,6 +387,8 @@ class DriverRunner:
         budget, is_long = self._budget(method)
         call = self._executor.submit(method, lambda: function(*arguments, **named), budget, is_long=is_long)
         self._call_count += 1
+        if self._breaker.state is BreakerState.HALF_OPEN and method not in IGNORED_METHODS:
+            self._executor.watch_trial(call)
         return call
 
     def _raise_unless_ready(self, method: str) -> None:
@@ -350,6 +443,7 @@ class DriverRunner:
                 self._tries = 0
                 self._executor.failure_streak.worked()  # it has begun anew; what it does then counts
                 self._was_failing = False
+                self._breaker.close()
                 self._defects.clear(f"initialise of {self.label}")
                 _log.info("%s is ready", self.label)
                 self._set_state(DriverState.READY, "")

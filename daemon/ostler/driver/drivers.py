@@ -28,6 +28,8 @@ class Drivers(Mapping[str, Any]):
     - `DriverNotReady` at once while the driver is initialising, waits for its next attempt, or has been stopped;
     - `DriverStuck` when the call outlives its time budget (`@time_budget`, else the option `call_timeout`). The call
       continues in its thread; until it returns the driver is stuck and refuses further calls at once;
+    - `DriverCircuitOpen` at once when `breaker_limit` calls in a row have failed, until a trial call succeeds; checks
+      (`is_working`, `capabilities`) are not refused;
     - `Busy` when no thread of the driver became free within the budget;
     - any other error is the driver's own. SystemExit and similar arrive as `DriverError`.
 
@@ -204,6 +206,16 @@ class Drivers(Mapping[str, Any]):
             DriverNotReady: It has been stopped.
         """
         return await self._get_runner(name).reinitialise(options, timeout)
+
+    def reset_breaker(self, name: str) -> bool:
+        """Forget that calls of a driver have failed, and let calls through; return whether some were refused.
+
+        Any thread.
+
+        Raises:
+            DriverNotFound: There is no such driver.
+        """
+        return self._get_runner(name).reset_breaker()
 
     def discard_pending_options(self, name: str) -> None:
         """Drop pending options of a driver: the current ones are wanted again. On the loop."""

@@ -9,7 +9,16 @@ import msgspec
 from ostler.availability import INFINITE_AGE, absence_reason, format_override, is_up
 from ostler.bounds import WHY_LIMIT, truncate
 from ostler.driver.driver_executor import format_time
-from ostler.types import CauseKind, DriverState, DriverStatus, ServiceState, ServiceStatus, StatusCause, Upgrade
+from ostler.types import (
+    BreakerState,
+    CauseKind,
+    DriverState,
+    DriverStatus,
+    ServiceState,
+    ServiceStatus,
+    StatusCause,
+    Upgrade,
+)
 from ostler.version_numbers import parse_version
 
 SCHEDULER_TOPIC = "scheduler"
@@ -211,12 +220,27 @@ def _evidence(service: ServiceStatus) -> Iterator[StatusCause]:
     if service.state not in _RUNNING_STATES:
         return
     shown = {f"driver {driver.name}" for driver in service.drivers}
+    refusing = {
+        f"failing {driver.name}": driver for driver in service.drivers if driver.breaker is not BreakerState.CLOSED
+    }
     for about, text in service.evidence.items():
         if about not in shown:
             kind, remedy = _EVIDENCE.get(
                 about.split()[0] if about else "", ("other", "it is cleared when that is over")
             )
-            yield _cause(kind, text, remedy, since=service.since)
+            if (driver := refusing.get(about)) is not None:
+                yield _cause(kind, text, _breaker_remedy(service, driver), since=driver.breaker_since)
+            else:
+                yield _cause(kind, text, remedy, since=service.since)
+
+
+def _breaker_remedy(service: ServiceStatus, driver: DriverStatus) -> str:
+    name = f"{service.topic}/{driver.name}"
+    when = f"at {format_time(driver.breaker_trial_at)}" if driver.breaker_trial_at else "now"
+    return (
+        f"fix the device: one call is let through as a trial {when}, and if it succeeds, all are; "
+        f"`ostler driver reset {name}` lets them through at once"
+    )
 
 
 def _dependencies(service: ServiceStatus, around: Surroundings) -> Iterator[StatusCause]:

@@ -15,7 +15,7 @@ from ostler.log.defects import UnexpectedErrors
 from ostler.service.hook_calls import HookFailed
 from ostler.service.service_spec import ServiceContext, ServiceSpec, required_reload_scopes
 from ostler.service.state_tracker import StateTracker
-from ostler.types import DriverState, DriverStatus
+from ostler.types import BreakerState, DriverState, DriverStatus
 
 _UNAVAILABLE_STATES = (DriverState.FAILED, DriverState.STUCK, DriverState.STOPPED)
 DriverReadyHook = Callable[[str], Awaitable[Any]]
@@ -120,6 +120,9 @@ class ServiceDrivers:
         for status in self.drivers.statuses():
             if status.state in _UNAVAILABLE_STATES:
                 found[status.name] = f"the driver is {status.state}{': ' * bool(status.why)}{status.why}"
+            elif status.breaker is BreakerState.OPEN:
+                # Half open it is on offer again: only a call can show that it works.
+                found[status.name] = f"its calls are refused: {status.failures} in a row have failed"
             elif troubles := self._problems.get(status.name):
                 found[status.name] = "; ".join(troubles.values())
         return found
@@ -166,7 +169,10 @@ class ServiceDrivers:
         self._on_offer_changed(self._topic)
 
     def _update_failing(self, name: str) -> None:
-        """Show that all calls of a driver fail; it stays on offer, or no call could show that it works again."""
+        """Show that all calls of a driver fail; it stays on offer, or no call could show that it works again.
+
+        Unless they are refused: then a trial is let through when the wait is over.
+        """
         self._state_tracker.set_problem(f"failing {name}", self.drivers.problems().get(name, ""))
 
     def _on_driver_ready(self, name: str) -> None:

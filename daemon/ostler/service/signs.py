@@ -6,7 +6,7 @@ from collections.abc import Iterator
 from typing import TYPE_CHECKING
 
 from ostler.bounds import WHY_LIMIT, truncate
-from ostler.types import DriverStatus, ServiceSign
+from ostler.types import BreakerState, DriverStatus, ServiceSign
 
 if TYPE_CHECKING:
     from ostler.aio import WorkerPool
@@ -56,7 +56,8 @@ class SignCollector:
 
     def _driver_sign(self, driver: DriverStatus) -> ServiceSign:
         age = self._clock.wall() - driver.last_success_at if driver.last_success_at else NO_AGE
-        text = f"{driver.state}, {driver.calls} calls, {driver.errors} errors, {driver.failures} in a row"
+        refuses = "" if driver.breaker is BreakerState.CLOSED else f", breaker {driver.breaker}"
+        text = f"{driver.state}{refuses}, {driver.calls} calls, {driver.errors} errors, {driver.failures} in a row"
         last = f"; the last: {driver.last_error}" if driver.last_error else ""
         return ServiceSign(subject=f"driver {driver.name}", age=age, text=truncate(f"{text}{last}", WHY_LIMIT))
 

@@ -9,7 +9,7 @@ from ostler.bounds import WHY_LIMIT, escape_surrogates, truncate
 from ostler.clock import Clock
 from ostler.errors import OstlerError
 from ostler.redaction import redact
-from ostler.types import CONTROL_TOPIC, DriverState, DriverStatus, Json, ServiceState
+from ostler.types import CONTROL_TOPIC, BreakerState, DriverState, DriverStatus, Json, ServiceState
 
 _log = logging.getLogger(__name__)
 _SERVICE_PRIORITIES: Final = {
@@ -22,6 +22,7 @@ _SERVICE_PRIORITIES: Final = {
 """The states of a service with a notification, each with its priority."""
 _DRIVER_PRIORITIES: Final = {DriverState.READY: "info", DriverState.FAILED: "warn", DriverState.STUCK: "error"}
 """The same for a driver: between two attempts it is initialising, without a notification."""
+_BREAKER_PRIORITIES: Final = {BreakerState.CLOSED: "info", BreakerState.OPEN: "warn", BreakerState.HALF_OPEN: "info"}
 _PEER_PRIORITIES: Final = {"back": "info", "lost": "warn", "refused": "error"}
 
 
@@ -60,6 +61,7 @@ class StateNotifier:
 
     def notify_driver(self, topic: str, status: DriverStatus) -> None:
         """Record the state of a driver; no notification for becoming ready at the start."""
+        self._notify_breaker(topic, status)
         priority, key = _DRIVER_PRIORITIES.get(status.state), ("driver", topic, status.name)
         if status.state is DriverState.STOPPED:
             self._last_states.pop(key, None)  # the notification of its service covers it
@@ -68,6 +70,15 @@ class StateNotifier:
         elif priority is not None:
             facts: dict[str, Json] = {"topic": topic, "driver": status.name, "why": status.why, "since": status.since}
             self._notify_change(key, str(status.state), priority, facts)
+
+    def _notify_breaker(self, topic: str, status: DriverStatus) -> None:
+        state, key = status.breaker, ("breaker", topic, status.name)
+        if state is BreakerState.CLOSED and key not in self._last_states:
+            return
+        facts: dict[str, Json] = {
+            "topic": topic, "driver": status.name, "why": status.last_error, "since": status.breaker_since,
+        }  # fmt: skip
+        self._notify_change(key, state.replace(" ", "_"), _BREAKER_PRIORITIES[state], facts)
 
     def notify_peer(self, host: str, state: str, why: str, since: float) -> None:
         """Record what is known of a peer: it is `back`, `lost` or `refused`."""

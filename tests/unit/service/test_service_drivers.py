@@ -4,6 +4,7 @@ import pytest
 
 from ostler.availability import unavailable_reason
 from ostler.errors import Conflict, InvalidInput
+from ostler.service.explanation import Surroundings, explain
 
 # private: _context: the clock of the bench, on which it all happens
 
@@ -81,6 +82,25 @@ async def test_a_driver_whose_calls_all_fail_degrades_the_service_until_one_work
         await asyncio.sleep(15)
         assert "no power" in b.why()
         assert len(b.changes) == changes + 1
+        trouble.errors.clear()
+        await b.service().drivers.call("desk", "work")
+        await asyncio.sleep(0.1)
+        assert (b.state(), b.why()) == ("up", "")
+
+
+@pytest.mark.failure_mode("Plugins", "a driver whose calls are refused after many failures")
+async def test_a_driver_that_refuses_calls_is_withheld_until_a_trial_is_let_through(bench, trouble) -> None:
+    async with bench(DRIVER + "breaker_limit = 2\nretry_interval = 30\n") as b:
+        await b.runtime.start()
+        await fail(b, trouble, OSError("no light"), times=2)
+        assert b.why().startswith("driver desk of lamp refuses calls since ")
+        assert "2 in a row have failed" in b.service().withheld_drivers()["desk"]
+        cause = explain(b.service().status(), Surroundings())[0]
+        assert cause.kind == "driver failing"
+        assert "`ostler driver reset lamp/desk`" in cause.remedy
+        await asyncio.sleep(40)
+        assert b.service().withheld_drivers() == {}
+        assert "half open" in b.why()
         trouble.errors.clear()
         await b.service().drivers.call("desk", "work")
         await asyncio.sleep(0.1)

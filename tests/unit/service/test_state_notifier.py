@@ -1,9 +1,10 @@
 import pytest
+from msgspec.structs import replace
 
 from ostler.clock import FakeClock
 from ostler.errors import MessageTooLarge
 from ostler.service.state_notifier import StateNotifier
-from ostler.types import DriverState, DriverStatus, ServiceState
+from ostler.types import BreakerState, DriverState, DriverStatus, ServiceState
 
 
 class Hub:
@@ -87,3 +88,12 @@ def test_what_cannot_be_told_is_said_in_the_log_and_harms_nobody(events, hub, ca
     events.notify_service("lamp", ServiceState.FAILED, "", 2.0)
     assert "notification service.failed was not sent" in caplog.text
     StateNotifier(None, "node1", FakeClock()).notify_service("lamp", ServiceState.FAILED, "", 2.0)
+
+
+def test_changes_of_a_circuit_breaker_are_told_but_not_that_it_is_closed_at_first(events, hub):
+    for state in (BreakerState.CLOSED, BreakerState.OPEN, BreakerState.HALF_OPEN, BreakerState.CLOSED):
+        events.notify_driver("lamp", replace(driver(DriverState.READY), breaker=state, last_error="work: no light"))
+    assert hub.names == ["breaker.open", "breaker.half_open", "breaker.closed"]
+    assert [each[1] for each in hub.told] == ["warn", "info", "info"]
+    assert hub.told[0][3]["driver"] == "local"
+    assert hub.told[0][3]["why"] == "work: no light"

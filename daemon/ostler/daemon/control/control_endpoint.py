@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 from ostler import log
 from ostler.bounds import NAME_LIMIT
+from ostler.daemon.control.driver_reset import reset_driver
 from ostler.daemon.control.maintenance_pool import MaintenancePool
 from ostler.daemon.control.service_control import ServiceControl
 from ostler.daemon.control.traffic_metrics import collect_traffic
@@ -26,6 +27,7 @@ from ostler.types import (
     CallerIdentity,
     CapabilityReport,
     DaemonStatus,
+    DriverStatus,
     ForcedDownResult,
     HostIdentity,
     HostReport,
@@ -317,6 +319,16 @@ class ControlEndpoint:
     async def plugin_list(self, ctx: Context) -> list[PluginStatus]:
         """Return every plugin that was found, with its state and why."""
         return self._plugins.statuses()
+
+    @exposed(role="operator")
+    async def driver_reset(self, ctx: Context, service: str, driver: str) -> DriverStatus:
+        """Forget that calls of a driver of this host have failed, and let all calls through; returns its status.
+
+        Raises:
+            NotFound: There is no such service, or it has no such driver.
+        """
+        _check_name_lengths(service=service, driver=driver)
+        return reset_driver(self._runtime, service, driver, ctx.peer.name)
 
     @exposed(role="viewer", changes=False)
     async def event_handlers(self, ctx: Context) -> list[EventHandlerStatus]:
