@@ -62,13 +62,17 @@ class BreakerState(StrEnum):
 
 
 class PluginState(StrEnum):
-    """How far a plugin came: `found` until it is imported, `loaded` when its hooks are registered."""
+    """How far a plugin came: `found` until it is imported, `loaded` when its hooks are registered.
+
+    `quarantined` is one in whose code the daemon has crashed repeatedly; `disabled` and `blocked` ones somebody chose.
+    """
 
     FOUND = "found"
     LOADED = "loaded"
     FAILED = "failed"
     DISABLED = "disabled"
     BLOCKED = "blocked"
+    QUARANTINED = "quarantined"
 
 
 class Role(StrEnum):
@@ -289,7 +293,11 @@ class ForcedDownResult(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class PluginStatus(msgspec.Struct, frozen=True, kw_only=True):
-    """A plugin as an operator sees it; `seconds` is how long it took to load."""
+    """A plugin as an operator sees it; `seconds` is how long it took to load, `bundled` whether it comes with Ostler.
+
+    `since` is when it came into its state. Of its hooks `errors` have failed, the last one with `last_error`; `crashes`
+    are those of the daemon in its code in the last day. Times are wall times, 0 for never.
+    """
 
     name: str
     state: PluginState
@@ -301,6 +309,12 @@ class PluginStatus(msgspec.Struct, frozen=True, kw_only=True):
     required: bool = False
     hooks: list[str] = []
     seconds: float = 0.0
+    bundled: bool = False
+    since: float = 0.0
+    errors: int = 0
+    last_error: str = ""
+    last_error_at: float = 0.0
+    crashes: int = 0
 
 
 class PeriodicStatus(msgspec.Struct, frozen=True, kw_only=True):
@@ -452,7 +466,8 @@ class DaemonStatus(msgspec.Struct, frozen=True, kw_only=True):
     """A summary of the daemon's state; `not_well` has one line for each problem, empty without problems.
 
     `memory` is that of the process; of that, `callers_memory` is held for callers, who together get `max_memory`. `log`
-    says where the log is, how many lines were lost since when and why, and what others changed.
+    says where the log is, how many lines were lost since when and why, and what others changed. In `safe` mode only
+    plugins that come with Ostler are loaded.
     """
 
     host: str
@@ -474,6 +489,7 @@ class DaemonStatus(msgspec.Struct, frozen=True, kw_only=True):
     callers_memory: int = 0
     max_memory: int = 0
     log: str = ""
+    safe: bool = False
 
 
 class OptionValue(msgspec.Struct, frozen=True, kw_only=True):

@@ -59,6 +59,8 @@ FAILURE_MODES: dict[str, tuple[str, ...]] = {
         "errors that are very large, endless or cannot be described",
         "a driver whose calls all fail",
         "a driver whose calls are refused after many failures",
+        "one in whose code the daemon crashes again and again",
+        "a safe mode without those of others",
         "capabilities that are odd, very large or cannot be read",
         "a scheduler or a filter that hangs or raises",
     ),

@@ -13,10 +13,11 @@ from ostler.cli.lazy_imports import install_lazy_imports
 
 
 class RunOptions(NamedTuple):
-    """The options of `ostler run`: values that override the files (`key=value`), and the log level."""
+    """The options of `ostler run`: values that override the files (`key=value`), the log level, and the safe mode."""
 
     overrides: list[str]
     log_level: str | None
+    is_safe: bool = False
 
 
 def parse_run_options(words: Sequence[str]) -> RunOptions | None:
@@ -27,7 +28,8 @@ def parse_run_options(words: Sequence[str]) -> RunOptions | None:
     """
     overrides: list[str] = []
     log_level: str | None = None
-    rest = list(words)
+    rest = [word for word in words if word != "--safe"]
+    is_safe = len(rest) != len(words)
     while rest:
         name, equals, value = rest.pop(0).partition("=")
         if name not in ("--set", "--log-level") or not (equals or rest):
@@ -38,7 +40,7 @@ def parse_run_options(words: Sequence[str]) -> RunOptions | None:
             overrides.append(value)
         else:
             log_level = value
-    return RunOptions(overrides, log_level)
+    return RunOptions(overrides, log_level, is_safe)
 
 
 def run_foreground(session: Invocation, options: RunOptions) -> int:
@@ -61,4 +63,4 @@ def run_foreground(session: Invocation, options: RunOptions) -> int:
 
     from ostler.daemon import run_daemon  # after the lines above, which concern all that follows
 
-    return run_daemon(session.paths(), options.overrides, options.log_level)
+    return run_daemon(session.paths(), options.overrides, options.log_level, is_safe=options.is_safe)

@@ -96,6 +96,7 @@ def no_services_hint(status: DaemonStatus) -> str:
 def headline(status: DaemonStatus) -> str:
     """Return a summary of the daemon in one line."""
     why = f" ({status.why})" if status.why else ""
+    why += ", in safe mode" if status.safe else ""
     return kit.printable(
         f"ostler {status.version} on {status.host}: {status.state} for {kit.human_elapsed(status.since)}{why}, "
         f"pid {status.pid}, {format_size(status.memory)}, {status.threads} threads"

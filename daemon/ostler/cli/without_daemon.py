@@ -56,11 +56,13 @@ def load_core() -> tuple[CoreConfiguration, PluginHost]:
     """Return the sections of the daemon itself, where invalid options count as defaults, and the loaded plugins."""
     # 75 ms: not for `--help` and `plugin list`.
     from ostler.config import load, validate_core
+    from ostler.plugins.plugin_records import read_records
     from ostler.service.resolve import discover_plugins
 
     with suppress_logging():
-        core = validate_core(load(invocation.current_invocation().paths()))
-        return core, discover_plugins(core)
+        paths = invocation.current_invocation().paths()
+        core = validate_core(load(paths))
+        return core, discover_plugins(core, records=read_records(paths.state_dir))
 
 
 def configuration_schema() -> dict[str, Any]:

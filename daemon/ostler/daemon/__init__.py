@@ -17,8 +17,10 @@ if TYPE_CHECKING:
     from ostler.config.paths import Paths
 
 
-def run_daemon(paths: Paths, overrides: Sequence[str] = (), log_level: str | None = None) -> int:
+def run_daemon(
+    paths: Paths, overrides: Sequence[str] = (), log_level: str | None = None, *, is_safe: bool = False
+) -> int:
     """Run a daemon; see `ostler.daemon.main.run_daemon`."""
     from ostler.daemon.main import run_daemon as run  # the command uses modules of this package without a daemon
 
-    return run(paths, overrides, log_level)
+    return run(paths, overrides, log_level, is_safe=is_safe)

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import logging
 import os
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
+from functools import partial
 from typing import TYPE_CHECKING
 
 from ostler import log
@@ -13,19 +14,29 @@ from ostler.daemon.connectivity.messaging_stack import make_socket_transport
 from ostler.daemon.daemon import Daemon
 from ostler.daemon.load_configuration import load_configuration
 from ostler.daemon.startup.directories import secure_directories
+from ostler.daemon.startup.quarantine import examine_crashes
 from ostler.daemon.startup.step_tracker import LoadingMonitor, StepTracker
 from ostler.messaging.wire.request_context import request_log_fields
 from ostler.systemd import ServiceNotifier, SystemdNotifier, listen_fds, watchdog_interval
 
 if TYPE_CHECKING:
     from ostler.config.paths import Paths
+    from ostler.daemon.process.crash_record import CrashReport
     from ostler.daemon.process.fork_guard import ForkGuard
     from ostler.service.resolve import ResolvedConfiguration
 
 _log = logging.getLogger(__name__)
 
 
-def build_daemon(paths: Paths, overrides: list[str], guard: ForkGuard, defer_signal: Callable[[int], None]) -> Daemon:
+def build_daemon(
+    paths: Paths,
+    overrides: list[str],
+    guard: ForkGuard,
+    defer_signal: Callable[[int], None],
+    *,
+    is_safe: bool = False,
+    earlier_crashes: Sequence[CrashReport] = (),
+) -> Daemon:
     """Return the daemon of this process, which is not started yet. On the main thread, in the loop.
 
     Args:
@@ -33,13 +44,17 @@ def build_daemon(paths: Paths, overrides: list[str], guard: ForkGuard, defer_sig
         overrides: Values of the command line, each `table.key=VALUE`.
         guard: Is told of the sockets and ports, which a forked child must not keep.
         defer_signal: Called with signals that arrive meanwhile.
+        is_safe: Whether only plugins that come with Ostler are loaded.
+        earlier_crashes: How earlier processes of this daemon crashed.
 
     Raises:
         ConfigurationError: The configuration cannot be used, with all problems.
         OstlerError: A directory cannot be used.
     """
     notifier, steps = SystemdNotifier(), StepTracker("starting")
-    resolved = _load(paths, overrides, notifier, steps, defer_signal)
+    examine_crashes(earlier_crashes, paths.state_dir)
+    load = partial(load_configuration, paths, overrides, on_step=steps, is_safe=is_safe)
+    resolved = _load(load, paths, notifier, steps, defer_signal)
     fds = listen_fds(os.environ)
     guard.add_sockets(fds.values())
     guard.add_ports(resolved.configuration.network.ports())
@@ -59,15 +74,15 @@ def build_daemon(paths: Paths, overrides: list[str], guard: ForkGuard, defer_sig
 
 
 def _load(
+    load: Callable[[], ResolvedConfiguration],
     paths: Paths,
-    overrides: list[str],
     notifier: ServiceNotifier,
     steps: StepTracker,
     defer_signal: Callable[[int], None],
 ) -> ResolvedConfiguration:
     # Here code of plugins runs for the first time, and may never return.
     with LoadingMonitor(steps, notifier, defer_signal):
-        resolved = load_configuration(paths, overrides, on_step=steps)
+        resolved = load()
         secure_directories(paths)
         steps("")
     options = resolved.configuration.log

@@ -119,7 +119,14 @@ class Daemon:
         self._started_at = clock.wall()
         self._installed_versions = InstalledVersions(resolved.plugins)
         self._state_tracker = StateTracker(clock, self._on_state_change)
-        self._progress = ProgressReporter(notifier, step_tracker, self._state_tracker, self._group, self._is_up)
+        self._progress = ProgressReporter(
+            notifier,
+            step_tracker,
+            self._state_tracker,
+            self._group,
+            self._is_up,
+            mode="safe mode" if resolved.plugins.is_safe else "",
+        )
         self.reloader = Reloader(
             self.active, load_configuration, self.start_finished, notifier, clock, lambda: self.is_stopping
         )
@@ -291,6 +298,7 @@ class Daemon:
                 parts.runtime.problems,
                 self.tasks.problems,
                 self._installed_versions.newer_on_disk,
+                lambda: self.active.resolved.left_out,
             ],
         )
         return ControlEndpoint(

@@ -14,6 +14,7 @@ from ostler.config.layers import RawConfiguration, check_not_removed
 from ostler.config.paths import Paths
 from ostler.daemon.policy_check import policy_warnings
 from ostler.log.journald import JOURNALD_SOCKET
+from ostler.plugins.plugin_records import read_records
 from ostler.service.resolve import ResolvedConfiguration, resolve_configuration
 from ostler.spelling import nearest, suggest
 from ostler.types import CONTROL_TOPIC
@@ -23,7 +24,7 @@ if TYPE_CHECKING:
     from ostler.plugins import PluginHost
 
 
-def load_configuration(
+def load_configuration(  # noqa: PLR0913 - what a start, a reload and a check have to say of it
     paths: Paths,
     overrides: Sequence[str] = (),
     *,
@@ -33,6 +34,7 @@ def load_configuration(
     given: Mapping[Path, bytes] | None = None,
     previous: RawConfiguration | None = None,
     on_step: Callable[[str], object] = lambda _name: None,
+    is_safe: bool = False,
 ) -> ResolvedConfiguration:
     """Read, merge and check everything. Blocks; any thread.
 
@@ -45,6 +47,7 @@ def load_configuration(
         given: New content of files, used instead of their content on disk; see `load`.
         previous: The configuration that the running daemon has read before; see `check_not_removed`.
         on_step: Called with each step before it starts, as it may never return.
+        is_safe: Whether only plugins that come with Ostler are loaded.
 
     Raises:
         ConfigurationError: With all problems.
@@ -53,7 +56,15 @@ def load_configuration(
     raw = load(paths, overrides=overrides, replacements=given)
     if previous is not None:
         check_not_removed(previous, raw)
-    assembly = resolve_configuration(raw, environ, plugins=plugins, offline=offline, on_step=on_step)
+    assembly = resolve_configuration(
+        raw,
+        environ,
+        plugins=plugins,
+        offline=offline,
+        on_step=on_step,
+        records=read_records(paths.state_dir) if plugins is None else None,
+        is_safe=is_safe,
+    )
     if warning := log_target_warning(assembly.configuration.log.format):
         assembly = replace(assembly, warnings=[*assembly.warnings, warning])
     if unused := pin_warnings(assembly.configuration):

@@ -17,6 +17,7 @@ from ostler import fork, log
 from ostler.aio.optional_thread import start_optional_thread
 from ostler.config.paths import Paths
 from ostler.daemon.banner import print_banner
+from ostler.daemon.process.crash_record import CrashRecorder
 from ostler.daemon.process.fork_guard import ForkGuard
 from ostler.daemon.process.process_exit import ExitOutcome, ProcessExit
 from ostler.daemon.process.process_limits import raise_descriptor_limit, shorten_switch_interval
@@ -42,6 +43,7 @@ def run_daemon(
     overrides: Sequence[str] = (),
     log_level: str | None = None,
     *,
+    is_safe: bool = False,
     end: Callable[[ExitOutcome, asyncio.AbstractEventLoop], None] = end_process,
 ) -> int:
     """Run a daemon until it is told to stop. On the main thread.
@@ -50,6 +52,7 @@ def run_daemon(
         paths: Where its configuration, state and sockets are.
         overrides: Values of the command line, each `table.key=VALUE`.
         log_level: A log level that wins over the configuration's.
+        is_safe: Whether only plugins that come with Ostler are loaded.
         end: Ends the process; a test hands in one that does not.
 
     Returns:
@@ -60,7 +63,10 @@ def run_daemon(
     # asks for is done anyhow: the configuration has not been read yet.
     signal.signal(signal.SIGHUP, signal.SIG_IGN)
     # A blocked loop cannot report itself: the SIGABRT of systemd's watchdog has the stacks of all threads written.
+    # As any crash: to a file that the next start logs, which then knows whose code ran; if that cannot be, as here.
     faulthandler.enable(sys.__stderr__ or 2)
+    crashes = CrashRecorder(paths.state_dir)
+    crashes.open()
     raise_descriptor_limit()
     shorten_switch_interval()
     # The umask is never inherited from the process that started this one.
@@ -76,11 +82,15 @@ def run_daemon(
     loop = asyncio.new_event_loop()
     guard.add_loop(loop)
     try:
-        outcome = _run_to_outcome(loop, _run(paths, list(overrides), guard, greet=by_hand))
+        outcome = _run_to_outcome(
+            loop, _run(paths, list(overrides), guard, greet=by_hand, is_safe=is_safe, crashes=crashes)
+        )
         fork.exit_if_child(sys.exc_info()[1])
+        crashes.close()
         end(outcome, loop)
         log.flush(LOG_FLUSH_TIMEOUT)
     finally:
+        crashes.close()
         guard.remove()
         log_guard.stop()
     return outcome.code
@@ -115,13 +125,15 @@ def _run_until_stopped(loop: asyncio.AbstractEventLoop, daemon: asyncio.Task[Exi
             )
 
 
-async def _run(paths: Paths, overrides: list[str], guard: ForkGuard, *, greet: bool) -> ExitOutcome:
+async def _run(
+    paths: Paths, overrides: list[str], guard: ForkGuard, *, greet: bool, is_safe: bool, crashes: CrashRecorder
+) -> ExitOutcome:
     # Most of a start: signals are handled and the log works before it is imported.
     from ostler.daemon.build_daemon import build_daemon
 
     early = _SignalBuffer()
     try:
-        daemon = build_daemon(paths, overrides, guard, early.add)
+        daemon = build_daemon(paths, overrides, guard, early.add, is_safe=is_safe, earlier_crashes=crashes.earlier)
     except ConfigurationError as error:
         # Nothing is running that would have to be stopped, and standard error may be a pipe that nobody reads.
         signal.signal(signal.SIGTERM, signal.SIG_DFL)

@@ -39,6 +39,7 @@ class ProgressReporter:
         state_tracker: The state of the daemon: degraded while a service has failed.
         group: Returns the services; None before they exist.
         is_up: Returns whether the start has finished and no stop was requested: only then STATUS follows the services.
+        mode: What STATUS begins with: `safe mode`; empty for nothing.
     """
 
     def __init__(
@@ -48,7 +49,10 @@ class ProgressReporter:
         state_tracker: StateTracker,
         group: Callable[[], ServiceGroup | None],
         is_up: Callable[[], bool],
+        *,
+        mode: str = "",
     ) -> None:
+        self._mode = f"{mode}: " if mode else ""
         self._notifier = notifier
         self._step_tracker = step_tracker
         self._state_tracker = state_tracker
@@ -61,7 +65,7 @@ class ProgressReporter:
     def summary(self) -> str:
         """Return one line on the state of the services."""
         rows = [f"{service.topic} {service.state_tracker.state}" for service in self._services()]
-        return ", ".join(rows) or "no services are configured"
+        return f"{self._mode}{', '.join(rows) or 'no services are configured'}"
 
     async def report_start(self) -> None:
         """Report what the start waits for, and ask for more time, for as long as the daemon is starting."""

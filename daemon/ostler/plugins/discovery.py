@@ -19,6 +19,8 @@ from ostler.errors import error_line
 
 _log = logging.getLogger(__name__)
 ENTRY_POINT_GROUP = "ostler"
+BUNDLED_GROUP = "ostler.bundled"
+"""The group in which plugins that come with Ostler are named again; `ostler run --safe` loads no others."""
 
 
 class DiscoveredPlugin(NamedTuple):
@@ -30,6 +32,7 @@ class DiscoveredPlugin(NamedTuple):
     distribution: str = ""
     version: str = ""
     summary: str = ""
+    is_bundled: bool = False
 
     @property
     def module(self) -> str:
@@ -165,7 +168,8 @@ def _read_metadata(folder: str, name: str) -> str | None:
 def _entry_points_of(
     info: _DistributionInfo, group: str, seen: dict[str, _SeenDistribution]
 ) -> Iterator[DiscoveredPlugin]:
-    entries = list(_parse_entry_points(info.read("entry_points.txt") or "", group))
+    text = info.read("entry_points.txt") or ""
+    entries = list(_parse_entry_points(text, group))
     if not entries:
         return
     facts = _parse_metadata(info.read("METADATA") or info.read("PKG-INFO") or "")
@@ -174,12 +178,14 @@ def _entry_points_of(
     key, version = _normalise_name(name), facts["version"]
     if (first := seen.get(key)) is not None:
         if os.path.dirname(first.path) == os.path.dirname(info.path):  # noqa: PTH120  (as above)
-            text = "%s is installed twice: using %s; %s is left over (%s), remove it or reinstall the plugin"
-            _log.warning(text, name, first.version, version, info.path)
+            line = "%s is installed twice: using %s; %s is left over (%s), remove it or reinstall the plugin"
+            _log.warning(line, name, first.version, version, info.path)
         return
     seen[key] = _SeenDistribution(info.path, version)
+    bundled = {entry for entry, _ in _parse_entry_points(text, BUNDLED_GROUP)}
     for entry, value in entries:
-        yield DiscoveredPlugin(entry, value, partial(_load_object, value), name, version, facts.get("summary", ""))
+        load, summary = partial(_load_object, value), facts.get("summary", "")
+        yield DiscoveredPlugin(entry, value, load, name, version, summary, entry in bundled)
 
 
 def _parse_entry_points(text: str, group: str) -> Iterator[tuple[str, str]]:

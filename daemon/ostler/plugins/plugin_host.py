@@ -16,6 +16,7 @@ from ostler.clock import Clock, SystemClock
 from ostler.errors import PluginError, Problem, error_line, is_expected, join_words
 from ostler.plugins import discovery, hook_implementations, hook_results
 from ostler.plugins.discovery import DiscoveredPlugin
+from ostler.plugins.plugin_records import PluginRecords
 from ostler.spelling import nearest
 from ostler.types import PluginState, PluginStatus
 from ostler.version_numbers import is_compatible, parse_version
@@ -33,6 +34,14 @@ class _PluginRecord(msgspec.Struct):
     seconds: float = 0.0
     plugin: Any = None
     provides: dict[str, Mapping[Any, Any]] = {}
+    since: float = 0.0
+    errors: int = 0
+    last_error: str = ""
+    last_error_at: float = 0.0
+
+    def count_error(self, text: str, now: float) -> None:
+        """Count a hook that failed."""
+        self.errors, self.last_error, self.last_error_at = self.errors + 1, text, now
 
 
 class PluginHost:
@@ -51,9 +60,11 @@ class PluginHost:
         api_version: The version of the hooks, `MAJOR.MINOR`.
         clock: The source of time, to measure how long each plugin takes.
         on_step: Called with each step before code of a plugin runs, which may never return.
+        records: Which plugins somebody has disabled, and in whose code the daemon has crashed.
+        is_safe: Whether only bundled plugins are loaded.
     """
 
-    def __init__(
+    def __init__(  # noqa: PLR0913 - all that decides what is loaded
         self,
         entry_points: Iterable[DiscoveredPlugin] | None = None,
         *,
@@ -63,7 +74,12 @@ class PluginHost:
         api_version: str = hookspecs.API_VERSION,
         clock: Clock | None = None,
         on_step: Callable[[str], object] = lambda _name: None,
+        records: PluginRecords | None = None,
+        is_safe: bool = False,
     ) -> None:
+        self._plugin_records = records or PluginRecords()
+        self.is_safe = is_safe
+        """Whether only bundled plugins are loaded."""
         self._entry_points = entry_points
         self._required = list(dict.fromkeys(required))
         self._disabled = list(dict.fromkeys(disabled))
@@ -88,10 +104,11 @@ class PluginHost:
             self._records.append(record)
             begun = self._clock.monotonic()
             self._load_plugin(record)
-            record.seconds = self._clock.monotonic() - begun
+            record.seconds, record.since = self._clock.monotonic() - begun, record.since or self._clock.wall()
 
     def statuses(self) -> list[PluginStatus]:
         """Return the status of every plugin that was found, sorted by name."""
+        now = self._clock.wall()
         return [
             PluginStatus(
                 name=record.found.name,
@@ -104,9 +121,36 @@ class PluginHost:
                 required=record.found.name in self._required,
                 hooks=record.hooks,
                 seconds=record.seconds,
+                bundled=record.found.is_bundled,
+                since=record.since,
+                errors=record.errors,
+                last_error=record.last_error,
+                last_error_at=record.last_error_at,
+                crashes=len(self._plugin_records.recent_crashes(record.found.name, record.found.version, now)),
             )
             for record in self._records
         ]
+
+    def left_out(self) -> dict[str, str]:
+        """Return the installed plugins that are not loaded on purpose, but for those of the configuration: name to why.
+
+        They were disabled by a command, quarantined, or left out by the safe mode.
+        """
+        return {
+            record.found.name: f"{record.state}: {record.why}"
+            for record in self._records
+            if record.state is PluginState.QUARANTINED
+            or (record.state is PluginState.DISABLED and record.found.name not in self._disabled)
+        }
+
+    def left_out_packages(self) -> dict[str, str]:
+        """Return the top package of each plugin of `left_out`, and the name of the plugin."""
+        names = self.left_out()
+        return {
+            record.found.module.partition(".")[0]: record.found.name
+            for record in self._records
+            if record.found.name in names
+        }
 
     def packages(self) -> list[str]:
         """Return the top packages of the plugins that have loaded."""
@@ -127,12 +171,21 @@ class PluginHost:
         return lines
 
     def problems(self) -> list[Problem]:
-        """Return what prevents the start: each required plugin that is missing or failed to load."""
+        """Return what prevents the start: each required plugin that is missing or failed to load.
+
+        Also a plugin that comes with Ostler and is quarantined: the host would lack what it is there for.
+        """
         return [Problem("", fault) for fault in self.missing_required().values()]
 
     def missing_required(self) -> dict[str, str]:
         """Return the required plugins that are missing or failed to load: name to the reason."""
-        return {name: fault for name in self._required if (fault := self._required_problem(name))}
+        missing = {name: fault for name in self._required if (fault := self._required_problem(name))}
+        for record in self._records:
+            if record.state is PluginState.QUARANTINED and record.found.is_bundled:
+                missing.setdefault(
+                    record.found.name, f"the bundled plugin {record.found.name} is quarantined: {record.why}"
+                )
+        return missing
 
     def warnings(self) -> list[str]:
         """Return warnings: names in `[plugins]` that are not installed."""
@@ -203,6 +256,7 @@ class PluginHost:
                 try:
                     self._call_hook(function, facts)
                 except PluginError as error:
+                    record.count_error(f"{hook}: {error.message}", self._clock.wall())
                     problem = f"plugin {record.found.name}: {hook} failed: {error.message}"
                     _log.error("%s", problem, exc_info=_unexpected_error(error))
                     problems.append(problem)
@@ -218,6 +272,8 @@ class PluginHost:
         if name in self._disabled:
             record.state, record.why = PluginState.DISABLED, "disabled in [plugins]"
             return
+        if self._hold_back(record):
+            return
         try:
             self._raise_if_duplicate(record)
             self._on_step(f"importing plugin {name} ({record.found.value})")
@@ -231,8 +287,22 @@ class PluginHost:
         record.state = PluginState.LOADED
         record.why = "" if record.hooks else "it has no hooks"
 
+    def _hold_back(self, record: _PluginRecord) -> bool:
+        """Leave out a plugin that was disabled by a command or is quarantined, or that the safe mode does not load."""
+        hold = self._plugin_records.hold_of(record.found.name, record.found.version)
+        if hold is not None:
+            record.state = PluginState.QUARANTINED if hold.is_quarantine else PluginState.DISABLED
+            record.why, record.since = hold.why, hold.since
+        elif self.is_safe and not record.found.is_bundled:
+            record.state = PluginState.DISABLED
+            record.why = "safe mode: `ostler run --safe` loads only plugins that come with Ostler"
+        else:
+            return False
+        return True
+
     def _fail(self, record: _PluginRecord, error: PluginError) -> None:
         record.state, record.why = PluginState.FAILED, error_line(error)
+        record.count_error(record.why, self._clock.wall())
         record.provides = {}
         if record.plugin is not None and self._plugin_manager.get_plugin(record.found.name) is record.plugin:
             self._plugin_manager.unregister(record.plugin)

@@ -17,6 +17,8 @@ from ostler.errors import PluginError, Problem, join_words
 from ostler.manager import Manager, ManagerOptions
 from ostler.messaging.events.notifications import BUILTIN_SINKS, SINK_KIND, NotificationSink
 from ostler.plugins import DiscoveredPlugin, PluginHost, ResolvedObject, resolve_object
+from ostler.plugins.plugin_records import PluginRecords
+from ostler.service.left_out import leave_out
 from ostler.service.service_checks import ServiceChecks
 from ostler.service.service_spec import ServiceSpec
 from ostler.service.start_order import DependencyCycle, start_order
@@ -33,6 +35,7 @@ class ResolvedConfiguration(msgspec.Struct, frozen=True, kw_only=True):
         plugins: The plugins that were found, with their records.
         specs: The enabled services.
         warnings: Problems that do not prevent the start.
+        left_out: What is left out of the configuration, because plugins are not loaded on purpose: a line each.
         sinks: The notification sinks that the configuration names and plugins provide.
     """
 
@@ -41,14 +44,21 @@ class ResolvedConfiguration(msgspec.Struct, frozen=True, kw_only=True):
     specs: list[ServiceSpec]
     warnings: list[str]
     sinks: Mapping[str, Any] = {}
+    left_out: list[str] = []
 
 
 def discover_plugins(
     core: CoreConfiguration,
     entry_points: list[DiscoveredPlugin] | None = None,
     on_step: Callable[[str], object] = lambda _name: None,
+    *,
+    records: PluginRecords | None = None,
+    is_safe: bool = False,
 ) -> PluginHost:
-    """Return the plugins that the configuration allows, loaded; `on_step` is called with each step."""
+    """Return the plugins that the configuration allows, loaded; `on_step` is called with each step.
+
+    `records` and `is_safe` say which others are left out; see `PluginHost`.
+    """
     section = core.plugins
     plugins = PluginHost(
         entry_points,
@@ -56,6 +66,8 @@ def discover_plugins(
         disabled=section.disabled,
         blocked=section.blocked,
         on_step=on_step,
+        records=records,
+        is_safe=is_safe,
     )
     plugins.discover()
     return plugins
@@ -69,6 +81,8 @@ def resolve_configuration(
     entry_points: list[DiscoveredPlugin] | None = None,
     offline: bool = False,
     on_step: Callable[[str], object] = lambda _name: None,
+    records: PluginRecords | None = None,
+    is_safe: bool = False,
 ) -> ResolvedConfiguration:
     """Resolve and validate a configuration, or raise with all of its problems at once.
 
@@ -81,11 +95,14 @@ def resolve_configuration(
         entry_points: What to discover plugins from; by default what is installed.
         offline: Do not look for credentials, which exist only inside the unit.
         on_step: Called with each step before it starts, as it may never return.
+        records: What is remembered of plugins.
+        is_safe: Whether only plugins that come with Ostler are loaded.
 
     Raises:
         ConfigurationError: With all problems, in the order of the files and lines.
     """
-    plugins = plugins or discover_plugins(validate_core(raw), entry_points, on_step)
+    plugins = plugins or discover_plugins(validate_core(raw), entry_points, on_step, records=records, is_safe=is_safe)
+    left_out = leave_out(raw, plugins)
     resolver = _Resolver(raw, plugins, on_step)
     resolver.resolve_all()
     on_step("checking options and reading secrets")
@@ -103,7 +120,8 @@ def resolve_configuration(
         configuration=configuration,
         plugins=plugins,
         specs=[spec for spec in specs if spec.options.enabled],
-        warnings=[*raw.warnings, *plugins.warnings()],
+        warnings=[*raw.warnings, *plugins.warnings(), *left_out],
+        left_out=left_out,
         sinks=resolver.sinks,
     )
 

@@ -8,6 +8,7 @@ from typing import Annotated
 import typer
 
 from ostler.cli import kit, without_daemon
+from ostler.cli.commands import plugin_holds
 from ostler.config.units import format_seconds
 from ostler.errors import EXIT_FAILURE, NotFound, join_words
 from ostler.types import CONTROL_TOPIC, PluginStatus
@@ -69,6 +70,11 @@ def check(
             kit.say(f"  wrong: {kit.printable(line)}")
     if any(finding.faults for finding in chosen):
         raise typer.Exit(EXIT_FAILURE)
+
+
+app.command()(plugin_holds.enable)
+app.command()(plugin_holds.disable)
+app.command()(plugin_holds.reset)
 
 
 @app.command()

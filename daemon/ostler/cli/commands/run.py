@@ -20,6 +20,9 @@ def run(
     log_level: Annotated[
         str | None, typer.Option(metavar="LEVEL", help="Log level: debug, info, warning or error")
     ] = None,
+    safe: Annotated[
+        bool, typer.Option("--safe", help="Load only plugins that come with Ostler, and leave out what needs others")
+    ] = False,
 ) -> None:
     """Run the daemon in the foreground until it is stopped.
 
@@ -27,5 +30,5 @@ def run(
     SIGUSR2 writes the internal state to the log.
     """
     raise typer.Exit(
-        fast_run.run_foreground(invocation.current_invocation(), fast_run.RunOptions(overrides or [], log_level))
+        fast_run.run_foreground(invocation.current_invocation(), fast_run.RunOptions(overrides or [], log_level, safe))
     )

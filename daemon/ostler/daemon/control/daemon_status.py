@@ -35,7 +35,7 @@ def status_problems(services: Iterable[ServiceStatus], plugins: Iterable[PluginS
             continue
         lines += _service_problems(service)
     for plugin in plugins:
-        if plugin.state in (PluginState.FAILED, PluginState.FOUND):
+        if plugin.state in (PluginState.FAILED, PluginState.FOUND, PluginState.QUARANTINED):
             lines.append(f"plugin {plugin.name} is {plugin.state}: {plugin.why}")
     return lines
 
@@ -118,6 +118,7 @@ class StatusReporter:
             threads=threading.active_count(),
             services=services,
             plugins=plugins,
+            safe=self._plugins.is_safe,
             not_well=[*status_problems(services, plugins), *others, *log_problems],
             last_reload=self._last_reload(),
             log=log_destination,

@@ -71,7 +71,7 @@ def test_the_status_joins_the_services_with_the_problems_of_every_source() -> No
         Paths.find("/srv/here", {}),
         1000.0,
         StateTracker(FakeClock(), lambda: None),
-        SimpleNamespace(statuses=list),
+        SimpleNamespace(statuses=list, is_safe=True),
         parts,
         last_reload=lambda: None,
         problem_sources=[lambda: ["the store is full"], list, lambda: ["a task failed"]],
@@ -80,3 +80,4 @@ def test_the_status_joins_the_services_with_the_problems_of_every_source() -> No
     assert status.not_well[:3] == ["service lamp is failed: no disk", "the store is full", "a task failed"]
     assert (status.host, status.started, status.callers_memory, status.max_memory) == ("node1", 1000.0, 10, 100)
     assert status.rpc == "ipc:///srv/here/run/rpc.sock"
+    assert status.safe

@@ -1,0 +1,75 @@
+"""`ostler plugin enable`, `disable` and `reset`: which plugins the next start loads, without a daemon."""
+
+from __future__ import annotations
+
+import time
+from typing import Annotated
+
+import typer
+
+from ostler.cli import invocation, kit
+from ostler.errors import NotFound, join_words
+
+_PluginName = Annotated[
+    str, typer.Argument(metavar="PLUGIN", help="Its name in `ostler plugin list`", show_default=False)
+]
+_NEXT = "Restart the daemon to apply that."
+
+
+def disable(
+    name: _PluginName,
+    reason: Annotated[str, typer.Option(help="Why, for who finds it disabled")] = "",
+) -> None:
+    """Have the next start not load a plugin.
+
+    What the configuration says of it is left out, and the rest runs; `ostler status` says so. Needs no daemon.
+    """
+    from ostler.plugins.plugin_records import disable as disable_plugin  # only for this command
+
+    _raise_if_not_installed(name)
+    why = f"disabled by `ostler plugin disable`{f': {reason}' if reason else ''}"
+    disable_plugin(invocation.current_invocation().paths().state_dir, name, why, time.time())
+    _report(name, f"plugin {name} is not loaded any more. {_NEXT}", state="disabled")
+
+
+def enable(name: _PluginName) -> None:
+    """Have the next start load a plugin again that was disabled or quarantined.
+
+    Needs no daemon. One that is disabled or blocked in [plugins] stays so.
+    """
+    _let_in(name)
+
+
+def reset(name: _PluginName) -> None:
+    """Forget the crashes in the code of a plugin, and end its quarantine.
+
+    The next start loads it. Needs no daemon.
+    """
+    _let_in(name)
+
+
+def _let_in(name: str) -> None:
+    from ostler.plugins.plugin_records import enable as enable_plugin  # only for these commands
+    from ostler.plugins.plugin_records import read_records
+
+    state_dir = invocation.current_invocation().paths().state_dir
+    if name not in read_records(state_dir).holds:
+        _raise_if_not_installed(name)
+    hold = enable_plugin(state_dir, name)
+    was = f" It was held back: {hold.why}." if hold is not None else " It was not held back."
+    _report(name, f"plugin {name} is loaded by the next start.{was} {_NEXT if hold is not None else ''}".rstrip())
+
+
+def _report(name: str, text: str, state: str = "enabled") -> None:
+    if kit.json_wanted():
+        kit.emit({"plugin": name, "state": state})
+    else:
+        kit.say(kit.printable(text))
+
+
+def _raise_if_not_installed(name: str) -> None:
+    from ostler.plugins import installed_plugins  # only for these commands
+
+    known = sorted({plugin.name for plugin in installed_plugins()})
+    if name not in known:
+        raise NotFound(f"plugin {name} not found", hint=f"installed: {join_words(known) or 'none'}", plugin=name)
