@@ -7,7 +7,15 @@ a method of `Manager` or `Driver`. A plugin is a module (or object) named by an 
     lamp = "ostler_lamp.plugin"
 
 It may state the version of these hooks that it requires as `ostler_api = "1.0"`; another major version, or a newer
-minor one than this, is refused.
+minor one than this, is refused. What else it needs it may state as `ostler_requires`, a dictionary of which all is
+optional; what is missing is named, with how to install it, and the plugin is not loaded, nor are those that need it:
+
+    ostler_requires = {
+        "api": "1.0",                    # the lowest version of the hooks
+        "plugins": ["volume>=0.1"],      # other plugins, by the names of `ostler plugin list`
+        "managers": ["volume"],          # managers, whichever plugin provides them
+        "packages": ["psycopg>=3.1"],    # Python packages
+    }
 """
 
 from __future__ import annotations

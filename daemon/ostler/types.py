@@ -62,10 +62,7 @@ class BreakerState(StrEnum):
 
 
 class PluginState(StrEnum):
-    """How far a plugin came: `found` until it is imported, `loaded` when its hooks are registered.
-
-    `quarantined` is one in whose code the daemon has crashed repeatedly; `disabled` and `blocked` ones somebody chose.
-    """
+    """How far a plugin came: `found` until it is imported; in a `quarantined` one the daemon has crashed repeatedly."""
 
     FOUND = "found"
     LOADED = "loaded"
@@ -295,8 +292,7 @@ class ForcedDownResult(msgspec.Struct, frozen=True, kw_only=True):
 class PluginStatus(msgspec.Struct, frozen=True, kw_only=True):
     """A plugin as an operator sees it; `seconds` is how long it took to load, `bundled` whether it comes with Ostler.
 
-    `since` is when it came into its state. Of its hooks `errors` have failed, the last one with `last_error`; `crashes`
-    are those of the daemon in its code in the last day. Times are wall times, 0 for never.
+    `errors` counts hooks that failed, `crashes` those of the daemon in its code in the last day.
     """
 
     name: str

@@ -119,14 +119,7 @@ class Daemon:
         self._started_at = clock.wall()
         self._installed_versions = InstalledVersions(resolved.plugins)
         self._state_tracker = StateTracker(clock, self._on_state_change)
-        self._progress = ProgressReporter(
-            notifier,
-            step_tracker,
-            self._state_tracker,
-            self._group,
-            self._is_up,
-            mode="safe mode" if resolved.plugins.is_safe else "",
-        )
+        self._progress = self._make_progress()
         self.reloader = Reloader(
             self.active, load_configuration, self.start_finished, notifier, clock, lambda: self.is_stopping
         )
@@ -139,6 +132,12 @@ class Daemon:
         self._fatal_reason = ""
         self._signal_count = 0
         self._has_start_failed = False
+
+    def _make_progress(self) -> ProgressReporter:
+        mode = "safe mode" if self._plugins.is_safe else ""
+        return ProgressReporter(
+            self._notifier, self._step_tracker, self._state_tracker, self._group, self._is_up, mode=mode
+        )
 
     def _make_watchdog(self, interval: float | None) -> Watchdog:
         progress = self._progress

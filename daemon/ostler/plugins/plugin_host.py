@@ -17,6 +17,7 @@ from ostler.errors import PluginError, Problem, error_line, is_expected, join_wo
 from ostler.plugins import discovery, hook_implementations, hook_results
 from ostler.plugins.discovery import DiscoveredPlugin
 from ostler.plugins.plugin_records import PluginRecords
+from ostler.plugins.requirements import LoadedPlugins, Requirements, missing_here, read_requirements, unmet_plugins
 from ostler.spelling import nearest
 from ostler.types import PluginState, PluginStatus
 from ostler.version_numbers import is_compatible, parse_version
@@ -34,6 +35,7 @@ class _PluginRecord(msgspec.Struct):
     seconds: float = 0.0
     plugin: Any = None
     provides: dict[str, Mapping[Any, Any]] = {}
+    needs: Requirements | None = None
     since: float = 0.0
     errors: int = 0
     last_error: str = ""
@@ -105,6 +107,7 @@ class PluginHost:
             begun = self._clock.monotonic()
             self._load_plugin(record)
             record.seconds, record.since = self._clock.monotonic() - begun, record.since or self._clock.wall()
+        self._fail_unmet()
 
     def statuses(self) -> list[PluginStatus]:
         """Return the status of every plugin that was found, sorted by name."""
@@ -277,8 +280,9 @@ class PluginHost:
         try:
             self._raise_if_duplicate(record)
             self._on_step(f"importing plugin {name} ({record.found.value})")
-            record.plugin = _run_guarded(record.found.load, f"{record.found.value} cannot be imported")
+            record.plugin = self._import(record)
             self._check_version(record)
+            self._check_environment(record)
             self._register(record)
             self._collect_declarations(record)
         except PluginError as error:
@@ -286,6 +290,17 @@ class PluginHost:
             return
         record.state = PluginState.LOADED
         record.why = "" if record.hooks else "it has no hooks"
+
+    def _import(self, record: _PluginRecord) -> Any:
+        try:
+            return _run_guarded(record.found.load, f"{record.found.value} cannot be imported")
+        except PluginError as error:
+            cause = error.__cause__
+            missing = getattr(cause, "name", None) if type(cause) is ModuleNotFoundError else None
+            if missing and missing.partition(".")[0] != record.found.module.partition(".")[0]:
+                hint = f"install the package that provides {missing} into the environment of Ostler"
+                raise PluginError(error.message, hint=hint) from cause
+            raise
 
     def _hold_back(self, record: _PluginRecord) -> bool:
         """Leave out a plugin that was disabled by a command or is quarantined, or that the safe mode does not load."""
@@ -328,6 +343,39 @@ class PluginHost:
         raise PluginError(
             f"it requires version {wanted} of the hooks, this Ostler has {self._api_version}",
             hint="install a newer version of the plugin" if older else "install a newer Ostler",
+        )
+
+    def _check_environment(self, record: _PluginRecord) -> None:
+        needs = _run_guarded(lambda: read_requirements(record.plugin), "")
+        if needs == Requirements():
+            return
+        record.needs = needs
+        if missing := list(missing_here(needs, self._api_version)):
+            raise PluginError(f"it needs {join_words(what for what, _ in missing)}", hint=missing[0][1])
+
+    def _fail_unmet(self) -> None:
+        """Have each plugin fail that needs another one which has not loaded, and those that need it as well."""
+        while any(record.needs for record in self._records if record.state is PluginState.LOADED):
+            unmet = unmet_plugins(self._loaded_plugins())
+            for record in self._records:
+                if record.state is PluginState.LOADED and record.found.name in unmet:
+                    what, hint = unmet[record.found.name]
+                    self._fail(record, PluginError(f"it needs {what}", hint=hint))
+            if not unmet:
+                return
+
+    def _loaded_plugins(self) -> LoadedPlugins:
+        loaded = [record for record in self._records if record.state is PluginState.LOADED]
+        names = {record.found.name for record in loaded}
+        return LoadedPlugins(
+            needs={record.found.name: record.needs for record in loaded if record.needs is not None},
+            versions={record.found.name: record.found.version for record in loaded},
+            managers=self.managers().keys(),
+            others={
+                record.found.name: f"{record.state}: {record.why}"
+                for record in self._records
+                if record.found.name not in names
+            },
         )
 
     def _register(self, record: _PluginRecord) -> None:

@@ -18,7 +18,7 @@ _NEXT = "Restart the daemon to apply that."
 
 def disable(
     name: _PluginName,
-    reason: Annotated[str, typer.Option(help="Why, for who finds it disabled")] = "",
+    reason: Annotated[str, typer.Option(help="Why, shown in `ostler status`")] = "",
 ) -> None:
     """Have the next start not load a plugin.
 
@@ -49,7 +49,8 @@ def reset(name: _PluginName) -> None:
 
 
 def _let_in(name: str) -> None:
-    from ostler.plugins.plugin_records import enable as enable_plugin  # only for these commands
+    # Only for these commands: they are read with every `ostler plugin`.
+    from ostler.plugins.plugin_records import enable as enable_plugin
     from ostler.plugins.plugin_records import read_records
 
     state_dir = invocation.current_invocation().paths().state_dir

@@ -122,7 +122,7 @@ def test_what_is_no_report_of_a_crash_has_no_stack(text):
     assert parse_report(text, 0.0).stack == []
 
 
-def test_a_crash_is_held_against_the_plugin_and_one_of_the_daemon_itself_against_none(tmp_path, caplog):
+def test_a_crash_is_held_against_its_plugin_and_one_of_the_daemon_against_none(tmp_path, caplog):
     plugin = DiscoveredPlugin("lamp", "json.decoder", lambda: None, "ostler-lamp", "1.2")
     mine = StackFrame(__import__("json").__file__, "3", "loads")
     examine_crashes([CrashReport(9.0, "Aborted", [mine], "text")], tmp_path, [plugin])
