@@ -313,3 +313,13 @@ echo_manager_object = EchoManager.__new__(EchoManager)
 def stop_own_process() -> None:
     """Send this process a SIGSTOP, so that it hangs whole."""
     os.kill(os.getpid(), signal.SIGSTOP)
+
+
+class BlockingManager(Manager):
+    """Blocks the event loop when it is asked to."""
+
+    @exposed(role="viewer", changes=False)
+    async def block(self, ctx: Context, seconds: float) -> str:
+        """Do on the loop what belongs to a thread."""
+        time.sleep(seconds)
+        return "done"

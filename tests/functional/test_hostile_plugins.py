@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from typing import Any
 
 import pytest
@@ -65,3 +66,14 @@ def test_a_plugin_that_cancels_all_tasks_does_not_end_the_daemon(make_daemon) ->
     assert "the daemon stops" not in daemon.log
     assert daemon.status()["state"] == "up"
     assert daemon.stop() == 0
+
+
+@pytest.mark.failure_mode("Plugins", "one that blocks the event loop")
+def test_a_call_that_blocks_the_loop_is_named_with_file_and_line(make_daemon) -> None:
+    daemon = make_daemon('[services.slow]\nmanager = "faulty_managers:BlockingManager"\n').start()
+    assert daemon.json("call", "slow", "block", "seconds=0.6") == "done"
+    logged = daemon.wait_log("the event loop was blocked for ")
+    assert re.search(r"blocked for [0-9.]+ s by .*/faulty_managers\.py:[0-9]+ in block \(once so far\)", logged), logged
+    (line,) = [line for line in daemon.status()["not_well"] if "event loop" in line]
+    assert "faulty_managers.py" in line
+    assert line in daemon.command("status").stdout

@@ -61,6 +61,7 @@ FAILURE_MODES: dict[str, tuple[str, ...]] = {
         "a driver whose calls are refused after many failures",
         "one in whose code the daemon crashes again and again",
         "a safe mode without those of others",
+        "one that blocks the event loop",
         "one that needs what is not there, or itself by way of others",
         "capabilities that are odd, very large or cannot be read",
         "a scheduler or a filter that hangs or raises",

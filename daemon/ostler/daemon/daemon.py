@@ -42,6 +42,7 @@ if TYPE_CHECKING:
     from ostler.clock import Clock
     from ostler.config.layers import RawConfiguration
     from ostler.config.paths import Paths
+    from ostler.daemon.process.loop_monitor import LoopMonitor
     from ostler.daemon.startup.step_tracker import StepTracker
     from ostler.messaging.wire.transport import Transport
     from ostler.service import Service
@@ -107,6 +108,8 @@ class Daemon:
         """The parts, as soon as all are made; their start may be in progress."""
         self.stuck_parts: list[str] = []
         """What hung at the end of the stop, a line each."""
+        self.loop_monitor: LoopMonitor | None = None
+        """Names what blocks the loop, if that is to be watched."""
         self.tasks = TaskOwner("daemon", on_end=self.fail)
         self.host = resolved.configuration.daemon.host
         self._paths = paths
@@ -298,6 +301,7 @@ class Daemon:
                 self.tasks.problems,
                 self._installed_versions.newer_on_disk,
                 lambda: self.active.resolved.left_out,
+                lambda: self.loop_monitor.problems() if self.loop_monitor is not None else (),
             ],
         )
         return ControlEndpoint(
@@ -321,6 +325,18 @@ class Daemon:
         register_probes(self.watchdog, parts.store, parts.messaging, parts.runtime, self._clock)
         self.tasks.supervise(self.watchdog.run, name="watchdog")
         self._undo_stack.push("watchdog", lambda _seconds: self.watchdog.stop())
+        if (monitor := self.loop_monitor) is not None:
+            monitor.plugin_packages = self._plugin_packages
+            monitor.start()
+            self._undo_stack.push_call("monitor of the loop", monitor.stop)
+
+    def _plugin_packages(self) -> set[str]:
+        """Return the top packages of the plugins, managers and drivers in use. Any thread."""
+        specs = self.active.resolved.specs
+        classes = [spec.manager.cls for spec in specs]
+        classes += [loaded.cls for spec in specs for loaded, _ in spec.drivers.values()]
+        names = {cls.__module__.partition(".")[0] for cls in classes if cls is not None}
+        return {*self._plugins.packages(), *names} - {"ostler"}
 
     def _begin_code_snapshot(self) -> CodeSnapshot:
         """Start reading the code that may still be imported, while the database is opened."""

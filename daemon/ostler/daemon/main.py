@@ -19,6 +19,7 @@ from ostler.config.paths import Paths
 from ostler.daemon.banner import print_banner
 from ostler.daemon.process.crash_record import CrashRecorder
 from ostler.daemon.process.fork_guard import ForkGuard
+from ostler.daemon.process.loop_monitor import LoopMonitor, TurnSelector
 from ostler.daemon.process.process_exit import ExitOutcome, ProcessExit
 from ostler.daemon.process.process_limits import raise_descriptor_limit, shorten_switch_interval
 from ostler.daemon.process.shutdown_watchdog import LOG_FLUSH_TIMEOUT
@@ -79,11 +80,13 @@ def run_daemon(
     by_hand = not os.environ.keys() & {"NOTIFY_SOCKET", "INVOCATION_ID"}  # systemd sets these
     guard = ForkGuard(paths)
     guard.install()
-    loop = asyncio.new_event_loop()
+    selector = TurnSelector()
+    loop = asyncio.SelectorEventLoop(selector)
+    monitor = LoopMonitor(selector, loop)
     guard.add_loop(loop)
     try:
         outcome = _run_to_outcome(
-            loop, _run(paths, list(overrides), guard, greet=by_hand, is_safe=is_safe, crashes=crashes)
+            loop, _run(paths, list(overrides), guard, greet=by_hand, is_safe=is_safe, crashes=crashes, monitor=monitor)
         )
         fork.exit_if_child(sys.exc_info()[1])
         crashes.close()
@@ -126,7 +129,14 @@ def _run_until_stopped(loop: asyncio.AbstractEventLoop, daemon: asyncio.Task[Exi
 
 
 async def _run(
-    paths: Paths, overrides: list[str], guard: ForkGuard, *, greet: bool, is_safe: bool, crashes: CrashRecorder
+    paths: Paths,
+    overrides: list[str],
+    guard: ForkGuard,
+    *,
+    greet: bool,
+    is_safe: bool,
+    crashes: CrashRecorder,
+    monitor: LoopMonitor,
 ) -> ExitOutcome:
     # Most of a start: signals are handled and the log works before it is imported.
     from ostler.daemon.build_daemon import build_daemon
@@ -143,6 +153,7 @@ async def _run(
     except OstlerError as error:
         _log.critical("the daemon could not start: %s", error)
         return ExitOutcome(error.exit_code, [])
+    daemon.loop_monitor = monitor
     early.install(asyncio.get_running_loop())
     daemon.tasks.supervise(SignalGuard(_SIGNALS).run, name="signal guard")
     early.forward_to(daemon.on_signal, daemon.reloader.on_sighup, daemon.log_dump)

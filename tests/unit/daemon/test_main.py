@@ -70,7 +70,7 @@ def test_a_configuration_that_cannot_be_used_ends_with_78_and_nothing_is_made(tm
 def test_a_log_level_of_the_command_line_is_one_more_override(tmp_path, monkeypatch) -> None:
     seen = []
 
-    async def run(paths, overrides, guard, *, greet, is_safe, crashes):
+    async def run(paths, overrides, guard, *, greet, is_safe, crashes, monitor):
         seen.append(overrides)
         return ExitOutcome(3, [])
 
