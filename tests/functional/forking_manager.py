@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import asyncio
+import atexit
+import concurrent.futures
 import fcntl
 import multiprocessing
 import os
@@ -241,6 +243,20 @@ class ForkingManager(Manager):
         """Leave a thread and a process behind."""
         threading.Thread(target=time.sleep, args=(60,), name="forgotten", daemon=False).start()
         return subprocess.Popen(["sleep", "61"]).pid
+
+    @exposed(role="operator")
+    def leave_all(self, ctx: Context) -> list[int]:
+        """Leave behind whatever could hold up an exit: an executor, a function of `atexit`, children that inherit."""
+        executor = concurrent.futures.ThreadPoolExecutor(2)
+        executor.submit(time.sleep, 62)
+        executor.submit(time.sleep, 62)
+        atexit.register(time.sleep, 62)
+        forked = os.fork()
+        if not forked:
+            time.sleep(62)
+            os._exit(0)
+        inheriting = subprocess.Popen(["sleep", "62"], close_fds=False)
+        return [forked, inheriting.pid]
 
 
 def seen() -> list[str]:

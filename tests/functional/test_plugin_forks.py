@@ -132,3 +132,20 @@ def test_what_a_plugin_leaves_behind_is_named_and_holds_up_nothing(forking) -> N
         assert Path(f"/proc/{left}").exists()
     finally:
         os.kill(left, signal.SIGKILL)
+
+
+@pytest.mark.failure_mode("Processes", "threads, executors and `atexit` of plugins that do not end")
+def test_the_next_daemon_starts_beside_what_a_plugin_has_left_of_the_last_one(forking) -> None:
+    left = ask(forking, "leave_all")
+    began = time.monotonic()
+    try:
+        assert forking.stop() == 0
+        assert time.monotonic() - began < 10
+        for pid in left:
+            assert Path(f"/proc/{pid}").exists()
+            assert f"still running at the end of the stop: process {pid} (" in forking.log
+        forking.start()
+        assert ask(forking, "codes")[0] == 9
+    finally:
+        for pid in left:
+            os.kill(int(pid), signal.SIGKILL)
