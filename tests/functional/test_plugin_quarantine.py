@@ -80,6 +80,8 @@ def test_a_plugin_in_which_the_daemon_crashes_three_times_is_quarantined(bomb) -
     assert "service fuse is left out: it needs bomb, which is left out" in status["not_well"]
     assert bomb.json("call", "echo", "echo", "text=hello")["text"] == "hello"
     bomb.command("reload")
+    dumped = next(row for row in bomb.json("dump")["plugins"] if row["name"] == "bomb")
+    assert (dumped["state"], dumped["crashes"]) == ("quarantined", 3)
     assert bomb.stop() == 0
     said = bomb.command("plugin", "reset", "bomb").stdout
     assert said.startswith("plugin bomb is loaded by the next start. It was held back: the daemon crashed 3 times")

@@ -210,6 +210,8 @@ class Daemon:
         self._state_tracker.enter(ServiceState.UP)
         self._install_code_snapshot(code)
         self.start_finished.set_result(parts)
+        for status in self._plugins.statuses():
+            parts.runtime.state_notifier.notify_plugin(status)
         self._notifier.ready(self.summary())
         parts.runtime.operations.release_restored()
         code.compress_in_background()

@@ -9,7 +9,16 @@ from ostler.bounds import WHY_LIMIT, escape_surrogates, truncate
 from ostler.clock import Clock
 from ostler.errors import OstlerError
 from ostler.redaction import redact
-from ostler.types import CONTROL_TOPIC, BreakerState, DriverState, DriverStatus, Json, ServiceState
+from ostler.types import (
+    CONTROL_TOPIC,
+    BreakerState,
+    DriverState,
+    DriverStatus,
+    Json,
+    PluginState,
+    PluginStatus,
+    ServiceState,
+)
 
 _log = logging.getLogger(__name__)
 _SERVICE_PRIORITIES: Final = {
@@ -83,6 +92,12 @@ class StateNotifier:
     def notify_peer(self, host: str, state: str, why: str, since: float) -> None:
         """Record what is known of a peer: it is `back`, `lost` or `refused`."""
         self._notify_change(("peer", host), state, _PEER_PRIORITIES[state], {"peer": host, "why": why, "since": since})
+
+    def notify_plugin(self, status: PluginStatus) -> None:
+        """Notify of a plugin that could not be loaded, or is quarantined; nothing for one in another state."""
+        if status.state in (PluginState.FAILED, PluginState.QUARANTINED):
+            facts: dict[str, Json] = {"plugin": status.name, "why": status.why, "since": status.since}
+            self._notify_change(("plugin", status.name), str(status.state), "error", facts)
 
     def notify_operator(self, topic: str, what: str, by: str, why: str = "") -> None:
         """Notify of an operator's action on a service: `enabled`, `drained`, `frozen`, `deleted` and so on."""

@@ -4,7 +4,7 @@ from msgspec.structs import replace
 from ostler.clock import FakeClock
 from ostler.errors import MessageTooLarge
 from ostler.service.state_notifier import StateNotifier
-from ostler.types import BreakerState, DriverState, DriverStatus, ServiceState
+from ostler.types import BreakerState, DriverState, DriverStatus, PluginState, PluginStatus, ServiceState
 
 
 class Hub:
@@ -97,3 +97,13 @@ def test_changes_of_a_circuit_breaker_are_told_but_not_that_it_is_closed_at_firs
     assert [each[1] for each in hub.told] == ["warn", "info", "info"]
     assert hub.told[0][3]["driver"] == "local"
     assert hub.told[0][3]["why"] == "work: no light"
+
+
+def test_plugins_that_failed_or_are_quarantined_are_told_and_no_others(events, hub):
+    for state in PluginState:
+        events.notify_plugin(PluginStatus(name=str(state), state=state, why="no", since=3.0))
+    assert hub.names == ["plugin.failed", "plugin.quarantined"]
+    assert hub.told[1][1:] == (
+        "error", "plugin.quarantined",
+        {"host": "node1", "plugin": "quarantined", "why": "no", "since": 3.0, "was": ""},
+    )  # fmt: skip

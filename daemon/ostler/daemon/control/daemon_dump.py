@@ -12,6 +12,7 @@ if TYPE_CHECKING:
     from ostler.service import Service
     from ostler.service.state_tracker import StateTracker
     from ostler.store import Store
+    from ostler.types import PluginStatus
 
 
 def daemon_dump(
@@ -39,6 +40,7 @@ def daemon_dump(
             "why": state_tracker.why,
         },
         "services": {service.topic: _service_dump(service) for service in services},
+        "plugins": [_plugin_dump(plugin) for plugin in active.resolved.plugins.statuses()],
         "messages": parts.messaging.stats() if parts is not None else {},
         "audit": parts.audit_service.log.stats() if parts is not None else {},
         "store": store.stats() if store is not None else {},
@@ -46,6 +48,18 @@ def daemon_dump(
         "tasks": task_stacks(),
         "threads": thread_stacks(),
         "configuration": {v.path: f"{v.value!r} ({v.origin})" for v in active.effective_values(services)},
+    }
+
+
+def _plugin_dump(plugin: PluginStatus) -> dict[str, Any]:
+    return {
+        "name": plugin.name,
+        "state": str(plugin.state),
+        "why": plugin.why,
+        "since": plugin.since,
+        "errors": plugin.errors,
+        "last_error": plugin.last_error,
+        "crashes": plugin.crashes,
     }
 
 
