@@ -35,6 +35,7 @@ from ostler.manager_types import DaemonAddresses
 from ostler.messaging.rpc.topic_registry import TopicRegistry
 from ostler.operations import OperationLimits, Operations
 from ostler.service import HostServices, Runtime
+from ostler.service.left_out import left_out_topics
 from ostler.service.state_tracker import StateTracker
 from ostler.types import ServiceState
 
@@ -284,7 +285,7 @@ class Daemon:
         messaging.enable_journal(store, journaled, options)
         messaging.notifications.configure(options.notifications.model_dump(), resolved.sinks)
         messaging.start(self._make_control_endpoint(parts))
-        await runtime.mark_gone(options.network.peers)
+        await runtime.mark_gone(options.network.peers, left_out_topics(resolved.left_out))
         messaging.connect_peers(store, options, runtime.state_notifier.notify_peer)
 
     def _make_control_endpoint(self, parts: DaemonParts) -> ControlEndpoint:

@@ -19,6 +19,7 @@ from ostler.errors import ConfigurationError, Draining, OstlerError, ServiceErro
 from ostler.operations import OperationLimits
 from ostler.printable import printable
 from ostler.redaction import SECRETS
+from ostler.service.left_out import left_out_topics
 from ostler.types import CONTROL_TOPIC, OptionChange, ReloadResult
 
 if TYPE_CHECKING:
@@ -266,7 +267,7 @@ class Reloader:
 
     async def _reset_services(self, parts: DaemonParts, resolved: ResolvedConfiguration) -> list[str]:
         """Apply new options to the services and reset their managers; return what went wrong, a line each."""
-        await parts.runtime.mark_gone(resolved.configuration.network.peers)
+        await parts.runtime.mark_gone(resolved.configuration.network.peers, left_out_topics(resolved.left_out))
         return await parts.runtime.reset(
             resolved.specs,
             should_continue=lambda: not self._is_stopping(),

@@ -30,6 +30,7 @@ from ostler.errors import (
     error_line,
     is_a,
 )
+from ostler.log import message_id
 from ostler.log.defects import UnexpectedErrors
 from ostler.redaction import redact
 from ostler.types import BreakerState, DriverState, DriverStatus
@@ -321,8 +322,10 @@ class DriverRunner:
         self._loop_queue.post(lambda: self._on_change(status))
 
     def _on_breaker_change(self) -> None:
-        level = logging.WARNING if self._breaker.state is BreakerState.OPEN else logging.INFO
-        _log.log(level, "%s", self._refusal() or f"{self.label} accepts calls again: its circuit breaker is closed")
+        if self._breaker.state is BreakerState.OPEN:
+            _log.warning("%s", self._refusal(), extra=message_id("breaker-open"))
+        else:
+            _log.info("%s", self._refusal() or f"{self.label} accepts calls again: its circuit breaker is closed")
         self._notify_change()
 
     def _schedule_trial(self, seconds: float, number: int) -> None:

@@ -107,7 +107,9 @@ class PluginHost:
             self._records.append(record)
             begun = self._clock.monotonic()
             self._load_plugin(record)
-            record.seconds, record.since = self._clock.monotonic() - begun, record.since or self._clock.wall()
+            record.since = record.since or self._clock.wall()
+            if record.state in (PluginState.LOADED, PluginState.FAILED):
+                record.seconds = self._clock.monotonic() - begun
         self._fail_unmet()
 
     def statuses(self) -> list[PluginStatus]:

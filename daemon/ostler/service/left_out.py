@@ -29,7 +29,8 @@ def leave_out(raw: RawConfiguration, plugins: PluginHost) -> list[str]:
     if not names:
         return []
     packages = plugins.left_out_packages()
-    why = "; ".join(f"plugin {name} is {reason}" for name, reason in names.items())
+    reasons = [f"plugin {name} is {reason}" for name, reason in names.items()]
+    why = "the safe mode loads only plugins that come with Ostler" if plugins.is_safe else "; ".join(reasons)
     managers, drivers = plugins.managers(), plugins.drivers()
     services = raw.table(("services",))
     removed = []
@@ -62,6 +63,11 @@ def _remove_sinks(raw: RawConfiguration, known: Container[str]) -> Iterator[str]
             yield name
 
 
+def left_out_topics(lines: Iterable[str]) -> set[str]:
+    """Return the services among the lines of `leave_out`."""
+    return {line.split()[1] for line in lines if line.startswith("service ")}
+
+
 def _tables(table: Mapping[str, Any]) -> list[tuple[str, dict[str, Any]]]:
     return [(name, value) for name, value in table.items() if isinstance(value, dict)]
 
@@ -76,7 +82,7 @@ def _is_missing(reference: object, registered: Container[str], packages: Contain
 
 def _leave_out_dependents(services: dict[str, Any], removed: Iterable[str]) -> list[str]:
     """Remove the services that depend on one that was removed, and so on."""
-    gone = {line.split()[1] for line in removed if line.startswith("service ")}
+    gone = left_out_topics(removed)
     lines: list[str] = []
     while True:
         found = [

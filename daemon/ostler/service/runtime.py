@@ -163,18 +163,19 @@ class Runtime:
         """Return every event handler as an operator sees it, by service and name."""
         return self._event_handlers.statuses() if self._event_handlers is not None else []
 
-    async def mark_gone(self, hosts: Collection[str]) -> None:
+    async def mark_gone(self, hosts: Collection[str], left_out: Collection[str] = ()) -> None:
         """Mark services in the table as removed: those not configured here, and those of hosts that are not peers.
 
         It also reads which services were forced down: the start has no time for a second look at the table.
 
         Args:
             hosts: The peers of this host.
+            left_out: Services of the configuration that are left out; see `leave_out`.
         """
         topics = list(self.group.services)
 
         def mark() -> dict[tuple[str, str], OperatorOverride]:
-            self.service_records.mark_gone(topics, hosts)
+            self.service_records.mark_gone(topics, hosts, left_out)
             return self.service_records.forced_down()
 
         try:

@@ -19,6 +19,7 @@ from typing import Any
 
 import msgspec
 
+from ostler import log
 from ostler.aio.optional_thread import start_optional_thread
 
 _log = logging.getLogger(__name__)
@@ -152,6 +153,7 @@ class LoopMonitor:
                 "the event loop was blocked for %.2g s by %s (%s so far)%s",
                 seconds, text, _times(place.count),
                 "; move that to a method that is not async, or await it" if is_plugin else "",
+                extra=log.message_id("loop-blocked"),
             )  # fmt: skip
 
     def _place(self, frame: FrameType) -> tuple[str, bool]:

@@ -55,7 +55,7 @@ def _record(state_dir: Path, crash: PluginCrash) -> None:
         return
     if is_quarantined:
         text = "plugin %s is quarantined until `ostler plugin reset %s`, or until another version of it is installed"
-        _log.error(text, crash.plugin, crash.plugin)
+        _log.error(text, crash.plugin, crash.plugin, extra=log.message_id("plugin-quarantined"))
 
 
 def find_culprit(report: CrashReport, places: Mapping[str, Sequence[str]]) -> tuple[str, StackFrame | None]:

@@ -193,7 +193,7 @@ class ServiceRecords:
         found = {(row["topic"], row["host"]): _override(row, "forced_down") for row in rows}
         return {key: override for key, override in found.items() if override is not None}
 
-    def mark_gone(self, topics: Collection[str], hosts: Collection[str]) -> None:
+    def mark_gone(self, topics: Collection[str], hosts: Collection[str], left_out: Collection[str] = ()) -> None:
         """Have the rows say so of what is gone: services this host does not have, and all of hosts that are no peers.
 
         A row of one that is there after all is right again with its next report.
@@ -201,15 +201,20 @@ class ServiceRecords:
         Args:
             topics: The services of this host.
             hosts: Its peers.
+            left_out: Services of its configuration that are left out, because a plugin is not loaded on purpose.
 
         Raises:
             StoreUnavailable: It cannot be written now.
         """
-        mine = (ServiceRow.host == self._host) & ServiceRow.topic.not_in(list(topics))
+        mine = (ServiceRow.host == self._host) & ServiceRow.topic.not_in([*topics, *left_out])
+        without_plugin = (ServiceRow.host == self._host) & ServiceRow.topic.in_(list(left_out))
         others = ServiceRow.host.not_in([self._host, *hosts])
 
         def write() -> None:
             mark_rows_gone(mine, "it is no longer in the configuration of this host", self._clock.wall())
+            mark_rows_gone(
+                without_plugin, "it is left out, as a plugin is not loaded: see `ostler status`", self._clock.wall()
+            )
             mark_rows_gone(others, "its host is no longer a peer of this host", self._clock.wall())
 
         self._store.write(write, label="removed services")
