@@ -35,7 +35,7 @@ def _type_arguments(cls: type, root: type) -> Iterator[object]:
         origin = typing.get_origin(base)
         if isinstance(origin, type) and issubclass(origin, root):
             for argument in typing.get_args(base):
-                yield typing.get_origin(argument) or argument  # `LampDriver` of `LampDriver[LampOptions]`
+                yield typing.get_origin(argument) or argument  # it may have type arguments itself
 
 
 def _adopt(cls: type, name: str, argument: type) -> None:

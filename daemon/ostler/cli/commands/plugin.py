@@ -108,14 +108,20 @@ def new(
         str, typer.Argument(help="Name of the plugin, its manager and its topic: lamp", show_default=False)
     ],
     into: Annotated[Path, typer.Option(metavar="DIR", help="Create its directory in this one")] = Path(),
+    drivers: Annotated[
+        bool, typer.Option("--drivers/--no-drivers", help="With a contract of drivers, and a driver")
+    ] = True,
+    tables: Annotated[bool, typer.Option("--tables/--no-tables", help="With a table and its migration")] = False,
+    commands: Annotated[bool, typer.Option("--commands/--no-commands", help="With sub-commands of `ostler`")] = True,
 ) -> None:
     """Create a new plugin.
 
-    Writes a package that works as it is: a manager, a driver contract with a driver, a command, and tests.
+    Writes a package that installs, and passes its tests, ruff and `mypy --strict` as it is: a manager, what the options
+    ask for, a typed client, tests, a README and a file for continuous integration.
     """
-    from ostler.cli.scaffold import write_plugin  # 3 ms: only for `plugin new`
+    from ostler.cli.scaffold import PluginParts, write_plugin  # 3 ms: only for `plugin new`
 
-    files = write_plugin(name, into)
+    files = write_plugin(name, into, PluginParts(drivers, tables, commands))
     if kit.json_wanted():
         kit.emit({"files": files})
         return

@@ -1,0 +1,91 @@
+"""A new plugin installs, and passes its tests, ruff, mypy and the check, whatever it was created with."""
+
+from __future__ import annotations
+
+import itertools
+import subprocess
+import sys
+import sysconfig
+from pathlib import Path
+
+import pytest
+
+from ostler.cli.scaffold import PluginParts, select_lines, write_plugin
+from ostler.errors import InvalidInput
+
+ALL_PARTS = [PluginParts(*chosen) for chosen in itertools.product((True, False), repeat=3)]
+
+
+def part_names(parts: PluginParts) -> str:
+    return "-".join(name for name, wanted in parts._asdict().items() if wanted) or "none"
+
+
+@pytest.fixture(scope="module")
+def environment(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """An environment of its own that sees the packages of this one."""
+    folder = tmp_path_factory.mktemp("environment")
+    subprocess.run([sys.executable, "-m", "venv", "--without-pip", str(folder)], check=True)
+    site = sysconfig.get_path("purelib", vars={"base": str(folder), "platbase": str(folder)})
+    # `addsitedir` also reads the files there that make Ostler, installed editable, known.
+    (Path(site) / "outer.pth").write_text(f"import site; site.addsitedir({sysconfig.get_path('purelib')!r})\n")
+    return folder
+
+
+def run(folder: Path, *words: str) -> str:
+    ended = subprocess.run(words, cwd=folder, capture_output=True, text=True, check=False, timeout=120)
+    assert ended.returncode == 0, f"{' '.join(words)}\n{ended.stdout}{ended.stderr}"
+    return ended.stdout
+
+
+@pytest.mark.timeout(180)
+@pytest.mark.parametrize("parts", ALL_PARTS, ids=part_names)
+def test_a_new_plugin_passes_everything_at_once(parts: PluginParts, environment: Path, tmp_path: Path) -> None:
+    name = "p" + "".join("ny"[wanted] for wanted in parts)
+    folder = write_plugin(name, tmp_path, parts)[0].parent
+    python = str(environment / "bin" / "python")
+    install = ["install", "--quiet", "--no-deps", "--no-build-isolation", "--no-index", "--editable", "."]
+    run(folder, sys.executable, "-m", "pip", "--disable-pip-version-check", "--python", python, *install)
+    run(folder, python, "-m", "pytest", "-q", "-p", "no:cacheprovider")
+    run(folder, python, "-m", "ruff", "check", "--no-cache")
+    run(folder, python, "-m", "ruff", "format", "--check", "--no-cache")
+    run(folder, python, "-m", "mypy", "--cache-dir", str(environment / "mypy"))
+    assert f"manager {name}" in run(folder, python, "-m", "ostler", "plugin", "check", name)
+    if parts.commands:
+        assert "list" in run(folder, python, "-m", "ostler", name, "--help")
+
+
+@pytest.mark.parametrize("name", ["l", "a_name_of_24_characters_"[:-1] + "x", "test", "class_import", "item"])
+def test_files_are_formatted_whatever_the_length_of_the_name(name: str, tmp_path: Path) -> None:
+    folder = write_plugin(name, tmp_path, PluginParts(tables=True))[0].parent
+    run(folder, sys.executable, "-m", "ruff", "check", "--no-cache")
+    run(folder, sys.executable, "-m", "ruff", "format", "--check", "--no-cache")
+    run(folder, sys.executable, "-m", "compileall", "-q", ".")
+
+
+@pytest.mark.parametrize(
+    ("name", "says"),
+    [
+        ("rpc", "reserved by Ostler"),
+        ("manager", "reserved by Ostler"),
+        ("ostler", "reserved by Ostler"),
+        ("log_level", "`ostler log-level` is a command of Ostler"),
+        ("a" * 25, "not a valid name"),
+        ("../lamp", "not a valid name"),
+        ("lamp\n", "not a valid name"),
+        ("Lamp", "not a valid name"),
+    ],
+)
+def test_names_that_cannot_work_are_refused(name: str, says: str, tmp_path: Path) -> None:
+    with pytest.raises(InvalidInput, match=says):
+        write_plugin(name, tmp_path)
+    assert not list(tmp_path.iterdir())
+
+
+def test_a_name_of_a_command_is_free_for_a_plugin_without_commands(tmp_path: Path) -> None:
+    write_plugin("events", tmp_path, PluginParts(commands=False))
+
+
+def test_lines_are_selected_by_parts() -> None:
+    text = "a\n%if x or y\nb\n%else\nc\n%end\nd\n"
+    assert select_lines(text, {"x": False, "y": True}) == "a\nb\nd\n"
+    assert select_lines(text, {"x": False, "y": False}) == "a\nc\nd\n"
