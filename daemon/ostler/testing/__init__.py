@@ -17,11 +17,13 @@ from ostler.lazy_names import lazy_names
 
 if TYPE_CHECKING:
     from ostler.clock import FakeClock
+    from ostler.testing.driver_faults import DriverHandle
     from ostler.testing.in_process import Host, host
     from ostler.testing.rpc_api import check_rpc_api, check_rpc_client
     from ostler.testing.virtual_time import VirtualTimeLoop
 
 _EXPORTS = {
+    "DriverHandle": "testing.driver_faults",
     "FakeClock": "clock",
     "Host": "testing.in_process",
     "VirtualTimeLoop": "testing.virtual_time",
@@ -30,5 +32,5 @@ _EXPORTS = {
     "host": "testing.in_process",
 }
 
-__all__ = ["FakeClock", "Host", "VirtualTimeLoop", "check_rpc_api", "check_rpc_client", "host"]
+__all__ = ["DriverHandle", "FakeClock", "Host", "VirtualTimeLoop", "check_rpc_api", "check_rpc_client", "host"]
 __getattr__ = lazy_names(__name__, _EXPORTS, below="ostler")
