@@ -17,12 +17,14 @@ from ostler.lazy_names import lazy_names
 
 if TYPE_CHECKING:
     from ostler.clock import FakeClock
+    from ostler.testing.commands import CommandResult
     from ostler.testing.driver_faults import DriverHandle
     from ostler.testing.in_process import Host, host
     from ostler.testing.rpc_api import check_rpc_api, check_rpc_client
     from ostler.testing.virtual_time import VirtualTimeLoop
 
 _EXPORTS = {
+    "CommandResult": "testing.commands",
     "DriverHandle": "testing.driver_faults",
     "FakeClock": "clock",
     "Host": "testing.in_process",
@@ -32,5 +34,14 @@ _EXPORTS = {
     "host": "testing.in_process",
 }
 
-__all__ = ["DriverHandle", "FakeClock", "Host", "VirtualTimeLoop", "check_rpc_api", "check_rpc_client", "host"]
+__all__ = [
+    "CommandResult",
+    "DriverHandle",
+    "FakeClock",
+    "Host",
+    "VirtualTimeLoop",
+    "check_rpc_api",
+    "check_rpc_client",
+    "host",
+]
 __getattr__ = lazy_names(__name__, _EXPORTS, below="ostler")

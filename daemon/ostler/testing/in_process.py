@@ -13,7 +13,7 @@ from collections.abc import Callable, Coroutine, Iterator, Mapping, Sequence
 from contextlib import contextmanager, nullcontext
 from importlib import import_module
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import TYPE_CHECKING, Any, TypeVar
 
 import msgspec
 
@@ -57,6 +57,9 @@ from ostler.testing.driver_faults import DriverFaults, DriverHandle, with_faults
 from ostler.testing.memory_transport import MemoryTransport
 from ostler.testing.virtual_time import VirtualClock
 from ostler.types import CONTROL_TOPIC, CapabilityReport, DriverState, Peer, ServiceState, ServiceStatus, Upgrade
+
+if TYPE_CHECKING:
+    from ostler.testing.commands import CommandResult
 
 _log = logging.getLogger(__name__)
 T = TypeVar("T")
@@ -179,6 +182,23 @@ class Host(SyncCallMethods):
         if uid is not None:
             transport = transport.as_peer(Peer(uid, uid, 1, f"uid {uid}"))
         return Client(transport=transport, timeout=_VIRTUAL_CALL_TIMEOUT if self._time else WAIT_TIMEOUT)
+
+    def command(self, *words: str, stdin: str = "", environ: Mapping[str, str] | None = None) -> CommandResult:
+        """Run the command `ostler` against this host: `h.command("lamp", "list", "--json").json()`.
+
+        Commands of plugins are found as always, by their entry points: install the plugin, for instance editable.
+
+        Args:
+            words: The arguments.
+            stdin: The input; it is not a terminal, so that questions are refused.
+            environ: The environment; empty by default.
+        """
+        from ostler.testing.commands import run_in_process  # 60 ms: typer
+
+        def connect(_where: object, timeout: float, lenient: bool) -> Client:
+            return Client(transport=self._transport, timeout=timeout, lenient=lenient)
+
+        return run_in_process(words, stdin, environ or {}, connect, self.clock)
 
     def manager(self, topic: str) -> Any:
         """Return the manager of a service."""
