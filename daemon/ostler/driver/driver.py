@@ -14,6 +14,7 @@ from ostler.clock import Clock
 from ostler.config import Faults, Field, OptionsModel, Seconds, ValidationContext
 from ostler.config.options import COUNT_MAX
 from ostler.config.type_arguments import adopt_type_arguments
+from ostler.driver.call_progress import report_progress
 from ostler.store import KeyValue  # not only for the type checker: `pydoc` reads the fields' types
 from ostler.types import Json
 
@@ -170,6 +171,29 @@ class Driver(ABC, Generic[DriverOptionsT]):
             meanwhile.
         """
         return {}
+
+    def progress(self, done: float, total: float = 0, text: str = "") -> None:
+        """Report how far a call is; call it from the thread of the call, as often as there is something to say.
+
+        The caller of the request that is served sees it (`ctx.progress`), if there is one, and the time budget of the
+        call begins again: a copy of hours is not stuck as long as it moves.
+
+            def copy(self, source: str, target: str) -> None:
+                for number, block in enumerate(blocks, 1):
+                    write(block)
+                    self.progress(number, len(blocks), f"copying {source}")
+
+        Args:
+            done: How much is done, in bytes, steps or whatever the method counts.
+            total: How much there is, 0 when that is not known.
+            text: What is being done now.
+
+        Raises:
+            Cancelled: The request was cancelled: clean up, and let the error pass.
+            DeadlineExceeded: The deadline of the request has passed: the same.
+            TypeError: An argument is of another type.
+        """
+        report_progress(done, total, text)
 
     def cleanup(self) -> None:
         """Release all resources; called once at the end, also after an `initialise` that failed."""

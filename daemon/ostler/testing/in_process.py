@@ -150,6 +150,7 @@ class Host(SyncCallMethods):
         self.clock = clock or (VirtualClock(self._time) if self._time else SystemClock())
         self._faults: dict[tuple[str, str], DriverFaults] = {}
         self._dispatcher: Dispatcher | None = None
+        self._awaited_end: Callable[[], bool] | None = None
         self._thread = threading.Thread(target=self._loop.run_forever, name="ostler-test-host", daemon=True)
         self._transport = MemoryTransport()
         self.options = DEFAULT_OPTIONS
@@ -246,15 +247,20 @@ class Host(SyncCallMethods):
         """
         periodic = self._started_runtime().periodic_scheduler
         before = self._run_counts(topic, task)
+        self._awaited_end = lambda: self._count_runs(topic, task)[0] > before[0]
         self.run(_call_on_loop(lambda: periodic.run_now(topic, task)))
         self.wait_for(lambda: self._run_counts(topic, task)[0] > before[0], f"{topic}.{task} to run")
+        self._awaited_end = None
         runs, errors, error = self._run_counts(topic, task)
         del runs
         if errors > before[1]:
             raise AssertionError(f"the periodic task {topic}.{task} failed: {error}")
 
     def _run_counts(self, topic: str, task: str) -> tuple[int, int, str]:
-        for row in self.run(_call_on_loop(self._started_runtime().periodic_scheduler.statuses)):
+        return self.run(_call_on_loop(lambda: self._count_runs(topic, task)))
+
+    def _count_runs(self, topic: str, task: str) -> tuple[int, int, str]:
+        for row in self._started_runtime().periodic_scheduler.statuses():
             if (row.service, row.task) == (topic, task):
                 return row.runs, row.errors, row.last_error
         raise AssertionError(f"service {topic} has no periodic task {task}")
@@ -320,7 +326,9 @@ class Host(SyncCallMethods):
             return await work
 
     def _is_awaited(self) -> bool:
-        """Return whether a client waits for an answer, streams aside. On the loop."""
+        """Return whether a client waits for an answer, streams aside, or `run_periodic` for an end. On the loop."""
+        if self._awaited_end is not None and not self._awaited_end():
+            return True
         if self._dispatcher is None:
             return False
         calls = self._dispatcher.in_flight_since(-math.inf)
