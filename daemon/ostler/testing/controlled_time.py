@@ -29,7 +29,7 @@ class ControlledTimeLoop(VirtualTimeLoop):
     def __init__(self) -> None:
         super().__init__(stall_timeout=_STALL_TIMEOUT)
         self._until = math.inf
-        self._idle_waiters: list[asyncio.Future[None]] = []
+        self._waiters: list[tuple[Callable[[], bool], asyncio.Future[None]]] = []
         self._is_awaited: Callable[[], bool] = lambda: False
 
     def set_awaited(self, is_awaited: Callable[[], bool]) -> None:
@@ -54,22 +54,32 @@ class ControlledTimeLoop(VirtualTimeLoop):
         self._until = self.time() + seconds
         try:
             await asyncio.sleep(seconds)
-            idle = self.create_future()
-            self._idle_waiters.append(idle)
-            await idle
+            await self.wait_until(lambda: True)
         finally:
             self._until = self.time()
+
+    async def wait_until(self, condition: Callable[[], bool]) -> None:
+        """Wait until all work has ended or hangs and `condition` is true; time passes until then."""
+        done = self.create_future()
+        self._waiters.append((condition, done))
+        await done
 
     def _advance_time(self, timeout: float | None) -> list[Any]:
         if events := self._wait_for_work():
             return events
-        if self._idle_waiters:
-            for waiter in self._idle_waiters:
-                if not waiter.done():
-                    waiter.set_result(None)
-            self._idle_waiters.clear()
+        if self._end_waits():
             return []
-        if timeout is not None and (self.time() + timeout <= self._until or self._is_awaited()):
+        is_due = timeout is not None and self.time() + timeout <= self._until
+        if timeout is not None and (is_due or self._waiters or self._is_awaited()):
             self._now += timeout
             return []
         return self._real_selector.select(None)
+
+    def _end_waits(self) -> bool:
+        """Resolve the waits whose condition is true; return whether there was one."""
+        ended = [waiter for waiter in self._waiters if waiter[0]()]
+        for waiter in ended:
+            self._waiters.remove(waiter)
+            if not waiter[1].done():
+                waiter[1].set_result(None)
+        return bool(ended)

@@ -150,7 +150,6 @@ class Host(SyncCallMethods):
         self.clock = clock or (VirtualClock(self._time) if self._time else SystemClock())
         self._faults: dict[tuple[str, str], DriverFaults] = {}
         self._dispatcher: Dispatcher | None = None
-        self._awaited_end: Callable[[], bool] | None = None
         self._thread = threading.Thread(target=self._loop.run_forever, name="ostler-test-host", daemon=True)
         self._transport = MemoryTransport()
         self.options = DEFAULT_OPTIONS
@@ -247,10 +246,11 @@ class Host(SyncCallMethods):
         """
         periodic = self._started_runtime().periodic_scheduler
         before = self._run_counts(topic, task)
-        self._awaited_end = lambda: self._count_runs(topic, task)[0] > before[0]
         self.run(_call_on_loop(lambda: periodic.run_now(topic, task)))
-        self.wait_for(lambda: self._run_counts(topic, task)[0] > before[0], f"{topic}.{task} to run")
-        self._awaited_end = None
+        if self._time is not None:
+            self.run(self._time.wait_until(lambda: self._count_runs(topic, task)[0] > before[0]))
+        else:
+            self.wait_for(lambda: self._run_counts(topic, task)[0] > before[0], f"{topic}.{task} to run")
         runs, errors, error = self._run_counts(topic, task)
         del runs
         if errors > before[1]:
@@ -326,9 +326,7 @@ class Host(SyncCallMethods):
             return await work
 
     def _is_awaited(self) -> bool:
-        """Return whether a client waits for an answer, streams aside, or `run_periodic` for an end. On the loop."""
-        if self._awaited_end is not None and not self._awaited_end():
-            return True
+        """Return whether a client waits for an answer, streams aside. On the loop."""
         if self._dispatcher is None:
             return False
         calls = self._dispatcher.in_flight_since(-math.inf)
