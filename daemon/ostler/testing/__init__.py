@@ -18,6 +18,7 @@ from ostler.lazy_names import lazy_names
 if TYPE_CHECKING:
     from ostler.clock import FakeClock
     from ostler.testing.commands import CommandResult
+    from ostler.testing.conformance import check_driver, check_manager
     from ostler.testing.driver_faults import DriverHandle
     from ostler.testing.in_process import Host, host
     from ostler.testing.rpc_api import check_rpc_api, check_rpc_client
@@ -28,6 +29,8 @@ _EXPORTS = {
     "DriverHandle": "testing.driver_faults",
     "FakeClock": "clock",
     "Host": "testing.in_process",
+    "check_driver": "testing.conformance",
+    "check_manager": "testing.conformance",
     "VirtualTimeLoop": "testing.virtual_time",
     "check_rpc_api": "testing.rpc_api",
     "check_rpc_client": "testing.rpc_api",
@@ -35,13 +38,7 @@ _EXPORTS = {
 }
 
 __all__ = [
-    "CommandResult",
-    "DriverHandle",
-    "FakeClock",
-    "Host",
-    "VirtualTimeLoop",
-    "check_rpc_api",
-    "check_rpc_client",
-    "host",
-]
+    "CommandResult", "DriverHandle", "FakeClock", "Host", "VirtualTimeLoop", "check_driver", "check_manager",
+    "check_rpc_api", "check_rpc_client", "host",
+]  # fmt: skip
 __getattr__ = lazy_names(__name__, _EXPORTS, below="ostler")

@@ -256,6 +256,11 @@ class Host(SyncCallMethods):
         if errors > before[1]:
             raise AssertionError(f"the periodic task {topic}.{task} failed: {error}")
 
+    def periodic_tasks(self, topic: str) -> list[str]:
+        """Return the names of the periodic tasks of a service."""
+        rows = self.run(_call_on_loop(self._started_runtime().periodic_scheduler.statuses))
+        return [row.task for row in rows if row.service == topic]
+
     def _run_counts(self, topic: str, task: str) -> tuple[int, int, str]:
         return self.run(_call_on_loop(lambda: self._count_runs(topic, task)))
 
