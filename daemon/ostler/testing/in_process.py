@@ -150,6 +150,7 @@ class Host(SyncCallMethods):
         self.clock = clock or (VirtualClock(self._time) if self._time else SystemClock())
         self._faults: dict[tuple[str, str], DriverFaults] = {}
         self._dispatcher: Dispatcher | None = None
+        self._client: LocalServiceClient | None = None
         self._thread = threading.Thread(target=self._loop.run_forever, name="ostler-test-host", daemon=True)
         self._transport = MemoryTransport()
         self.options = DEFAULT_OPTIONS
@@ -275,6 +276,17 @@ class Host(SyncCallMethods):
         fits = EventPattern(pattern).matches
         self.wait_for(lambda: sum(map(fits, self._events)) >= count, f"{count} events {pattern}")
         return [event for event in self._events if fits(event)]
+
+    def publish(self, topic: str, name: str, payload: Any = None) -> None:
+        """Publish an event as a service of another topic would, which need not exist in the test.
+
+        Args:
+            topic: The topic of that service.
+            name: The name of the event.
+            payload: Its content.
+        """
+        assert self._client is not None, "the host is not started"  # noqa: S101 - an error of the test
+        self._client.for_topic(topic).publish(name, payload)
 
     def wait_driver(self, topic: str, name: str, state: DriverState = DriverState.READY) -> None:
         """Wait until a driver has a state."""
@@ -403,7 +415,9 @@ class Host(SyncCallMethods):
         self._publisher = Publisher(self._transport.serve_events(), self._name, self.clock, access, inbox.post)
         self._server = RpcServer(self._transport.serve_rpc(), dispatcher, inbox)
         router = Router(self._name, dispatcher.registry.is_open)
-        client = LocalServiceClient(dispatcher, inbox, self._publisher, topic=CONTROL_TOPIC, router=router)
+        client = self._client = LocalServiceClient(
+            dispatcher, inbox, self._publisher, topic=CONTROL_TOPIC, router=router
+        )
         self._publisher.start()
         self._server.start()
         self._subscribe_events()

@@ -3,15 +3,14 @@
 from __future__ import annotations
 
 import itertools
-import subprocess
 import sys
-import sysconfig
 from pathlib import Path
 
 import pytest
 
 from ostler.cli.scaffold import PluginParts, select_lines, write_plugin
 from ostler.errors import InvalidInput
+from support.plugin_environment import check_plugin, create_environment, run
 
 ALL_PARTS = [PluginParts(*chosen) for chosen in itertools.product((True, False), repeat=3)]
 
@@ -22,19 +21,7 @@ def part_names(parts: PluginParts) -> str:
 
 @pytest.fixture(scope="module")
 def environment(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """An environment of its own that sees the packages of this one."""
-    folder = tmp_path_factory.mktemp("environment")
-    subprocess.run([sys.executable, "-m", "venv", "--without-pip", str(folder)], check=True)
-    site = sysconfig.get_path("purelib", vars={"base": str(folder), "platbase": str(folder)})
-    # `addsitedir` also reads the files there that make Ostler, installed editable, known.
-    (Path(site) / "outer.pth").write_text(f"import site; site.addsitedir({sysconfig.get_path('purelib')!r})\n")
-    return folder
-
-
-def run(folder: Path, *words: str) -> str:
-    ended = subprocess.run(words, cwd=folder, capture_output=True, text=True, check=False, timeout=120)
-    assert ended.returncode == 0, f"{' '.join(words)}\n{ended.stdout}{ended.stderr}"
-    return ended.stdout
+    return create_environment(tmp_path_factory.mktemp("environment"))
 
 
 @pytest.mark.timeout(180)
@@ -42,13 +29,7 @@ def run(folder: Path, *words: str) -> str:
 def test_a_new_plugin_passes_everything_at_once(parts: PluginParts, environment: Path, tmp_path: Path) -> None:
     name = "p" + "".join("ny"[wanted] for wanted in parts)
     folder = write_plugin(name, tmp_path, parts)[0].parent
-    python = str(environment / "bin" / "python")
-    install = ["install", "--quiet", "--no-deps", "--no-build-isolation", "--no-index", "--editable", "."]
-    run(folder, sys.executable, "-m", "pip", "--disable-pip-version-check", "--python", python, *install)
-    run(folder, python, "-m", "pytest", "-q", "-p", "no:cacheprovider")
-    run(folder, python, "-m", "ruff", "check", "--no-cache")
-    run(folder, python, "-m", "ruff", "format", "--check", "--no-cache")
-    run(folder, python, "-m", "mypy", "--cache-dir", str(environment / "mypy"))
+    python = check_plugin(folder, environment)
     assert f"manager {name}" in run(folder, python, "-m", "ostler", "plugin", "check", name)
     if parts.commands:
         assert "list" in run(folder, python, "-m", "ostler", name, "--help")
