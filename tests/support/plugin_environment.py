@@ -25,7 +25,7 @@ def run(folder: Path, *words: str) -> str:
 
 
 def check_plugin(folder: Path, environment: Path) -> str:
-    """Install a plugin editable, without a network, and run its tests, ruff and mypy; return the environment's Python."""
+    """Install a plugin editable, without a network, and run its tests, ruff and mypy; return the Python."""
     python = str(environment / "bin" / "python")
     install = ["install", "--quiet", "--no-deps", "--no-build-isolation", "--no-index", "--editable", "."]
     run(folder, sys.executable, "-m", "pip", "--disable-pip-version-check", "--python", python, *install)
