@@ -66,7 +66,7 @@ def host() -> Iterator[Any]:
         module.ostler_managers, module.ostler_drivers = ostler_managers, ostler_drivers  # type: ignore[attr-defined]
         sys.modules["silent_plugin"] = module
         made.append(module)
-        host = PluginHost([in_memory_plugin("silent", module)])
+        host = PluginHost([in_memory_plugin("silent_plugin", module)])
         host.discover()
         return host
 
@@ -77,7 +77,6 @@ def host() -> Iterator[Any]:
 def levels(host: PluginHost, last: str, configuration: str = "") -> dict[str, LevelResult]:
     (found,) = check_plugins(host)
     checks = LevelChecks(host, found, configuration)
-    checks._module = "silent_plugin"
     return {result.level: result for result in checks.run(last)}
 
 
