@@ -78,13 +78,15 @@ def test_a_plugin_in_which_the_daemon_crashes_three_times_is_quarantined(bomb) -
     assert any(line.startswith("plugin bomb is quarantined") for line in status["not_well"])
     assert any(line.startswith("service bomb is left out: plugin bomb is quarantined") for line in status["not_well"])
     assert "service fuse is left out: it needs bomb, which is left out" in status["not_well"]
-    shown = {service["topic"]: service["why"] for service in status["services"]}
-    assert shown["bomb"] == shown["fuse"] == "it is left out, as a plugin is not loaded: see `ostler status`"
+    whys = {service["topic"]: service["why"] for service in status["services"]}
+    assert whys["bomb"] == whys["fuse"] == "it is left out, as a plugin is not loaded: see `ostler status`"
     assert bomb.json("call", "echo", "echo", "text=hello")["text"] == "hello"
     bomb.command("reload")
     dumped = next(row for row in bomb.json("dump")["plugins"] if row["name"] == "bomb")
     assert (dumped["state"], dumped["crashes"]) == ("quarantined", 3)
     assert bomb.stop() == 0
+    shown = bomb.command("plugin", "show", "bomb", env=bomb.environ).stdout
+    assert shown.startswith("bomb 1.0 quarantined\n  the daemon crashed 3 times in its code within a day")
     said = bomb.command("plugin", "reset", "bomb").stdout
     assert said.startswith("plugin bomb is loaded by the next start. It was held back: the daemon crashed 3 times")
     bomb.start()
