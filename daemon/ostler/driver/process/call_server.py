@@ -70,7 +70,6 @@ class CallServer:
             call = decoder.decode(message)
             if call.log_level != logging.root.level:
                 logging.root.setLevel(call.log_level)
-            threading.current_thread().name = call.method
             number = current_call.set(call.number)
             reply = self._answer(call, lambda report: channel.send(encoder.encode(report)))
             current_call.reset(number)

@@ -39,14 +39,17 @@ class Channel:
         Raises:
             MessageTooLarge: The other side sent a length that it must not.
         """
-        while (message := self._buffer.pop()) is None:
+        buffer = self._buffer
+        while (message := buffer.pop()) is None:
             try:
                 data = self.socket.recv(_CHUNK_SIZE)
             except OSError:
                 data = b""
             if not data:
                 return None
-            self._buffer.add(data)
+            if buffer.is_empty and len(data) == _HEADER.size + int.from_bytes(data[: _HEADER.size], "little"):
+                return data[_HEADER.size :]  # nearly always: one message, whole
+            buffer.add(data)
         return message
 
     def shut_down(self) -> None:
@@ -62,6 +65,11 @@ class MessageBuffer:
 
     def __init__(self) -> None:
         self._data = bytearray()
+
+    @property
+    def is_empty(self) -> bool:
+        """Whether it holds no bytes."""
+        return not self._data
 
     def add(self, data: bytes) -> None:
         """Append bytes."""

@@ -177,14 +177,14 @@ class DriverProcess:
         channel = self._take_channel(call.method)
         self._calls[call.number] = call.method, context
         forget = context.on_cancel(partial(self._order, Cancel(call.number))) if context is not None else None
+        reply = None
         try:
             reply = self._send_and_receive(channel, call, context)
         finally:
             if forget is not None:
                 forget()
             del self._calls[call.number]
-        with self._lock:
-            self._idle.append(channel)
+            self._give_back(channel, is_good=reply is not None)
         if isinstance(reply, Failure):
             raise unpack_error(reply)
         return reply
@@ -225,6 +225,14 @@ class DriverProcess:
                 ours.close()
                 raise self.crash_error(method) from None
         return channel
+
+    def _give_back(self, channel: Channel, *, is_good: bool) -> None:
+        with self._lock:
+            if is_good and not self._child.outcome:
+                self._idle.append(channel)
+                return
+            self._channels.discard(channel)
+        channel.socket.close()
 
     def _crash_error(self, outcome: str, method: str) -> DriverCrashed:
         during = f" during {method}" if method and not method.startswith("<") else ""
@@ -344,9 +352,11 @@ class DriverProcess:
 
     def _on_exit(self, outcome: str) -> None:
         with self._lock:
-            channels, self._channels = self._channels, set()
-            self._idle.clear()
-        for channel in channels:
+            idle, self._idle = self._idle, []
+            busy = self._channels.difference(idle)
+        for channel in idle:
+            channel.socket.close()
+        for channel in busy:  # closed by its thread
             channel.shut_down()
         self._drain()
         self._log.end()

@@ -170,7 +170,7 @@ def _encode_argument(kind: ValueType, value: Any) -> Raw:
 
 
 def _decode_argument(kind: ValueType, raw: Raw, context: Context | None) -> Any:
-    return context if raw == CONTEXT_MARKER else kind.decode(raw)
+    return context if memoryview(raw) == CONTEXT_MARKER else kind.decode(raw)
 
 
 def _parameters(method: Any) -> list[inspect.Parameter]:
