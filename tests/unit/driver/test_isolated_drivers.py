@@ -231,7 +231,7 @@ async def test_a_late_call_is_cancelled_before_its_process_would_be_killed(rig):
     r = await rig(call_timeout=0.3, kill_timeout=15)
     pid = await r.call("pid")
     with serving(Context("t", "m")), pytest.raises(DriverStuck):
-        await r.call("work_until_cancelled", Context("t", "m"))
+        await r.call("work_until_cancelled", Context("other", "one"))  # not the one that is served
     await r.until(DriverState.READY)
     assert await r.call("pid") == pid
 

@@ -86,7 +86,7 @@ class DriverProcess:
         self._idle: list[Channel] = []
         self._channels: set[Channel] = set()
         self._types: dict[str, MethodTypes] = {}
-        self._calls: dict[int, tuple[str, Context | None]] = {}
+        self._calls: dict[int, tuple[str, Context | None, Context | None]] = {}
         self._numbers = itertools.count(1)
         self._is_ending = False
         self._ended: asyncio.Future[None] = loop.create_future()
@@ -175,7 +175,7 @@ class DriverProcess:
     def _exchange(self, call: Call, context: Context | None) -> Result:
         call.number, call.log_level = next(self._numbers), self._logger.getEffectiveLevel()
         channel = self._take_channel(call.method)
-        self._calls[call.number] = call.method, context
+        self._calls[call.number] = call.method, current_context(), context
         forget = context.on_cancel(partial(self._order, Cancel(call.number))) if context is not None else None
         reply = None
         try:
@@ -324,7 +324,7 @@ class DriverProcess:
     def _handle(self, notice: Notice) -> None:
         if isinstance(notice, LogLine):
             if logging.DEBUG <= notice.level <= logging.CRITICAL:
-                self._log.write(notice, self._calls.get(notice.call, ("", None))[1])
+                self._log.write(notice, self._calls.get(notice.call, ("", None, None))[2])
             return
         try:
             self._store_pool.submit(
