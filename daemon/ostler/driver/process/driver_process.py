@@ -90,7 +90,7 @@ class DriverProcess:
         self._numbers = itertools.count(1)
         self._is_ending = False
         self._ended: asyncio.Future[None] = loop.create_future()
-        self._log = ProcessLog(spec.environment.log, spec.environment.clock)
+        self._log = ProcessLog(spec.environment.log, spec.environment.clock, loop)
         self._logger = spec.environment.log.logger
         self._encoder = Encoder(enc_hook=encode_hook)
         self._call_encoder, self._decoder = Encoder(), Decoder(Reply)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import logging
 from typing import Any
 
@@ -16,6 +17,8 @@ _LINE_LIMIT = 4096
 _BURST = 1000
 _LINES_PER_SECOND = 100
 """A driver can log a burst of lines at once, and so many a second for long; the rest is counted and left out."""
+_REPORT_INTERVAL = 5.0
+"""Seconds between two lines that say how many were left out."""
 _LEVELS = {"stdout": logging.INFO, "stderr": logging.WARNING}
 
 
@@ -25,15 +28,20 @@ class ProcessLog:
     Args:
         log: The driver's log.
         clock: The source of time.
+        loop: For the line that says how much was left out.
     """
 
-    def __init__(self, log: logging.LoggerAdapter[logging.Logger], clock: Clock) -> None:
+    def __init__(
+        self, log: logging.LoggerAdapter[logging.Logger], clock: Clock, loop: asyncio.AbstractEventLoop
+    ) -> None:
         self._logger = log.logger
         self._fields: dict[str, Any] = dict(getattr(log, "fields", None) or log.extra or {})
         self._clock = clock
         self._allowance = float(_BURST)
         self._refilled_at = clock.monotonic()
+        self._loop = loop
         self._dropped = 0
+        self._report_timer: asyncio.TimerHandle | None = None
         self._partial: dict[str, bytes] = {}
 
     def write(self, line: LogLine, context: Context | None) -> None:
@@ -51,8 +59,7 @@ class ProcessLog:
         rest = self._partial.get(stream, b"") + data
         while (end := rest.find(b"\n")) >= 0:
             if not self._may_write():  # megabytes are not split into lines that nobody sees
-                count = rest.count(b"\n")
-                self._dropped += count
+                self._drop(rest.count(b"\n"))
                 rest = rest[rest.rfind(b"\n") + 1 :]
                 break
             self._write_output(stream, rest[:end])
@@ -65,7 +72,6 @@ class ProcessLog:
         for stream, rest in partial.items():
             if rest:
                 self._write_output(stream, rest)
-        self._allowance = max(self._allowance, 1.0)
         self._report_dropped()
 
     def _write_output(self, stream: str, text: bytes) -> None:
@@ -81,16 +87,23 @@ class ProcessLog:
 
     def _write(self, level: int, text: str, fields: dict[str, str], trace: str) -> None:
         if not self._may_write():
-            self._dropped += 1
+            self._drop(1)
             return
         self._allowance -= 1.0
-        self._report_dropped()
         extra: dict[str, object] = {FIELDS_ATTRIBUTE: {**self._fields, **fields}}
         if trace:
             extra[DETAIL_ATTRIBUTE] = trace
         self._logger.log(level, "%s", text, extra=extra)
 
+    def _drop(self, count: int) -> None:
+        self._dropped += count
+        if self._report_timer is None:
+            self._report_timer = self._loop.call_later(_REPORT_INTERVAL, self._report_dropped)
+
     def _report_dropped(self) -> None:
+        if self._report_timer is not None:
+            self._report_timer.cancel()
+            self._report_timer = None
         if self._dropped:
             count, self._dropped = self._dropped, 0
             self._logger.warning(
