@@ -1,4 +1,4 @@
-"""Drivers in processes of their own, in a real daemon: what harms the process harms neither daemon nor other drivers."""
+"""Drivers in processes of their own, in a real daemon: they harm neither it nor other drivers."""
 
 from __future__ import annotations
 
