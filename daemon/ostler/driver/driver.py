@@ -5,7 +5,7 @@ from __future__ import annotations
 import logging
 from abc import ABC
 from collections.abc import Callable, Iterable, Mapping
-from typing import TYPE_CHECKING, Any, ClassVar, Literal, TypeVar
+from typing import Any, ClassVar, Literal, Protocol, TypeVar
 
 import msgspec
 
@@ -13,9 +13,6 @@ from ostler.clock import Clock
 from ostler.config import Faults, Field, OptionsModel, Seconds, Size, ValidationContext
 from ostler.config.options import COUNT_MAX
 from ostler.types import Json
-
-if TYPE_CHECKING:
-    from ostler.store import KeyValue  # 10 MB in each process of a driver, whose store is the daemon's
 
 F = TypeVar("F", bound=Callable[..., Any])
 BUDGET_ATTRIBUTE = "__ostler_budget__"
@@ -89,6 +86,26 @@ class DriverOptions(OptionsModel):
             yield "memory_limit", f"must be at least {MIN_MEMORY // 2**20} MiB, which the interpreter itself needs"
 
 
+class KeyValueStore(Protocol):
+    """A small key-value store: `ostler.KeyValue`, or what stands for it in a process of the driver's own."""
+
+    def get(self, key: str, default: Json = None) -> Json:
+        """Return the value of `key`, or `default` when there is none."""
+        ...
+
+    def set(self, key: str, value: Json) -> None:
+        """Set the value of `key`; it is committed when this returns."""
+        ...
+
+    def delete(self, key: str) -> bool:
+        """Remove `key`; return whether it existed."""
+        ...
+
+    def items(self, prefix: str = "") -> dict[str, Json]:
+        """Return all keys that begin with `prefix` and their values, in order of the keys."""
+        ...
+
+
 class DriverEnvironment(msgspec.Struct, frozen=True, kw_only=True):
     """What a driver gets: its name, its validated options, and the few things it may need."""
 
@@ -98,7 +115,7 @@ class DriverEnvironment(msgspec.Struct, frozen=True, kw_only=True):
     options: Any
     clock: Clock
     log: logging.LoggerAdapter[logging.Logger]
-    kv: KeyValue
+    kv: KeyValueStore
     """A small key-value store of this driver's own; drivers have no other access to the database."""
 
 

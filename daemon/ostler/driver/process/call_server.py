@@ -139,7 +139,7 @@ class CallServer:
             options=_validated(made, start.options),
             clock=self._clock,
             log=log.adapter(logging.getLogger(f"ostler.driver.{start.topic}.{start.name}")),
-            kv=RemoteKeyValue(self._link, f"driver/{start.topic}/{start.name}"),  # type: ignore[arg-type]
+            kv=RemoteKeyValue(self._link, f"driver/{start.topic}/{start.name}"),
         )
         product = made(environment) if _takes_environment(made) else made()
         self._driver = product(environment) if isinstance(product, type) else product
