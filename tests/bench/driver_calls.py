@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import os
 import statistics
 import time
 from pathlib import Path
@@ -21,8 +22,12 @@ class Adder(Driver):
         """Return the sum."""
         return a + b
 
+    def pid(self) -> int:
+        """Return the number of the process."""
+        return os.getpid()
 
-def measure(folder: Path, quick: bool) -> list[FigureRow]:  # noqa: ARG001 - it needs no files
+
+def measure(folder: Path, quick: bool) -> list[FigureRow]:
     """Call the same driver both ways in turns, from the loop, one call at a time."""
     return asyncio.run(_measure(1_000 if quick else 5_000, 3 if quick else 7))
 
