@@ -292,7 +292,7 @@ class ConnectionLost(MessagingError):
 
 
 class ServiceNotFound(MessagingError):
-    """Raised when a topic has no service, or a host of that name is not known; also for a service that failed to start."""
+    """Raised when a topic has no service, or a host is not known; also for a service that failed to start."""
 
 
 class MethodNotFound(MessagingError):
