@@ -446,7 +446,7 @@ class DriverRunner:
                 self._crash_count = 0
             self._crash_count += 1
             self._tries = self._crash_count
-            self._schedule_retry(error.message, "is started again in")
+            self._schedule_retry(f"its process {error.reason}", "is started again in")
 
     def _discard_lost_process(self, error: BaseException | None) -> BaseException | None:
         """Drop a process that has ended while its driver was initialised; return the error of that attempt."""
