@@ -39,9 +39,7 @@ async def _measure(calls: int, rounds: int) -> list[FigureRow]:
     if late := await drivers.wait(30):
         raise RuntimeError(f"not ready: {late}")
     started = time.perf_counter() - began
-    pid = (
-        await drivers.call("process", "add", 1, 2) and drivers._runners["process"]._process.pid
-    )  # private: no other way
+    pid = await drivers.call("process", "pid")
     seconds: dict[str, list[float]] = {"thread": [], "process": []}
     for _ in range(rounds):
         for kind, found in seconds.items():
