@@ -88,21 +88,13 @@ def test_the_manual_pages_are_read_without_a_warning(tmp_path: Path) -> None:
     assert set(pages) == {"ostler.1", "ostler.toml.5", "ostler-plugins.7"}
     for name, told in (
         ("ostler.1", "EXIT CODES"),
-<<<<<<< HEAD
-        ("ostler.toml.5", "[network]"),
-=======
         ("ostler.toml.5", "SH [NETWORK]"),
->>>>>>> main
         ("ostler-plugins.7", "ostler_managers"),
     ):
         assert told in pages[name]
     if shutil.which("groff") is not None:  # nothing that is tested depends on it
         for path in output.glob("*.[157]"):
-<<<<<<< HEAD
-            command = ["groff", "-man", "-t", "-ww", "-z", "-Tutf8", "-K", "utf8", path]
-=======
             # Wide: names of options and defaults cannot be broken, so that tables do not fit into 80 columns.
             command = ["groff", "-man", "-t", "-wall", "-Wbreak", "-z", "-Tutf8", "-rLL=200n", "-K", "utf8", path]
->>>>>>> main
             read = subprocess.run(command, capture_output=True, text=True, check=False)
             assert read.stderr == "", path.name
