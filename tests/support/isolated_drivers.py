@@ -110,6 +110,12 @@ class Probe(ProbeDriver):
             for each in files:
                 each.close()
 
+    def work_without_request(self, steps: int) -> int:
+        for step in range(steps):
+            self.progress(step, steps)
+            threading.Event().wait(0.1)
+        return steps
+
     def refuse(self) -> None:
         raise ProbeError("no such thing", hint="look elsewhere", thing="lamp")
 

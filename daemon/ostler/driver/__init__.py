@@ -14,17 +14,27 @@ from ostler.lazy_names import lazy_names
 
 if TYPE_CHECKING:
     from ostler.driver.contract import check_contract, require_contract
-    from ostler.driver.driver import Driver, DriverEnvironment, DriverOptions, DriverSpec, feature, time_budget
-    from ostler.driver.drivers import Drivers
+    from ostler.driver.driver import (
+        Driver,
+        DriverEnvironment,
+        DriverOptions,
+        DriverOptionsT,
+        DriverSpec,
+        feature,
+        time_budget,
+    )
+    from ostler.driver.drivers import Drivers, DriverT
 
 _EXPORTS = {
     "contract": ["check_contract", "require_contract"],
-    "driver": ["Driver", "DriverEnvironment", "DriverOptions", "DriverSpec", "feature", "time_budget"],
-    "drivers": ["Drivers"],
-}
+    "driver": [
+        "Driver", "DriverEnvironment", "DriverOptions", "DriverOptionsT", "DriverSpec", "feature", "time_budget",
+    ],
+    "drivers": ["DriverT", "Drivers"],
+}  # fmt: skip
 
 __all__ = [
-    "Driver", "DriverEnvironment", "DriverOptions", "DriverSpec", "Drivers", "check_contract", "feature",
-    "require_contract", "time_budget",
+    "Driver", "DriverEnvironment", "DriverOptions", "DriverOptionsT", "DriverSpec", "DriverT", "Drivers",
+    "check_contract", "feature", "require_contract", "time_budget",
 ]  # fmt: skip
 __getattr__ = lazy_names(__name__, {name: module for module, names in _EXPORTS.items() for name in names})

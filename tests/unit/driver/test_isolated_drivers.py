@@ -254,6 +254,11 @@ async def test_the_request_its_progress_and_its_cancellation_reach_the_driver(ri
         await r.call("work_until_cancelled", context)
 
 
+async def test_progress_outside_of_a_request_starts_the_budget_again(rig):
+    r = await rig(call_timeout=0.5)
+    assert await r.call("work_without_request", 10) == 10
+
+
 async def test_a_step_of_an_operation_is_refused_as_it_could_not_be_recorded(rig):
     r = await rig()
     context = Context("lamps", "switch")

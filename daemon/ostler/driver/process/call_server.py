@@ -17,6 +17,7 @@ from msgspec.msgpack import Decoder, Encoder
 
 from ostler import log
 from ostler.clock import SystemClock
+from ostler.driver.call_progress import set_current_call
 from ostler.driver.driver import Driver, DriverEnvironment
 from ostler.driver.process.channel import Channel
 from ostler.driver.process.child_services import ControlLink, DaemonLogHandler, RemoteKeyValue, current_call
@@ -85,7 +86,9 @@ class CallServer:
             if special := self._special.get(call.method):
                 return Result(_PLAIN.encode(special()))
             if call.context is None:
+                set_current_call(lambda: report(ProgressReport(0, 0, "")))
                 return self._run(call, None)
+            set_current_call(lambda: None)  # its context reports the progress
             context = self._make_context(call.context, report)
             self._link.add_context(call.number, context)
             try:

@@ -17,6 +17,7 @@ import msgspec
 from msgspec.msgpack import Decoder, Encoder
 
 from ostler.aio import LoopQueue, WorkerPool
+from ostler.driver.call_progress import report_progress
 from ostler.driver.driver import DriverSpec
 from ostler.driver.process.channel import Channel, MessageBuffer, frame
 from ostler.driver.process.child_process import ChildProcess
@@ -200,7 +201,9 @@ class DriverProcess:
                 reply = self._decoder.decode(message)
                 if not isinstance(reply, ProgressReport):
                     return reply  # type: ignore[no-any-return]
-                if context is not None:
+                if context is None:
+                    report_progress(reply.done, reply.total, reply.text)  # starts the time budget again
+                else:
                     context.progress(reply.done, reply.total, reply.text)
         except OSError:  # it has ended before it read the call
             pass
