@@ -6,6 +6,9 @@ import random
 from collections.abc import Callable
 
 from ostler.clock import Clock
+from ostler.driver.driver_executor import DriverLabel, format_time
+from ostler.driver.failure_streak import FailureStreak
+from ostler.errors import DriverCircuitOpen
 from ostler.types import BreakerState
 
 _JITTER = 0.25
@@ -94,3 +97,35 @@ class CircuitBreaker:
         self.state, self.since, self.trial_at = BreakerState.OPEN, self.since or now, now + seconds
         self._schedule(seconds, self._wait_number)
         self._on_change()
+
+
+def refusal_text(label: DriverLabel, breaker: CircuitBreaker, streak: FailureStreak) -> str:
+    """Return why calls are refused; empty when the breaker is closed."""
+    if breaker.state is BreakerState.CLOSED:
+        return ""
+    return (
+        f"{label} refuses calls since {format_time(breaker.since)}: its circuit breaker is {breaker.state}, "
+        f"{streak.count} calls in a row have failed; the last error: {streak.shown_error()}"
+    )
+
+
+def refusal_error(
+    label: DriverLabel, method: str, breaker: CircuitBreaker, streak: FailureStreak, now: float
+) -> DriverCircuitOpen:
+    """Return the error of a call that is refused; `now` is wall time."""
+    wait = max(0.0, breaker.trial_at - now)
+    following = (
+        f"next trial in {wait:.0f} s, at {format_time(breaker.trial_at)}"
+        if breaker.trial_at
+        else "a trial is in progress"
+    )
+    return DriverCircuitOpen(
+        f"{refusal_text(label, breaker, streak)}; {following}",
+        hint=f"fix the device; `ostler driver reset {label.topic}/{label.driver}` lets calls through now",
+        driver=label.driver,
+        topic=label.topic,
+        method=method,
+        since=breaker.since,
+        why=streak.shown_error(),
+        retry_after=round(wait or 1.0, 3),
+    )

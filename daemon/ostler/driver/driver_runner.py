@@ -16,13 +16,12 @@ from msgspec.structs import replace
 from ostler.aio import LoopQueue, WorkerPool, waiting_for
 from ostler.bounds import escape_surrogates
 from ostler.clock import Clock
-from ostler.driver.circuit_breaker import CircuitBreaker
+from ostler.driver.circuit_breaker import CircuitBreaker, refusal_error, refusal_text
 from ostler.driver.contract import require_contract
 from ostler.driver.driver import BUDGET_ATTRIBUTE, FEATURE_ATTRIBUTE, Driver, DriverOptions, DriverSpec
 from ostler.driver.driver_executor import DriverCall, DriverExecutor, DriverLabel, format_time, resolve_future
 from ostler.driver.failure_streak import IGNORED_METHODS
 from ostler.errors import (
-    DriverCircuitOpen,
     DriverCrashed,
     DriverNotReady,
     DriverStuck,
@@ -368,37 +367,15 @@ class DriverRunner:
 
     def _refusal(self) -> str:
         """Return why the circuit breaker refuses calls, empty when it does not. Any thread."""
-        breaker, streak = self._breaker, self._executor.failure_streak
-        if breaker.state is BreakerState.CLOSED:
-            return ""
-        return (
-            f"{self.label} refuses calls since {format_time(breaker.since)}: its circuit breaker is {breaker.state}, "
-            f"{streak.count} calls in a row have failed; the last error: {streak.shown_error()}"
-        )
+        return refusal_text(self.label, self._breaker, self._executor.failure_streak)
 
     def _raise_if_refusing(self, method: str) -> None:
         """Refuse a call while the circuit breaker is open, or half open with a trial in progress."""
-        breaker = self._breaker
-        if breaker.state is BreakerState.CLOSED or method in IGNORED_METHODS:
+        state = self._breaker.state
+        if state is BreakerState.CLOSED or method in IGNORED_METHODS:
             return
-        if breaker.state is BreakerState.HALF_OPEN and not self._executor.has_trial:
-            return
-        wait = max(0.0, breaker.trial_at - self._clock.wall())
-        following = (
-            f"next trial in {wait:.0f} s, at {format_time(breaker.trial_at)}"
-            if breaker.trial_at
-            else "a trial is in progress"
-        )
-        raise DriverCircuitOpen(
-            f"{self._refusal()}; {following}",
-            hint=f"fix the device; `ostler driver reset {self.label.topic}/{self.label.driver}` lets calls through now",
-            driver=self.spec.name,
-            topic=self.label.topic,
-            method=method,
-            since=breaker.since,
-            why=self._executor.failure_streak.shown_error(),
-            retry_after=round(wait or 1.0, 3),
-        )
+        if state is BreakerState.OPEN or self._executor.has_trial:
+            raise refusal_error(self.label, method, self._breaker, self._executor.failure_streak, self._clock.wall())
 
     def _submit_unless_held(self, method: str, arguments: tuple[Any, ...], named: dict[str, Any]) -> DriverCall | None:
         with self._lock:
