@@ -9,7 +9,8 @@ from ostler.config.configuration import Configuration, Tables, flatten_option, m
 from ostler.config.layers import dotted
 from ostler.config.options import OptionsModel, Secret, option_metadata
 from ostler.redaction import SECRETS
-from ostler.types import Json, OptionChange, OptionValue
+from ostler.reload_types import OptionChange
+from ostler.types import Json, OptionValue
 
 _MISSING = object()
 _RESTART_LEVELS = ("service", "daemon")

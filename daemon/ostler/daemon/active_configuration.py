@@ -15,7 +15,8 @@ if TYPE_CHECKING:
     from ostler.config.options import OptionsModel
     from ostler.service import Service
     from ostler.service.resolve import ResolvedConfiguration
-    from ostler.types import OptionChange, OptionValue
+    from ostler.reload_types import OptionChange
+    from ostler.types import OptionValue
 
 RESTART_SCOPES = ("service", "daemon")
 """What cannot be changed in a running daemon, and is reported as needing a restart."""

@@ -183,3 +183,9 @@ class DriverSpec(msgspec.Struct, frozen=True, kw_only=True):
     environment: DriverEnvironment
     build: Callable[[DriverEnvironment], Driver] | None = None
     contract: type[Driver] = Driver
+
+
+def with_options(spec: DriverSpec, options: DriverOptions) -> DriverSpec:
+    """Return a specification with other options."""
+    environment = msgspec.structs.replace(spec.environment, options=options)
+    return msgspec.structs.replace(spec, options=options, environment=environment)

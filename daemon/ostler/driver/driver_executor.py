@@ -421,7 +421,8 @@ class DriverExecutor:
         since = self._clock.wall() - seconds
         return DriverStuck(
             f"{self._label} is stuck: {oldest.label} has not returned for {seconds:.0f} s, since {format_time(since)}",
-            hint="further calls are refused until it returns; if it never does, restart the daemon",
+            hint="further calls are refused until it returns; if it never does, "
+            f"`ostler driver abandon {self._label.topic}/{self._label.driver}`",
             driver=self._label.driver,
             topic=self._label.topic,
             method=oldest.label,

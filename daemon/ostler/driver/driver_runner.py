@@ -11,15 +11,20 @@ from collections.abc import Callable
 from functools import partial
 from typing import Any
 
-from msgspec.structs import replace
-
 from ostler.aio import LoopQueue, WorkerPool, waiting_for
 from ostler.bounds import escape_surrogates
 from ostler.clock import Clock
 from ostler.driver.contract import require_contract
-from ostler.driver.driver import BUDGET_ATTRIBUTE, FEATURE_ATTRIBUTE, Driver, DriverOptions, DriverSpec
+from ostler.driver.driver import (
+    BUDGET_ATTRIBUTE,
+    FEATURE_ATTRIBUTE,
+    Driver,
+    DriverOptions,
+    DriverSpec,
+    with_options,
+)
 from ostler.driver.driver_executor import DriverCall, DriverExecutor, DriverLabel, format_time, resolve_future
-from ostler.errors import DriverNotReady, DriverStuck, FeatureNotSupported, PluginError, error_line, is_a
+from ostler.errors import Conflict, DriverNotReady, DriverStuck, FeatureNotSupported, PluginError, error_line, is_a
 from ostler.log.defects import UnexpectedErrors
 from ostler.redaction import redact
 from ostler.types import DriverState, DriverStatus
@@ -28,6 +33,8 @@ _log = logging.getLogger(__name__)
 _INITIALISE_METHOD = "initialise"
 _HELD_POLL_INTERVAL = 0.25
 _RETRY_JITTER = 0.25
+_MAX_ABANDONED = 4
+"""The most instances of a driver that may hang after they were abandoned: each keeps its threads."""
 RENEWAL_TIMEOUT = 10.0
 """Seconds that new options wait in the foreground for calls in progress; then they are applied in the background."""
 _HOLD_TIMES = (1.0, 5.0, 30.0)
@@ -76,7 +83,8 @@ class DriverRunner:
         self._on_change = on_change
         self._on_ready = on_ready
         self._lock = threading.Condition()
-        self._executor = DriverExecutor(self.label, spec.options.workers, loop, loop_queue, clock, self._lock, self)
+        self._executor = self._make_executor()
+        self._abandoned: list[DriverExecutor] = []
         self._state, self._why, self._since = DriverState.INITIALISING, "not started yet", clock.wall()
         self._retry_timer: asyncio.TimerHandle | None = None
         self._retry_at = 0.0
@@ -86,17 +94,26 @@ class DriverRunner:
         self._stuck_call = "", clock.wall()
         self._was_failing = False
         self._is_held = False
-        self._pending_options: DriverOptions | None = None
+        self._pending_spec: DriverSpec | None = None
         self._renewal_task: asyncio.Task[None] | None = None
         self._claimed = asyncio.Event()
         self._is_stopping = False
         self._cleanup_pool: WorkerPool | None = None
         self._release_waiters: list[asyncio.Future[None]] = []
 
+    def _make_executor(self) -> DriverExecutor:
+        workers = self.spec.options.workers
+        return DriverExecutor(self.label, workers, self._loop, self._loop_queue, self._clock, self._lock, self)
+
     @property
     def state(self) -> DriverState:
         """The state now. Any thread."""
         return self._state
+
+    @property
+    def is_ready(self) -> bool:
+        """Whether it accepts calls: it is ready, and is not being stopped. Any thread."""
+        return self._state is DriverState.READY and not self._is_stopping
 
     def status(self) -> DriverStatus:
         """Return the driver as an operator sees it; `calls` counts those started since the start. Any thread."""
@@ -118,6 +135,7 @@ class DriverRunner:
                 last_error=streak.shown_error(),
                 last_error_at=streak.last_error_at,
                 last_success_at=self._last_success_at(),
+                abandoned=self._count_abandoned(),
             )
 
     def _last_success_at(self) -> float:
@@ -126,7 +144,7 @@ class DriverRunner:
 
     def _pending_text(self) -> str:
         """Return what new options wait for, empty when there are none; with the lock held."""
-        if self._pending_options is None or self._is_stopping or self._state is DriverState.INITIALISING:
+        if self._pending_spec is None or self._is_stopping or self._state is DriverState.INITIALISING:
             return ""
         return (
             "applies new options as soon as no call is in progress: "
@@ -190,13 +208,13 @@ class DriverRunner:
         else:
             self._executor.watch(call)
 
-    async def reinitialise(self, options: DriverOptions | None, timeout: float) -> DriverStatus:
-        """Clean up and create again; see `Drivers.reinitialise`."""
+    async def reinitialise(self, spec: DriverSpec, timeout: float) -> DriverStatus:
+        """Clean up and create again by a specification; see `Drivers.reinitialise`."""
         with self._lock:
             if self._is_stopping:
                 what = f"{self.label} cannot apply new options, it is {self._state}"
                 raise DriverNotReady(what, driver=self.spec.name)
-            self._pending_options = options or self.spec.options
+            self._pending_spec = spec
         if self._renewal_task is None or self._renewal_task.done():
             self._claimed.clear()
             self._renewal_task = self._loop.create_task(self._rebuild_when_idle(), name=f"new options of {self.label}")
@@ -213,15 +231,57 @@ class DriverRunner:
     def discard_pending_options(self) -> None:
         """Drop pending options: the current ones are wanted again."""
         with self._lock:
-            self._pending_options = None
+            self._pending_spec = None
 
     def apply_options(self, options: DriverOptions) -> None:
         """Apply other options; a driver that is being created right now may still get the previous ones."""
         with self._lock:
-            environment = replace(self.spec.environment, options=options)
-            self.spec = replace(self.spec, options=options, environment=environment)
+            self.spec = with_options(self.spec, options)
             if self.driver is not None:
                 self.driver.options = options
+
+    async def abandon(self) -> DriverStatus:
+        """Give up a stuck instance with its threads, and create another one; see `Drivers.abandon`. On the loop."""
+        with self._lock:
+            self._raise_unless_abandonable()
+            given_up, self._executor = self._executor, self._make_executor()
+            self._abandoned.append(given_up)
+            # No `cleanup`: the instance is in use by the thread that hangs in it.
+            self.driver = None
+            if self._pending_spec is not None:
+                self.spec, self._pending_spec = self._pending_spec, None
+            self._attempt_number += 1
+            self._tries = 0
+            self._set_state(DriverState.INITIALISING, f"abandoned while stuck: {self._why}")
+        if self._renewal_task is not None:
+            self._renewal_task.cancel()
+        self._cancel_retry()
+        given_up.fail_remaining()
+        given_up.close()
+        _log.warning("%s: its stuck instance was abandoned, another one is created", self.label)
+        first = self._release_future()
+        self.start()
+        await first
+        return self.status()
+
+    def _raise_unless_abandonable(self) -> None:
+        if self._is_stopping or self._state is not DriverState.STUCK:
+            raise Conflict(
+                f"{self.label} is {self._state}, only a stuck driver can be abandoned",
+                hint=f"`ostler driver restart {self.label.topic}/{self.label.driver}` creates it again",
+                driver=self.spec.name,
+            )
+        if (left := self._count_abandoned()) >= _MAX_ABANDONED:
+            raise Conflict(
+                f"{left} earlier instances of {self.label} still hang; no further one is abandoned",
+                hint="`ostler dump` shows where they hang; restart the daemon if they never return",
+                driver=self.spec.name,
+            )
+
+    def _count_abandoned(self) -> int:
+        """Return how many abandoned instances still hang, and forget the others; with the lock held."""
+        self._abandoned = [executor for executor in self._abandoned if not executor.is_idle()]
+        return len(self._abandoned)
 
     async def stop(self, deadline: float) -> bool:
         """Stop before `deadline` of the loop's time; return whether something hangs. On the loop."""
@@ -306,7 +366,8 @@ class DriverRunner:
             label, since = self._stuck_call
             raise DriverStuck(
                 f"{self.label} is stuck: {self._why}, since {format_time(since)}",
-                hint="calls are refused until it returns; if it never does, restart the daemon",
+                hint="calls are refused until it returns; if it never does, "
+                f"`ostler driver abandon {self.label.topic}/{self.label.driver}`",
                 **{**facts, "method": label or method, "since": since},
             )
         if self._is_stopping:
@@ -383,7 +444,7 @@ class DriverRunner:
         """
         try:
             tries = 0
-            while self._pending_options is not None and not self._is_stopping:
+            while self._pending_spec is not None and not self._is_stopping:
                 if await self._claim_within(_HOLD_TIMES[min(tries, len(_HOLD_TIMES) - 1)]):
                     await self._rebuild(self.spec.options.init_timeout)
                     self._claimed.clear()
@@ -404,7 +465,7 @@ class DriverRunner:
             self._is_held = self._state is DriverState.READY and self._executor.longest_runtime() < seconds
         until = self._loop.time() + seconds
         while not self._try_claim():
-            unwanted = self._is_stopping or self._pending_options is None
+            unwanted = self._is_stopping or self._pending_spec is None
             if unwanted or not await self._executor.wait_idle(until - self._loop.time()):
                 with self._lock:
                     self._release_held_calls()
@@ -414,7 +475,7 @@ class DriverRunner:
     def _try_claim(self) -> bool:
         """Take an idle driver out of service; return False if something is in progress."""
         with self._lock:
-            if not self._executor.is_idle() or self._is_stopping or self._pending_options is None:
+            if not self._executor.is_idle() or self._is_stopping or self._pending_spec is None:
                 return False
             self._attempt_number += 1  # ignore the end of an attempt that is still being posted here
             # Hold calls again: a stuck call that returned meanwhile has released the others.
@@ -427,7 +488,7 @@ class DriverRunner:
     async def _rebuild(self, timeout: float) -> None:
         cleaned, why = await self._take_down(timeout)
         with self._lock:
-            wanted, self._pending_options = self._pending_options, None
+            wanted, self._pending_spec = self._pending_spec, None
             if not cleaned:
                 self._stuck_call = "cleanup", self._clock.wall() - timeout
                 self._set_state(DriverState.STUCK, f"cleanup did not return within its {timeout:g} s")
@@ -435,12 +496,21 @@ class DriverRunner:
         if why:
             _log.warning("%s applies its new options although its %s", self.label, why)
         if wanted is not None:
-            self.apply_options(wanted)
+            self._adopt(wanted)
         self._tries = 0
         first = self._release_future()
         self.start()
         if not self._is_stopping:
             await first
+
+    def _adopt(self, spec: DriverSpec) -> None:
+        """Run by another specification from now on; nothing is in progress."""
+        with self._lock:
+            needs_threads = spec.options.workers != self.spec.options.workers
+            self.spec = spec
+            if needs_threads:
+                self._executor.close()
+                self._executor = self._make_executor()
 
     async def _take_down(self, timeout: float) -> tuple[bool, str]:
         """Run `cleanup` in its own thread, as the lane's may all hang; return whether it has ended, and its error."""

@@ -5,7 +5,7 @@ import pytest
 
 from ostler import log
 from ostler.errors import ConfigurationError, Draining, ServiceError
-from ostler.types import ReloadResult
+from ostler.reload_types import ReloadResult
 
 pytestmark = pytest.mark.virtual_time(stall_timeout=0.15)
 

@@ -18,7 +18,8 @@ if TYPE_CHECKING:
     from ostler.daemon.daemon_parts import DaemonParts
     from ostler.plugins import PluginHost
     from ostler.service.state_tracker import StateTracker
-    from ostler.types import PluginStatus, ReloadResult
+    from ostler.reload_types import OptionChange, ReloadResult
+    from ostler.types import PluginStatus
 
 
 def status_problems(services: Iterable[ServiceStatus], plugins: Iterable[PluginStatus]) -> list[str]:
