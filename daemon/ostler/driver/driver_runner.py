@@ -240,16 +240,20 @@ class DriverRunner:
             if self.driver is not None:
                 self.driver.options = options
 
-    async def abandon(self) -> DriverStatus:
+    def hangs_in_initialise(self) -> bool:
+        """Return whether it is stuck because `initialise` does not return. Any thread."""
+        return self._state is DriverState.STUCK and self._executor.is_running(_INITIALISE_METHOD)
+
+    async def abandon(self, spec: DriverSpec | None = None) -> DriverStatus:
         """Give up a stuck instance with its threads, and create another one; see `Drivers.abandon`. On the loop."""
         with self._lock:
             self._raise_unless_abandonable()
-            given_up, self._executor = self._executor, self._make_executor()
+            given_up = self._executor
             self._abandoned.append(given_up)
             # No `cleanup`: the instance is in use by the thread that hangs in it.
             self.driver = None
-            if self._pending_spec is not None:
-                self.spec, self._pending_spec = self._pending_spec, None
+            self.spec, self._pending_spec = spec or self._pending_spec or self.spec, None
+            self._executor = self._make_executor()
             self._attempt_number += 1
             self._tries = 0
             self._set_state(DriverState.INITIALISING, f"abandoned while stuck: {self._why}")

@@ -125,9 +125,10 @@ class Drivers(Mapping[str, Any]):
         """Return a line for each ready driver whose calls all fail, by its name. Any thread."""
         return {name: line for name, runner in self._runners.items() if (line := runner.problem())}
 
-    def calls_in_progress(self) -> list[str]:
-        """Return the calls that have not returned, a line each, after a stop as well. Any thread."""
-        return [line for runner in self._runners.values() for line in runner.calls_in_progress()]
+    def calls_in_progress(self, name: str = "") -> list[str]:
+        """Return the calls that have not returned, of one driver or of all, after a stop as well. Any thread."""
+        runners = [self._get_runner(name)] if name else self._runners.values()
+        return [line for runner in runners for line in runner.calls_in_progress()]
 
     def options(self, name: str) -> DriverOptions:
         """Return the options that a driver runs with. Any thread.
@@ -259,6 +260,17 @@ class Drivers(Mapping[str, Any]):
         self._proxies = {other: each for other, each in self._proxies.items() if other != name}
         self._status_changed(name, runner.status())
         return hung
+
+    async def restore(self, spec: DriverSpec) -> DriverStatus:
+        """Run a driver by an earlier specification again, as `reinitialise`; a hanging `initialise` is abandoned.
+
+        Raises:
+            DriverNotFound: There is no such driver.
+        """
+        runner = self._get_runner(spec.name)
+        if runner.hangs_in_initialise():
+            return await runner.abandon(spec)
+        return await self.reinitialise(spec.name, spec=spec)
 
     async def abandon(self, name: str) -> DriverStatus:
         """Give a stuck driver up, with the threads that hang in it, and create another instance. On the loop.
