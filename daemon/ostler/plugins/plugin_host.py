@@ -166,12 +166,19 @@ class PluginHost:
 
     def namespaces_of(self, cls: type) -> list[str]:
         """Return the table namespaces of the plugins that define a class or a base of it."""
+        return self._declared_by_plugins_of(cls, "ostler_migrations")
+
+    def sections_of(self, cls: type) -> list[str]:
+        """Return the configuration sections of the plugins that define a class or a base of it."""
+        return self._declared_by_plugins_of(cls, "ostler_config_sections")
+
+    def _declared_by_plugins_of(self, cls: type, hook: str) -> list[str]:
         packages = {base.__module__.partition(".")[0] for base in getattr(cls, "__mro__", ())}
         return [
-            namespace
+            name
             for record in self._records
             if record.found.module.partition(".")[0] in packages
-            for namespace in record.provides.get("ostler_migrations", {})
+            for name in record.provides.get(hook, {})
         ]
 
     def owner(self, hook: str, key: Any) -> str:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import logging
 import math
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Mapping
 from functools import partial
 from typing import Any
 
@@ -13,9 +13,8 @@ from ostler import log
 from ostler.aio import TaskOwner, UndoStack, WorkerPool
 from ostler.availability import is_up
 from ostler.bounds import WHY_LIMIT, escape_surrogates, truncate
-from ostler.config.configuration_diff import effective_options
 from ostler.driver import DriverOptions, Drivers
-from ostler.errors import Conflict, OstlerError, StoreUnavailable, error_line
+from ostler.errors import Conflict, StoreUnavailable
 from ostler.log.defects import UnexpectedErrors
 from ostler.manager import Manager, ManagerEnvironment, ManagerOptions, namespace_versions
 from ostler.messaging import Endpoint
@@ -352,49 +351,58 @@ class Service:
                 raise HookTimeout(text, hint="`ostler dump` shows where it hangs", service=self.topic, hook=name)
         return await self._call_hook(name, hook, pool=self._pools.health, timeout=timeout)
 
-    async def reset(self, spec: ServiceSpec, timeout: float = math.inf) -> list[str]:
-        """Apply new options, as far as possible without a restart, and run the manager's `reset`.
+    def apply_options(self, options: ManagerOptions, sections: Mapping[str, Any]) -> None:
+        """Put other options in effect without a restart; the manager's `reset` follows. On the loop.
 
         Args:
-            spec: The specification by the new configuration.
-            timeout: Seconds that `reset` may take; never more than `start_timeout`.
-
-        Returns:
-            What went wrong, a line each; the new options are in effect nevertheless. Its drivers get theirs by
-            `apply_driver_options`.
+            options: All options of the service.
+            sections: The plugins' own sections of the configuration.
         """
-        if type(spec.options) is not type(self.options):  # another manager: applied with the restart
-            return []
-        if (
-            self.state_tracker.state in _ENDED_STATES
-        ):  # it had failed before, as its state says: not a problem of this reload
-            return []
-        self.options = options = effective_options(self.options, spec.options)
-        if self.manager is None or self._service_drivers is None:
-            return []
-        self.manager.options = options
-        self.manager.sections = {
-            name: effective_options(self.manager.sections.get(name, section), section)
-            for name, section in spec.sections.items()
-        }
-        problems = []
-        try:
-            self._context.host.operations.set_max_running(self.topic, options.max_operations)
-            self._context.periodic_scheduler.apply_options(self.topic, options)
-            await self._reset_manager(self.manager, min(timeout, options.start_timeout))
-        except OstlerError as error:
-            problems.append(error_line(error))
-        return problems
+        self.options = options
+        if self.manager is None or self.has_ended:
+            return
+        self.manager.options, self.manager.sections = options, sections
+        host = self._context.host
+        host.operations.set_max_running(self.topic, options.max_operations)
+        host.dispatcher.registry.set_max_in_flight(self.topic, options.max_in_flight)
+        self._context.periodic_scheduler.apply_options(self.topic, options)
 
-    async def apply_driver_options(self, spec: ServiceSpec) -> list[str]:
-        """Apply new options to its drivers; return what went wrong, a line each. After `reset`."""
-        if (
-            self._service_drivers is None
-            or type(spec.options) is not type(self.options)
-            or self.state_tracker.state in _ENDED_STATES
-        ):
-            return []
-        return await self._service_drivers.apply_options(spec)
+    @property
+    def sections(self) -> Mapping[str, Any]:
+        """The plugins' own sections of the configuration that the manager goes by."""
+        return self.manager.sections if self.manager is not None else self.spec.sections
+
+    async def reset(self, timeout: float = math.inf) -> None:
+        """Run the manager's `reset`; nothing to do for a service that is not running.
+
+        Args:
+            timeout: Seconds that it may take; never more than `start_timeout`.
+
+        Raises:
+            HookFailed: It raised, or has not returned in time.
+        """
+        # One that had failed before is not a problem of this reload: its state says it.
+        if self.manager is not None and self._service_drivers is not None and not self.has_ended:
+            await self._reset_manager(self.manager, min(timeout, self.options.start_timeout))
+
+    @property
+    def service_drivers(self) -> ServiceDrivers | None:
+        """Its drivers, with what adds, removes and renews them; None before they were built."""
+        return self._service_drivers
+
+    async def on_driver_removed(self, name: str) -> None:
+        """Tell the manager that one of its drivers was removed. What it raises is logged."""
+        assert self.manager is not None  # noqa: S101 - it had the driver
+        self.update_backend_count()
+        timeout = self.options.start_timeout
+        try:
+            await self._call_hook("driver_removed", self.manager.driver_removed, name, pool=self.pool, timeout=timeout)
+        except HookFailed as error:
+            self._log.error("%s", error)
+
+    def update_backend_count(self) -> None:
+        """Adapt the threads for capabilities to the number of drivers. On the loop."""
+        self._pools.set_backend_count(len(self.drivers or ()))
 
     async def _reset_manager(self, manager: Manager, timeout: float) -> None:
         """Run `reset` on a separate pool, even if an earlier one still hangs: its cause may be gone."""
@@ -471,12 +479,15 @@ class Service:
 
     # ---------------------------------------------------------------- stop
 
-    async def drain(self, timeout: float, why: str = "the service is stopping") -> list[str]:
+    async def drain(
+        self, timeout: float, why: str = "the service is stopping", *, returns_after: float | None = None
+    ) -> list[str]:
         """Refuse new work, switch periodic tasks off, and wait for work in progress.
 
         Args:
             timeout: Seconds to wait.
             why: The reason that callers get.
+            returns_after: Seconds after which callers are told to try again: the service is restarted.
 
         Returns:
             What was still running at the end, a line each.
@@ -484,7 +495,7 @@ class Service:
         if not self._undo_stack or self.state_tracker.state in _ENDED_STATES:
             return []
         self.state_tracker.enter(ServiceState.DRAINING, why)
-        self._context.host.dispatcher.set_draining(self.topic, why)
+        self._context.host.dispatcher.set_draining(self.topic, why, returns_after)
         self._context.host.operations.drain_topic(self.topic)
         self._context.periodic_scheduler.remove(self.topic)
         self._events.drain()

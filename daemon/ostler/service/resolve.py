@@ -42,6 +42,10 @@ class ResolvedConfiguration(msgspec.Struct, frozen=True, kw_only=True):
     warnings: list[str]
     sinks: Mapping[str, Any] = {}
 
+    def journaled_topics(self) -> set[str]:
+        """Return the topics whose managers request that their events are stored."""
+        return {spec.topic for spec in self.specs if spec.manager.cls.journal_events}
+
 
 def discover_plugins(
     core: CoreConfiguration,
@@ -168,13 +172,14 @@ class _Resolver:
             },
             extensions=self.extensions.get(topic, {}),
             sections=configuration.sections,
-            namespaces=self._namespaces(topic),
+            namespaces=self._declared(topic, self._plugins.namespaces_of),
+            own_sections=self._declared(topic, self._plugins.sections_of),
         )
 
-    def _namespaces(self, topic: str) -> list[str]:
+    def _declared(self, topic: str, declared_of: Callable[[type], list[str]]) -> list[str]:
+        """Return what the plugins of the manager and the drivers of a service declare."""
         loaded = [self.managers[topic], *self.drivers.get(topic, {}).values()]
-        found = [namespace for each in loaded for namespace in self._plugins.namespaces_of(each.cls)]
-        return list(dict.fromkeys(found))
+        return list(dict.fromkeys(name for each in loaded for name in declared_of(each.cls)))
 
     # ---------------------------------------------------------------- one service
 

@@ -282,8 +282,11 @@ class ServiceDrivers:
 
     async def _watch_pending(self, name: str, before: DriverSpec) -> None:
         """Go back to the earlier specification when new options, applied after long work, turn out not to work."""
-        while self.drivers.status(name).pending or self.drivers.status(name).state is DriverState.INITIALISING:
+        # Polled: nothing is told of the end of pending options, and they may wait for hours.
+        while name in self.drivers and self._is_pending(name):  # noqa: ASYNC110
             await asyncio.sleep(_PENDING_POLL_INTERVAL)
+        if name not in self.drivers:
+            return
         failure = self._failure(self.drivers.status(name))
         if not failure or self.drivers.spec(name) is before:
             return
@@ -293,6 +296,10 @@ class ServiceDrivers:
             await self.restore(before)
         except DriverError as error:
             self._log.error("driver %s could not go back to its earlier options: %s", name, error_line(error))
+
+    def _is_pending(self, name: str) -> bool:
+        status = self.drivers.status(name)
+        return bool(status.pending) or status.state is DriverState.INITIALISING
 
     async def _raise_unless_adopted(self, status: DriverStatus) -> None:
         if failure := self._failure(status):

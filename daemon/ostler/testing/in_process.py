@@ -231,7 +231,16 @@ class Host(SyncCallMethods):
         """
         raw = load_text(config, "the test's configuration")
         self._assembly = resolve_configuration(raw, {}, plugins=self._assembly.plugins)
-        if problems := self.run(self._started_runtime().reset(self._assembly.specs)):
+        runtime = self._started_runtime()
+        specs = [_as_required(spec) for spec in self._assembly.specs]
+
+        async def reload() -> list[str]:
+            outcome, problems = await runtime.reload(
+                runtime.plan(specs), migrations=self._assembly.plugins.migrations()
+            )
+            return [*filter(None, [outcome.failure]), *outcome.not_taken_back, *problems]
+
+        if problems := self.run(reload()):
             raise ServiceError("; ".join(problems))
 
     def run(self, work: Coroutine[Any, Any, T]) -> T:

@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator, Awaitable, Callable
+from collections.abc import AsyncIterator, Callable
 from contextlib import aclosing
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Protocol
 
 from ostler import log
 from ostler.bounds import NAME_LIMIT
@@ -19,6 +19,7 @@ from ostler.messaging.events.event import JournalPage, JournalPosition, JournalT
 from ostler.messaging.wire.envelope import SUBMIT
 from ostler.messaging.wire.request import CAST_FLAGS, CallRequest
 from ostler.operations import OperationControl
+from ostler.reload_types import OptionChange, ReloadPlan, ReloadResult
 from ostler.service.event_journal import journal_page, journal_topics
 from ostler.store import VacuumResult
 from ostler.types import (
@@ -35,7 +36,6 @@ from ostler.types import (
     PeriodicHistory,
     PeriodicStatus,
     PluginStatus,
-    ReloadResult,
     ServiceStatus,
     TrafficCounters,
     Upgrade,
@@ -55,6 +55,18 @@ _MAX_FLUSH_WAIT = 1.0
 """The most seconds that a caller may wait for reports of recent changes."""
 
 
+class Reloads(Protocol):
+    """Reloads the configuration; see `Reloader`."""
+
+    async def reload(self, requester: str) -> ReloadResult:
+        """Reload for somebody, who is named."""
+        ...
+
+    async def plan(self) -> ReloadPlan:
+        """Return what a reload would do."""
+        ...
+
+
 class ControlEndpoint:
     """The daemon's own endpoint. All methods run on the loop; long work runs on the store's threads.
 
@@ -63,7 +75,7 @@ class ControlEndpoint:
         status: Collects its status.
         plugins: Its plugins.
         active: Its configuration.
-        reload: Reloads it for somebody, who is named; see `Reloader.reload`.
+        reloader: Reloads it, or says what a reload would do.
         dump: Returns what it is doing right now.
         start_finished: Done when the start has finished; raises when it has failed.
     """
@@ -77,7 +89,7 @@ class ControlEndpoint:
         status: StatusReporter,
         plugins: PluginHost,
         active: ActiveConfiguration,
-        reload: Callable[[str], Awaitable[ReloadResult]],
+        reloader: Reloads,
         dump: Callable[[], dict[str, Any]],
         start_finished: asyncio.Future[DaemonParts],
     ) -> None:
@@ -86,7 +98,7 @@ class ControlEndpoint:
         self._status = status
         self._plugins = plugins
         self._active = active
-        self._reload = reload
+        self._reloader = reloader
         self._dump = dump
         self._start_finished = start_finished
         self._service_control = ServiceControl(self._runtime, self._messaging, active)
@@ -159,7 +171,17 @@ class ControlEndpoint:
     @exposed(role="admin")
     async def reload(self, ctx: Context) -> ReloadResult:
         """Read, check and apply the configuration, as SIGHUP does; a bad one changes nothing and is an error."""
-        return await self._reload(ctx.peer.name)
+        return await self._reloader.reload(ctx.peer.name)
+
+    @exposed(role="admin", changes=False)
+    async def reload_plan(self, ctx: Context) -> ReloadPlan:
+        """Read and check the configuration, and return what `reload` would do with it now; nothing is changed."""
+        return await self._reloader.plan()
+
+    @exposed(role="operator", changes=False)
+    async def needs_restart(self, ctx: Context) -> list[OptionChange]:
+        """Return the changes that wait for a new process, each with the value that runs and the new one."""
+        return self._active.pending_restart()
 
     @exposed(role="viewer", changes=False)
     async def service_list(self, ctx: Context) -> list[ServiceStatus]:
