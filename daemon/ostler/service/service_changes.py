@@ -2,15 +2,17 @@
 
 from __future__ import annotations
 
+import asyncio
 import logging
-from collections.abc import Awaitable, Callable, Mapping, Sequence
+from collections.abc import Awaitable, Callable, Iterator, Mapping, Sequence
 from functools import partial
+from itertools import groupby
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from ostler.aio import WorkerPool
 from ostler.aio.transaction import Transaction
 from ostler.driver import DriverSpec
-from ostler.errors import NotFound, ServiceError, error_line, is_expected
+from ostler.errors import NotFound, ServiceError, error_line, is_expected, join_words
 from ostler.reload_types import ReloadStep
 from ostler.service.service_plan import Action, ServicePlan, ServiceStep
 from ostler.types import DriverState, ServiceState
@@ -26,6 +28,8 @@ if TYPE_CHECKING:
 _log = logging.getLogger(__name__)
 Work = Callable[[], Awaitable[None]]
 _DRAIN_AGAIN_TIME = 0.1
+_CONCURRENT = {Action.ADD_DRIVER: 1, Action.RENEW_DRIVER: 1, Action.REMOVE_DRIVER: 2}
+"""Steps that are carried out together with those beside them of the same number."""
 _DONE, _FAILED, _TAKEN_BACK, _NOT_TAKEN_BACK, _NOT_BEGUN = "done", "failed", "taken back", "not taken back", "not begun"
 
 
@@ -331,51 +335,95 @@ class ReloadOutcome(NamedTuple):
     was_stopped: bool = False
 
 
+class _Progress:
+    """Carries out the parts of a reload, and knows what became of each step.
+
+    Args:
+        parts: The parts; several may belong to one step.
+        should_continue: Returns False when the daemon is stopping.
+        on_step: Called with each step before it starts, as it may never return.
+    """
+
+    def __init__(
+        self, parts: Sequence[ReversibleStep], should_continue: Callable[[], bool], on_step: Callable[[str], object]
+    ) -> None:
+        self._should_continue, self._on_step = should_continue, on_step
+        self._transaction = Transaction(_log)
+        self._outcomes = dict.fromkeys((part.step for part in parts), _NOT_BEGUN)
+        self._why: dict[ServiceStep, str] = {}
+        self.was_stopped = False
+
+    async def run_batch(self, batch: Sequence[ReversibleStep]) -> bool:
+        """Carry out parts that do not wait for each other; return whether to go on. On the loop."""
+        if not self._should_continue():
+            self.was_stopped = True
+            return False
+        self._on_step(join_words(describe(part.step) for part in batch))
+        errors = await asyncio.gather(*(self._run(part) for part in batch))
+        self.was_stopped = any(errors) and not self._should_continue()
+        return not any(errors)
+
+    async def _run(self, part: ReversibleStep) -> Exception | None:
+        name = describe(part.step)
+        try:
+            await self._transaction.run(name, part.work, part.undo)
+        except Exception as error:  # noqa: BLE001 - whatever it is, what was done before it is taken back
+            self._outcomes[part.step], self._why[part.step] = _FAILED, error_line(error)
+            if self._should_continue():
+                cause = None if is_expected(error) else error
+                _log.error("%s failed, the reload is taken back: %s", name, error_line(error), exc_info=cause)
+            return error
+        self._outcomes[part.step] = _DONE
+        return None
+
+    async def roll_back(self) -> ReloadOutcome:
+        """Take everything back, after a part has failed."""
+        failures = [f"{describe(step)}: {why}" for step, why in self._why.items()]
+        self._on_step("taking the reload back")
+        left = await self._transaction.roll_back()
+        for step, outcome in self._outcomes.items():
+            name = describe(step)
+            if outcome == _DONE:
+                self._outcomes[step] = _NOT_TAKEN_BACK if name in left else _TAKEN_BACK
+            if name in left:
+                self._why.setdefault(step, left[name])
+        lines = [f"{name} could not be taken back: {reason}" for name, reason in left.items()]
+        return self.outcome("; ".join(failures), lines)
+
+    def outcome(self, failure: str = "", not_taken_back: Sequence[str] = ()) -> ReloadOutcome:
+        """Return what became of the reload."""
+        steps = [step.to_wire(outcome, self._why.get(step, "")) for step, outcome in self._outcomes.items()]
+        return ReloadOutcome(steps, failure, not_taken_back, self.was_stopped)
+
+
 async def carry_out(
     parts: Sequence[ReversibleStep], should_continue: Callable[[], bool], on_step: Callable[[str], object]
 ) -> ReloadOutcome:
     """Carry out all parts of a reload in order, or take back what was done. On the loop.
+
+    Steps of drivers that follow each other are carried out concurrently: a busy or hanging backend delays no other.
 
     Args:
         parts: The parts; several may belong to one step.
         should_continue: Called before each part; False when the daemon is stopping.
         on_step: Called with each step before it starts, as it may never return.
     """
-    transaction = Transaction(_log)
-    outcomes = dict.fromkeys((part.step for part in parts), _NOT_BEGUN)
-    failure, failed_step = "", None
-    for part in parts:
-        if not should_continue():
-            return ReloadOutcome(_results(outcomes, {}), was_stopped=True)
-        name = describe(part.step)
-        on_step(name)
-        try:
-            await transaction.run(name, part.work, part.undo)
-        except Exception as error:  # noqa: BLE001 - whatever it is, what was done before it is taken back
-            if not should_continue():
-                return ReloadOutcome(_results(outcomes, {}), was_stopped=True)
-            expected = is_expected(error)
-            failure, failed_step = error_line(error), part.step
-            _log.error("%s failed, the reload is taken back: %s", name, failure, exc_info=None if expected else error)
-            break
-        outcomes[part.step] = _DONE
-    if failed_step is None:
-        return ReloadOutcome(_results(outcomes, {}))
-    on_step("taking the reload back")
-    left = await transaction.roll_back()
-    for step, outcome in outcomes.items():
-        if outcome == _DONE:
-            outcomes[step] = _NOT_TAKEN_BACK if describe(step) in left else _TAKEN_BACK
-    outcomes[failed_step] = _FAILED
-    why = {failed_step: failure, **{step: left[describe(step)] for step in outcomes if describe(step) in left}}
-    lines = [f"{name} could not be taken back: {reason}" for name, reason in left.items()]
-    return ReloadOutcome(_results(outcomes, why), f"{describe(failed_step)}: {failure}", lines)
+    progress = _Progress(parts, should_continue, on_step)
+    for batch in _batches(parts):
+        if await progress.run_batch(batch):
+            continue
+        return progress.outcome() if progress.was_stopped else await progress.roll_back()
+    return progress.outcome()
+
+
+def _batches(parts: Sequence[ReversibleStep]) -> Iterator[list[ReversibleStep]]:
+    for together, group in groupby(parts, lambda part: _CONCURRENT.get(part.step.action)):
+        if together is None:
+            yield from ([part] for part in group)
+        else:
+            yield list(group)
 
 
 def describe(step: ServiceStep) -> str:
     """Return a step for people: `add driver volume/second`."""
     return f"{step.action} {step.subject}".rstrip()
-
-
-def _results(outcomes: Mapping[ServiceStep, str], why: Mapping[ServiceStep, str]) -> list[ReloadStep]:
-    return [step.to_wire(outcome, why.get(step, "")) for step, outcome in outcomes.items()]

@@ -158,12 +158,9 @@ def plan_services(running: Mapping[str, RunningService], wanted: Sequence[Servic
     changes = {topic: _ServiceChanges(running[topic], spec) for topic, spec in both.items()}
     restarted = {topic for topic, change in changes.items() if change.needs_restart}
     taken_along = _dependents(restarted, running) - restarted
-    steps = [
-        step
-        for topic, change in changes.items()
-        if topic not in restarted and not change.has_ended
-        for step in change.live_steps(with_drivers=topic not in taken_along)
-    ]
+    live = {topic: change for topic, change in changes.items() if topic not in restarted and not change.has_ended}
+    steps = [change.options_step() for change in live.values()]
+    steps += [step for topic, change in live.items() if topic not in taken_along for step in change.driver_steps()]
     order = start_order({topic: spec.options.depends_on for topic, spec in specs.items()})
     for topic in order:
         if topic in restarted:
@@ -251,21 +248,19 @@ class _ServiceChanges:
     def _own_section_paths(self) -> list[str]:
         return [path for path in self.sections if self._owns(path)]
 
-    def live_steps(self, *, with_drivers: bool) -> list[ServiceStep]:
-        """Return the steps that need no restart; every service that runs is reset, whether it has changed or not."""
-        topic = self._spec.topic
+    def options_step(self) -> ServiceStep:
+        """Return the step for options that need nothing else; every service is reset, whether it has changed or not."""
         own = (*self.own, *self._own_section_paths())
         live_drivers = {name: each for name, each in self.drivers.items() if not self._needs_renewal(name)}
         own += tuple(path for each in live_drivers.values() for path in each)
-        steps = [ServiceStep(Action.APPLY_OPTIONS, topic, options=own)]
-        if with_drivers:
-            renewed = [name for name in self.drivers if self._needs_renewal(name)]
-            steps += [
-                ServiceStep(Action.ADD_DRIVER, topic, name, (_table(topic, name),))
-                for name in self.added_drivers
-            ]
-            steps += [ServiceStep(Action.RENEW_DRIVER, topic, name, tuple(self.drivers[name])) for name in renewed]
-        return steps
+        return ServiceStep(Action.APPLY_OPTIONS, self._spec.topic, options=own)
+
+    def driver_steps(self) -> list[ServiceStep]:
+        """Return the steps that add and renew drivers."""
+        topic = self._spec.topic
+        added = [ServiceStep(Action.ADD_DRIVER, topic, name, (_table(topic, name),)) for name in self.added_drivers]
+        renewed = [name for name in self.drivers if self._needs_renewal(name)]
+        return added + [ServiceStep(Action.RENEW_DRIVER, topic, name, tuple(self.drivers[name])) for name in renewed]
 
     def _needs_renewal(self, name: str) -> bool:
         before, after = self._running.spec.drivers.get(name), self._spec.drivers[name]
