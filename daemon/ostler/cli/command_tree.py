@@ -30,6 +30,7 @@ COMMANDS: dict[str, Command] = {
     "reload": Command("reload", "Reload the configuration of the daemon"),
     "config": Command("config", "Show the configuration with the origin of each value"),
     "service": Command("service", "List, show, enable, disable, freeze, drain and delete services"),
+    "driver": Command("driver", "List, show, restart and abandon drivers"),
     "plugin": Command("plugin", "List and check plugins, or create a new one"),
     "call": Command("call", "Call a method of a service and show its result"),
     "cast": Command("cast", "Send a request to a service without waiting for the result"),

@@ -29,9 +29,7 @@ def effective_options(running: O, requested: O) -> O:
         return requested
     fields = type(requested).model_fields
     kept = {
-        name: getattr(running, name)
-        for name, field in fields.items()
-        if option_metadata(field).reload == RESTART_LEVEL
+        name: getattr(running, name) for name, field in fields.items() if option_metadata(field).reload == RESTART_LEVEL
     }
     if all(getattr(requested, name) == value for name, value in kept.items()):
         return requested

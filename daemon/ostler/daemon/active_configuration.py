@@ -18,6 +18,7 @@ if TYPE_CHECKING:
     from ostler.service.resolve import ResolvedConfiguration
     from ostler.types import OptionValue
 
+
 class ActiveConfiguration:
     """Knows which options are in effect: those of the last reload, and of the start where a new process is needed.
 

@@ -21,7 +21,7 @@ from ostler.operations import OperationLimits
 from ostler.printable import printable
 from ostler.redaction import SECRETS
 from ostler.reload_types import OptionChange, ReloadPlan, ReloadResult
-from ostler.service.service_changes import ReloadOutcome, ReversibleStep
+from ostler.service.service_changes import ReloadOutcome, ReversibleStep, daemon_step_position
 from ostler.service.service_plan import Action, ServiceStep
 from ostler.types import CONTROL_TOPIC
 
@@ -180,9 +180,16 @@ class Reloader:
 
     async def _load_and_apply(self, parts: DaemonParts) -> ReloadResult:
         SECRETS.begin_update()
-        resolved = await self._load_on_thread()
-        self._raise_if_stopping()
-        result = await self._apply(parts, resolved)
+        plugins = self._active.resolved.plugins
+        loaded = plugins.snapshot()
+        resolved = None
+        try:
+            resolved = await self._load_on_thread()
+            self._raise_if_stopping()
+            result = await self._apply(parts, resolved)
+        finally:
+            if self._active.resolved is not resolved:  # refused, or taken back
+                plugins.restore(loaded)
         note_secrets_in_use(self._active.running)
         if self._active.resolved is resolved:  # else what was read before is in use
             SECRETS.commit_update()
@@ -268,15 +275,21 @@ class Reloader:
         parts = await asyncio.shield(self._start_finished)
         async with self._lock:
             self._raise_if_stopping()
-            resolved = await self._load_on_thread()
-            self._raise_if_stopping()
-            changes = diff(self._active.options, resolved.configuration)
-            steps = [step.to_wire() for step in parts.runtime.plan(resolved.specs).steps]
-            if any(_is_daemon_option(change) for change in changes):
-                steps.append(_daemon_step(changes).to_wire())
-            waiting = self._active.restart_changes(resolved.configuration)
-            shown = [step for step in steps if step.options or step.action != Action.APPLY_OPTIONS]
-            return ReloadPlan(changes=changes, steps=shown, needs_restart=waiting, warnings=resolved.warnings)
+            plugins = self._active.resolved.plugins
+            loaded = plugins.snapshot()
+            try:
+                resolved = await self._load_on_thread()
+                return self._make_plan(parts, resolved)
+            finally:
+                plugins.restore(loaded)
+
+    def _make_plan(self, parts: DaemonParts, resolved: ResolvedConfiguration) -> ReloadPlan:
+        changes = diff(self._active.options, resolved.configuration)
+        steps = [*parts.runtime.plan(resolved.specs).steps]
+        steps.insert(daemon_step_position(steps), _daemon_step(changes))
+        waiting = self._active.restart_changes(resolved.configuration)
+        shown = [step.to_wire() for step in steps if step.options or step.action not in _QUIET_ACTIONS]
+        return ReloadPlan(changes=changes, steps=shown, needs_restart=waiting, warnings=resolved.warnings)
 
     async def _apply(self, parts: DaemonParts, resolved: ResolvedConfiguration) -> ReloadResult:
         before = self._active.resolved

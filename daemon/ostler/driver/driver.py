@@ -23,9 +23,7 @@ FEATURE_ATTRIBUTE = "__ostler_feature__"
 class DriverOptions(OptionsModel):
     """The options that every driver has; a driver's own are fields of a subclass, named `Options` in the driver."""
 
-    driver: str = Field(
-        help="Registered name of the driver, or its import path `package.module:Name`", reload="driver"
-    )
+    driver: str = Field(help="Registered name of the driver, or its import path `package.module:Name`", reload="driver")
     workers: int = Field(4, ge=1, le=256, help="How many calls may run in this driver at once", reload="driver")
     init_timeout: Seconds = Field(
         60, gt=0, help="Time limit of `initialise`; after that the driver counts as stuck", reload="live"

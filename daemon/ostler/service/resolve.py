@@ -81,7 +81,7 @@ def resolve_configuration(
     Args:
         raw: What was read.
         environ: The environment, for credentials.
-        plugins: Plugins that were discovered before (a reload does not load plugins again).
+        plugins: Plugins that were discovered before; what was installed since is loaded, see `PluginHost.refresh`.
         entry_points: What to discover plugins from; by default what is installed.
         offline: Do not look for credentials, which exist only inside the unit.
         on_step: Called with each step before it starts, as it may never return.
@@ -89,7 +89,11 @@ def resolve_configuration(
     Raises:
         ConfigurationError: With all problems, in the order of the files and lines.
     """
-    plugins = plugins or discover_plugins(validate_core(raw), entry_points, on_step)
+    if plugins is None:
+        plugins = discover_plugins(validate_core(raw), entry_points, on_step)
+    else:
+        section = validate_core(raw).plugins
+        plugins.refresh(section.required, section.disabled)
     resolver = _Resolver(raw, plugins, on_step)
     resolver.resolve_all()
     on_step("checking options and reading secrets")

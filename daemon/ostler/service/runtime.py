@@ -21,9 +21,15 @@ from ostler.service.lifecycle import Service
 from ostler.service.owned_work import event_handler_key, periodic_key
 from ostler.service.periodic_saver import PeriodicSaver
 from ostler.service.service_actions import ServiceActions
-from ostler.service.service_changes import ReloadOutcome, ReversibleStep, ServiceChanges, carry_out
+from ostler.service.service_changes import (
+    ReloadOutcome,
+    ReversibleStep,
+    ServiceChanges,
+    carry_out,
+    daemon_step_position,
+)
 from ostler.service.service_group import ServiceGroup
-from ostler.service.service_plan import Action, ServicePlan, make_plan
+from ostler.service.service_plan import ServicePlan, make_plan
 from ostler.service.service_spec import HostServices, ServiceContext, ServiceSpec
 from ostler.service.signs import SignCollector
 from ostler.service.state_notifier import StateNotifier
@@ -345,9 +351,7 @@ class Runtime:
         )  # fmt: skip
         parts = changes.parts()
         if daemon_part is not None:
-            removals = (Action.REMOVE_DRIVER, Action.REMOVE_SERVICE)
-            first = next((n for n, part in enumerate(parts) if part.step.action in removals), len(parts))
-            parts.insert(first, daemon_part)
+            parts.insert(daemon_step_position([part.step for part in parts]), daemon_part)
         outcome = await carry_out(parts, should_continue, on_step)
         if not outcome.failure and not outcome.was_stopped:
             changes.commit()

@@ -319,6 +319,12 @@ class ServiceChanges:
         return drivers
 
 
+def daemon_step_position(steps: Sequence[ServiceStep]) -> int:
+    """Return where the daemon's own step belongs: after all that may fail, and before anything is removed."""
+    removals = (Action.REMOVE_DRIVER, Action.REMOVE_SERVICE)
+    return next((number for number, step in enumerate(steps) if step.action in removals), len(steps))
+
+
 class ReloadOutcome(NamedTuple):
     """What became of the steps of a reload.
 

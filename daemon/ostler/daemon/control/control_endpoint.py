@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any, Protocol
 
 from ostler import log
 from ostler.bounds import NAME_LIMIT
+from ostler.daemon.control.driver_control import DriverControl
 from ostler.daemon.control.maintenance_pool import MaintenancePool
 from ostler.daemon.control.service_control import ServiceControl
 from ostler.daemon.control.traffic_metrics import collect_traffic
@@ -19,7 +20,7 @@ from ostler.messaging.events.event import JournalPage, JournalPosition, JournalT
 from ostler.messaging.wire.envelope import SUBMIT
 from ostler.messaging.wire.request import CAST_FLAGS, CallRequest
 from ostler.operations import OperationControl
-from ostler.reload_types import OptionChange, ReloadPlan, ReloadResult
+from ostler.reload_types import ReloadPlan, ReloadResult
 from ostler.service.event_journal import journal_page, journal_topics
 from ostler.store import VacuumResult
 from ostler.types import (
@@ -103,7 +104,10 @@ class ControlEndpoint:
         self._start_finished = start_finished
         self._service_control = ServiceControl(self._runtime, self._messaging, active)
         self._maintenance_pool = MaintenancePool()
-        self.namespaces = {"operation": OperationControl(self._runtime.operations, self._dispatcher.registry)}
+        self.namespaces = {
+            "operation": OperationControl(self._runtime.operations, self._dispatcher.registry),
+            "driver": DriverControl(self._runtime),
+        }
 
     @exposed(role="viewer", changes=False)
     async def status(self, ctx: Context) -> DaemonStatus:
@@ -177,11 +181,6 @@ class ControlEndpoint:
     async def reload_plan(self, ctx: Context) -> ReloadPlan:
         """Read and check the configuration, and return what `reload` would do with it now; nothing is changed."""
         return await self._reloader.plan()
-
-    @exposed(role="operator", changes=False)
-    async def needs_restart(self, ctx: Context) -> list[OptionChange]:
-        """Return the changes that wait for a new process, each with the value that runs and the new one."""
-        return self._active.pending_restart()
 
     @exposed(role="viewer", changes=False)
     async def service_list(self, ctx: Context) -> list[ServiceStatus]:
