@@ -109,6 +109,13 @@ class Service:
         """Return what new options of its drivers wait for, a line each."""
         return self._service_drivers.pending_options() if self._service_drivers is not None else []
 
+    def refused_options(self) -> list[str]:
+        """Return new options of its drivers that were taken back because they did not work, a line each."""
+        if self._service_drivers is None or self.has_ended:
+            return []
+        lines = self._service_drivers.refused_options.values()
+        return [f"new options were taken back after the work in progress: {line}" for line in lines]
+
     def driver_options(self, name: str) -> DriverOptions:
         """Return the options that a driver runs with; the options of the specification before there are drivers."""
         return self.drivers.options(name) if self.drivers is not None else self.spec.drivers[name][1]

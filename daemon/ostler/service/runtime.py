@@ -289,6 +289,7 @@ class Runtime:
             *self.operations.problems(),
             *self._periodic_problems(),
             *self._event_handler_problems(),
+            *(line for service in self.group for line in service.refused_options()),
             *told,
         ]
 

@@ -243,6 +243,7 @@ class ServiceDrivers:
         self._handover_begun.discard(name)
         self._handover_locks.pop(name, None)
         self._problems.pop(name, None)
+        self.refused_options.pop(name, None)
         for about in ("driver", "working", "driver_ready", "failing"):
             self._state_tracker.set_problem(f"{about} {name}", "")
         self._on_offer_changed(self._topic)
@@ -259,6 +260,7 @@ class ServiceDrivers:
             DriverError: It worked before, and does not with the new specification; the caller restores it.
         """
         name = spec.name
+        self.refused_options.pop(name, None)
         before, was_ready = self.drivers.spec(name), self.drivers.status(name).state is DriverState.READY
         status = await self.drivers.reinitialise(name, spec=spec)
         if status.pending:

@@ -53,7 +53,7 @@ def show(driver: DriverArgument) -> None:
         known = ", ".join(row["subject"] for row in _rows()) or "none"
         raise NotFound(f"driver {driver} not found", hint=f"available: {known}")
     for row in found:
-        kit.show_fields(row, _DETAIL_FIELDS)
+        kit.show_fields(row, names=_DETAIL_FIELDS)
 
 
 @app.command()
