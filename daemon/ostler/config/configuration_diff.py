@@ -109,7 +109,10 @@ def _table_changes(old: Tables, new: Tables) -> Iterator[OptionChange]:
 
 
 def _masked_table(model: OptionsModel | None) -> Json:
-    return None if model is None else {name: masked_option(model, name) for name in type(model).model_fields}
+    """Return the options that are set in a table; the others have their defaults."""
+    if model is None:
+        return None
+    return {name: masked_option(model, name) for name in type(model).model_fields if name in model.model_fields_set}
 
 
 def _option_changes(old: Tables, new: Tables) -> Iterator[OptionChange]:

@@ -21,7 +21,7 @@ from ostler.operations import OperationLimits
 from ostler.printable import printable
 from ostler.redaction import SECRETS
 from ostler.reload_types import OptionChange, ReloadPlan, ReloadResult
-from ostler.service.service_changes import ReloadOutcome, ReversibleStep, daemon_step_position
+from ostler.service.service_changes import ReloadOptions, ReloadOutcome, ReversibleStep, daemon_step_position
 from ostler.service.service_plan import Action, ServiceStep
 from ostler.types import CONTROL_TOPIC
 
@@ -81,6 +81,8 @@ class Reloader:
         self._status_suffix = status_suffix
         self._lock = asyncio.Lock()
         self._queued_reload: asyncio.Task[ReloadResult] | None = None
+        self._keep_failed = False
+        """What the queued reload does."""
         self._tasks: set[asyncio.Task[ReloadResult]] = set()
         self._step_tracker = StepTracker("reloading")
         self._current_read: tuple[float, asyncio.Future[None]] | None = None
@@ -91,17 +93,21 @@ class Reloader:
         """Request a reload for SIGHUP. On the loop; the verdict goes to the log and to systemd's STATUS."""
         self._join_queued_reload(_SIGHUP)
 
-    async def reload(self, requester: str) -> ReloadResult:
+    async def reload(self, requester: str, *, keep_failed: bool = False) -> ReloadResult:
         """Reload and return the verdict. On the loop.
 
         Args:
             requester: Who asked, for the log.
+            keep_failed: Whether drivers that do not work with what is new keep it and are tried again, instead of a
+                reload that is taken back; it holds for all who share this reload.
 
         Raises:
             ConfigurationError: The new configuration is refused; nothing has changed.
             Draining: The daemon is being stopped, or its start has failed; nothing has changed.
         """
-        return await asyncio.shield(self._join_queued_reload(requester))
+        reload = self._join_queued_reload(requester)
+        self._keep_failed = self._keep_failed or keep_failed
+        return await asyncio.shield(reload)
 
     def _join_queued_reload(self, requester: str) -> asyncio.Task[ReloadResult]:
         """Return the next reload, which has not started reading."""
@@ -133,11 +139,12 @@ class Reloader:
             await self._lock.acquire()
         finally:
             self._queued_reload = None  # a later request may follow a change of a file that was already read
+            keep_failed, self._keep_failed = self._keep_failed, False
             if hurried is not None:
                 hurried.cancel()
         try:
             self._raise_if_stopping()
-            return await self._reload(parts, requester)
+            return await self._reload(parts, requester, keep_failed)
         finally:
             self._lock.release()
 
@@ -154,7 +161,7 @@ class Reloader:
         if self._is_stopping():
             raise Draining("the daemon is stopping", hint="the next start uses the new configuration")
 
-    async def _reload(self, parts: DaemonParts, requester: str) -> ReloadResult:
+    async def _reload(self, parts: DaemonParts, requester: str, keep_failed: bool) -> ReloadResult:
         _log.info("reload for %s", requester)
         audit = parts.audit_service if requester == _SIGHUP else None  # a request has its own audit entry
         # One datagram with both: under Type=notify-reload a reload hangs otherwise.
@@ -163,7 +170,7 @@ class Reloader:
             self._report_progress(), name="report the progress of the reload to systemd"
         )
         try:
-            result = await self._load_and_apply(parts)
+            result = await self._load_and_apply(parts, keep_failed)
         except ConfigurationError as error:
             error.send_sources()
             self._finish(self._refused_result(error), audit)
@@ -178,7 +185,7 @@ class Reloader:
             teller.cancel()
         return self._finish(result, audit)
 
-    async def _load_and_apply(self, parts: DaemonParts) -> ReloadResult:
+    async def _load_and_apply(self, parts: DaemonParts, keep_failed: bool) -> ReloadResult:
         SECRETS.begin_update()
         plugins = self._active.resolved.plugins
         loaded = plugins.snapshot()
@@ -186,7 +193,7 @@ class Reloader:
         try:
             resolved = await self._load_on_thread()
             self._raise_if_stopping()
-            result = await self._apply(parts, resolved)
+            result = await self._apply(parts, resolved, keep_failed)
         finally:
             if self._active.resolved is not resolved:  # refused, or taken back
                 plugins.restore(loaded)
@@ -291,7 +298,7 @@ class Reloader:
         shown = [step.to_wire() for step in steps if step.options or step.action not in _QUIET_ACTIONS]
         return ReloadPlan(changes=changes, steps=shown, needs_restart=waiting, warnings=resolved.warnings)
 
-    async def _apply(self, parts: DaemonParts, resolved: ResolvedConfiguration) -> ReloadResult:
+    async def _apply(self, parts: DaemonParts, resolved: ResolvedConfiguration, keep_failed: bool) -> ReloadResult:
         before = self._active.resolved
         changes = diff(before.configuration, resolved.configuration)
         daemon_part = ReversibleStep(
@@ -304,8 +311,9 @@ class Reloader:
             daemon_part,
             should_continue=lambda: not self._is_stopping(),
             on_step=self._step_tracker,
-            timeout=resolved.configuration.daemon.reload_timeout,
-            migrations=resolved.plugins.migrations(),
+            options=ReloadOptions(
+                resolved.configuration.daemon.reload_timeout, resolved.plugins.migrations(), keep_failed
+            ),
         )
         if outcome.was_stopped:
             raise Draining("the daemon is stopping", hint="the next start uses the new configuration")

@@ -4,9 +4,8 @@ from __future__ import annotations
 
 import asyncio
 import logging
-import math
-from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
-from typing import TYPE_CHECKING, Any
+from collections.abc import Callable, Collection, Iterable, Sequence
+from typing import TYPE_CHECKING
 
 from msgspec.structs import replace
 
@@ -22,6 +21,7 @@ from ostler.service.owned_work import event_handler_key, periodic_key
 from ostler.service.periodic_saver import PeriodicSaver
 from ostler.service.service_actions import ServiceActions
 from ostler.service.service_changes import (
+    ReloadOptions,
     ReloadOutcome,
     ReversibleStep,
     ServiceChanges,
@@ -46,6 +46,7 @@ _PRUNE_INTERVAL = 3600.0
 """Seconds between two removals of records of services that have been gone for long."""
 _FIRST_REPORT_TIMEOUT = 2.0
 """Seconds that the start waits for the first capabilities: a slow array must not delay it."""
+_DEFAULT_OPTIONS = ReloadOptions()
 _LAST_WRITE_TIMEOUT = 2.0
 """Seconds that a stop waits for the last records: a locked database must not delay it."""
 
@@ -328,8 +329,7 @@ class Runtime:
         should_continue: Callable[[], bool] = lambda: True,
         *,
         on_step: Callable[[str], object] = lambda _name: None,
-        timeout: float = math.inf,
-        migrations: Mapping[str, Any] | None = None,
+        options: ReloadOptions = _DEFAULT_OPTIONS,
     ) -> tuple[ReloadOutcome, list[str]]:
         """Carry out a plan: all of its steps, or none. Every manager that runs is reset.
 
@@ -340,14 +340,13 @@ class Runtime:
             daemon_part: What the daemon itself does, before anything is removed.
             should_continue: Called before each step; False when the daemon is stopping.
             on_step: Called with each step before it starts, as it may never return.
-            timeout: Seconds that the `reset` of one manager may take.
-            migrations: Namespace to package: the tables of all plugins.
+            options: How it is carried out.
 
         Returns:
             What became of the steps, and problems that were no reason to take the reload back, a line each.
         """
         changes = ServiceChanges(
-            self.group, self.service_actions, self.store, plan, timeout=timeout, migrations=migrations or {},
+            self.group, self.service_actions, self.store, plan, options,
             on_removed=self._on_removed, on_options=self._on_options,
         )  # fmt: skip
         parts = changes.parts()

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import math
 from collections.abc import Awaitable, Callable, Iterator, Mapping, Sequence
 from functools import partial
 from itertools import groupby
@@ -12,7 +13,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 from ostler.aio import WorkerPool
 from ostler.aio.transaction import Transaction
 from ostler.driver import DriverSpec
-from ostler.errors import NotFound, ServiceError, error_line, is_expected, join_words
+from ostler.errors import DriverError, NotFound, ServiceError, error_line, is_expected, join_words
 from ostler.reload_types import ReloadStep
 from ostler.service.service_plan import Action, ServicePlan, ServiceStep
 from ostler.types import DriverState, ServiceState
@@ -47,6 +48,20 @@ class ReversibleStep(NamedTuple):
     undo: Work
 
 
+class ReloadOptions(NamedTuple):
+    """How a reload is carried out.
+
+    Args:
+        timeout: Seconds that the `reset` of one manager may take.
+        migrations: Namespace to package: the tables of all plugins.
+        keep_failed: Whether drivers that do not work with what is new keep it, and are tried again.
+    """
+
+    timeout: float = math.inf
+    migrations: Mapping[str, Any] = {}
+    keep_failed: bool = False
+
+
 class ServiceChanges:
     """Turns the steps of a plan into work, for one reload. On the loop.
 
@@ -55,8 +70,7 @@ class ServiceChanges:
         actions: Stops and starts them.
         store: The database, for the tables of services that are added.
         plan: What runs before the reload, what is wanted, and the steps from one to the other.
-        timeout: Seconds that the `reset` of one manager may take.
-        migrations: Namespace to package: the plugins' tables.
+        options: How the reload is carried out.
         on_removed: Called with the topic of each service that was removed.
         on_options: Called with each service whose options may have changed.
     """
@@ -67,16 +81,14 @@ class ServiceChanges:
         actions: ServiceActions,
         store: Store,
         plan: ServicePlan,
+        options: ReloadOptions,
         *,
-        timeout: float,
-        migrations: Mapping[str, Any],
         on_removed: Callable[[str], object],
         on_options: Callable[[Service], object],
     ) -> None:
         self._group, self._actions, self._store = group, actions, store
         self._running, self._specs, self._steps = plan.running, plan.specs, plan.steps
-        self._timeout = timeout
-        self._migrations = migrations
+        self._timeout, self._migrations, self._keep_failed = options
         self._on_removed, self._on_options = on_removed, on_options
         self._renewed = {(step.topic, step.driver) for step in plan.steps if step.action is Action.RENEW_DRIVER}
         self.problems: list[str] = []
@@ -166,6 +178,8 @@ class ServiceChanges:
             drivers = self._drivers(topic)
             try:
                 await drivers.add(drivers.driver_spec(spec, name))
+            except DriverError as error:
+                self._raise_unless_kept(error)
             finally:
                 self._service(topic).update_backend_count()
 
@@ -185,7 +199,12 @@ class ServiceChanges:
             await self._migrate(spec)
             drivers = self._drivers(topic)
             before.append(drivers.drivers.spec(name))
-            if problem := await drivers.renew(drivers.driver_spec(spec, name)):
+            try:
+                problem = await drivers.renew(drivers.driver_spec(spec, name), goes_back=not self._keep_failed)
+            except DriverError as error:
+                self._raise_unless_kept(error)
+                return
+            if problem:
                 self.problems.append(problem)
 
         async def undo() -> None:
@@ -195,6 +214,11 @@ class ServiceChanges:
                 await drivers.restore(before[0])
 
         return work, undo
+
+    def _raise_unless_kept(self, error: DriverError) -> None:
+        if not self._keep_failed:
+            raise error
+        self.problems.append(error_line(error))
 
     def _remove_driver(self, step: ServiceStep) -> tuple[Work, Work]:
         topic, name = step.topic, step.driver
@@ -253,9 +277,8 @@ class ServiceChanges:
         drivers = self._service(topic).drivers
         for status in drivers.statuses() if drivers is not None else ():
             if status.name in ready_before and status.state in (DriverState.FAILED, DriverState.STUCK):
-                raise ServiceError(
-                    f"driver {status.name} of service {topic} is {status.state}: {status.why}", topic=topic
-                )
+                what = f"driver {status.name} of service {topic} is {status.state}: {status.why}"
+                self._raise_unless_kept(DriverError(what, driver=status.name))
 
     def _add_service(self, step: ServiceStep) -> tuple[Work, Work]:
         topic, spec = step.topic, self._specs[step.topic]

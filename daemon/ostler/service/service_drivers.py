@@ -250,11 +250,15 @@ class ServiceDrivers:
         what = f"driver {name} of service {self._topic}"
         return [f"{what} hangs: {join_words(lines) or 'cleanup'}"] if hung else []
 
-    async def renew(self, spec: DriverSpec) -> str:
+    async def renew(self, spec: DriverSpec, *, goes_back: bool = True) -> str:
         """Create a driver again by another specification; return a problem that it had before as well, if any.
 
         The driver is created again as soon as no call is in progress in it. Long calls are not awaited here: `pending`
-        in the status says so; if the driver then fails, it goes back to what it was.
+        in the status says so.
+
+        Args:
+            spec: The new specification.
+            goes_back: Whether a driver that fails with it after long work goes back to what it was.
 
         Raises:
             DriverError: It worked before, and does not with the new specification; the caller restores it.
@@ -264,7 +268,7 @@ class ServiceDrivers:
         before, was_ready = self.drivers.spec(name), self.drivers.status(name).state is DriverState.READY
         status = await self.drivers.reinitialise(name, spec=spec)
         if status.pending:
-            if was_ready:
+            if was_ready and goes_back:
                 self._spawn(self._watch_pending(name, before), f"new options of driver {name}")
             return ""
         if was_ready:

@@ -48,6 +48,7 @@ from ostler.service import HostServices as HostParts
 from ostler.service import Runtime, Service
 from ostler.service.event_journal import LazyJournal, journal_page, journal_topics
 from ostler.service.resolve import ResolvedConfiguration, resolve_configuration
+from ostler.service.service_changes import ReloadOptions
 from ostler.service.service_spec import ServiceSpec
 from ostler.store import Store
 from ostler.testing.memory_transport import MemoryTransport
@@ -236,7 +237,7 @@ class Host(SyncCallMethods):
 
         async def reload() -> list[str]:
             outcome, problems = await runtime.reload(
-                runtime.plan(specs), migrations=self._assembly.plugins.migrations()
+                runtime.plan(specs), options=ReloadOptions(migrations=self._assembly.plugins.migrations())
             )
             return [*filter(None, [outcome.failure]), *outcome.not_taken_back, *problems]
 

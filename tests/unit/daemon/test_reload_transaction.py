@@ -251,3 +251,16 @@ async def test_a_hundred_reloads_leave_nothing_behind(bench) -> None:
         assert [each.topic for each in runtime.capability_reporter.live_reports() if each.topic == "porch"] == []
         assert set(b.daemon.watchdog.probe_names()) >= {"service lamp", "service bell"}
         assert "service porch" not in b.daemon.watchdog.probe_names()
+
+
+async def test_what_fails_may_be_kept_to_be_tried_again(bench, trouble) -> None:
+    async with bench(LAMP + DESK) as b:
+        await b.ready()
+        trouble.errors["initialise desk red"] = trouble.errors["initialise hall white"] = OSError("not mounted")
+        b.configure(HEAD + LAMP + DESK + 'colour = "red"\n' + HALL)
+        verdict = await b.daemon.reloader.reload("a", keep_failed=True)
+        assert (verdict.ok, len(verdict.problems), len(verdict.changes)) == (False, 2, 2)
+        trouble.errors.clear()
+        await asyncio.sleep(30)
+        drivers = b.daemon.services[0].drivers
+        assert (sorted(drivers.ready()), drivers.options("desk").colour) == (["desk", "hall"], "red")

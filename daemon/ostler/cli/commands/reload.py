@@ -23,6 +23,10 @@ def reload(
     plan: Annotated[
         bool, typer.Option("--plan", help="Show what would change, and how, without changing anything")
     ] = False,
+    keep_failed: Annotated[
+        bool,
+        typer.Option("--keep-failed", help="Keep new options and drivers that do not work yet; they are tried again"),
+    ] = False,
 ) -> None:
     """Reload the configuration of the daemon, and wait for the result.
 
@@ -35,7 +39,8 @@ def reload(
             planned = client.on(type=ReloadPlan).call(CONTROL_TOPIC, "reload_plan")
             kit.emit(planned) if kit.json_wanted() else show_plan(planned)
             return
-        verdict = client.on(type=ReloadResult).call(CONTROL_TOPIC, "reload")
+        arguments = {"keep_failed": True} if keep_failed else {}  # an older daemon does not know it
+        verdict = client.on(type=ReloadResult).call(CONTROL_TOPIC, "reload", **arguments)
     kit.emit(verdict) if kit.json_wanted() else show_verdict(verdict)
     if not verdict.ok:
         raise typer.Exit(EXIT_FAILURE)
@@ -60,17 +65,20 @@ def show_plan(plan: ReloadPlan) -> None:
 def show_verdict(verdict: ReloadResult) -> None:
     """Show the result; problems go to stderr."""
     for problem in verdict.problems:
-        kit.warn(kit.printable(problem))
+        if problem not in verdict.summary:
+            kit.warn(kit.printable(problem))
     kit.say(kit.printable(verdict.summary))
     for line in verdict.pending:
         kit.say(f"  {kit.printable(line)}")
     if verdict.changes:
         kit.say()
         show_changes(verdict.changes)
-    if not verdict.ok:
-        for step in verdict.steps:
-            if step.options:
-                kit.say(f"  {kit.printable(step_line(step))}")
+    steps = [step for step in verdict.steps if step.options]
+    if any(step.outcome != "done" for step in steps):
+        for step in steps:
+            kit.say(f"  {kit.printable(f'{step.action} {step.subject}: {step.outcome}')}")
+        if any(step.outcome == "failed" and "/" in step.subject for step in steps):
+            kit.say("`ostler reload --keep-failed` applies it nevertheless, and tries failed drivers again.")
     show_waiting(verdict.needs_restart)
 
 

@@ -59,7 +59,7 @@ _MAX_FLUSH_WAIT = 1.0
 class Reloads(Protocol):
     """Reloads the configuration; see `Reloader`."""
 
-    async def reload(self, requester: str) -> ReloadResult:
+    async def reload(self, requester: str, *, keep_failed: bool = False) -> ReloadResult:
         """Reload for somebody, who is named."""
         ...
 
@@ -173,9 +173,15 @@ class ControlEndpoint:
         )
 
     @exposed(role="admin")
-    async def reload(self, ctx: Context) -> ReloadResult:
-        """Read, check and apply the configuration, as SIGHUP does; a bad one changes nothing and is an error."""
-        return await self._reloader.reload(ctx.peer.name)
+    async def reload(self, ctx: Context, keep_failed: bool = False) -> ReloadResult:
+        """Read, check and apply the configuration, as SIGHUP does; a bad one changes nothing and is an error.
+
+        Args:
+            ctx: The request.
+            keep_failed: Whether drivers that do not work with what is new keep it and are tried again. Otherwise the
+                whole reload is taken back when one of them fails.
+        """
+        return await self._reloader.reload(ctx.peer.name, keep_failed=keep_failed)
 
     @exposed(role="admin", changes=False)
     async def reload_plan(self, ctx: Context) -> ReloadPlan:
