@@ -25,7 +25,7 @@ class ReloadStep(msgspec.Struct, frozen=True, kw_only=True):
     """One step of a reload, in the order in which they are carried out.
 
     `subject` is a service, a backend as `SERVICE/NAME`, or `daemon`; `options` are the paths of the changes that the
-    step applies. `outcome` is empty in a plan, then `done`, `failed`, `taken back` or `not taken back`, and `not begun`
+    step applies. `outcome` is empty in a plan, then `done`, `failed`, `undone` or `not undone`, and `not begun`
     for the steps after one that failed.
     """
 
@@ -49,7 +49,7 @@ class ReloadPlan(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class ReloadResult(msgspec.Struct, frozen=True, kw_only=True):
-    """What a reload came to: applied, taken back or refused, each change and step, and every problem.
+    """What a reload came to: applied, undone or refused, each change and step, and every problem.
 
     `changes` are in effect, but for those in `needs_restart`, which wait for a new process. `pending` has a line for
     each driver that applies its new options automatically when the work in it has completed.

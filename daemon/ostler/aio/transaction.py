@@ -1,4 +1,4 @@
-"""Steps that are all carried out, or all taken back."""
+"""Steps that are all carried out, or all undone."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ class Transaction:
     """Carries out steps in order, and takes those that were begun back when one fails. On the loop.
 
     Args:
-        log: Where a step that cannot be taken back is logged.
+        log: Where a step that cannot be undone is logged.
     """
 
     def __init__(self, log: logging.Logger) -> None:
@@ -39,7 +39,7 @@ class Transaction:
             step, undo = self._undo.pop()
             try:
                 await undo()
-            except Exception as error:  # noqa: BLE001 - the rest must be taken back whatever this one does
+            except Exception as error:  # noqa: BLE001 - the rest must be undone whatever this one does
                 failed[step] = error_line(error)
-                self._log.error("%s could not be taken back: %s", step, error_line(error), exc_info=error)
+                self._log.error("%s could not be undone: %s", step, error_line(error), exc_info=error)
         return failed

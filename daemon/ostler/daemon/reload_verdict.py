@@ -50,14 +50,14 @@ def applied_summary(
     return f"reloaded{' with problems' if problems else ''}: {'; '.join(parts)}"
 
 
-def taken_back_summary(failure: str, not_taken_back: Sequence[str]) -> str:
-    """Return the verdict of a reload that was taken back.
+def undone_summary(failure: str, not_undone: Sequence[str]) -> str:
+    """Return the verdict of a reload that was undone.
 
     Args:
         failure: The step that failed, and why.
-        not_taken_back: What could not be taken back, a line each.
+        not_undone: What could not be undone, a line each.
     """
-    if not_taken_back:
-        count = len(not_taken_back)
-        return f"reload failed, {count} step{'s' if count > 1 else ''} could not be taken back: {failure}"
-    return f"reload failed and taken back, everything runs as before: {failure}"
+    if not_undone:
+        count = len(not_undone)
+        return f"reload failed, {count} step{'s' if count > 1 else ''} could not be undone: {failure}"
+    return f"reload failed and undone, everything runs as before: {failure}"

@@ -14,7 +14,7 @@ from ostler.config import diff
 from ostler.config.configuration_diff import RESTART_LEVEL, note_secrets_in_use
 from ostler.daemon.active_configuration import ActiveConfiguration
 from ostler.daemon.policy_check import policy_warnings
-from ostler.daemon.reload_verdict import applied_summary, taken_back_summary
+from ostler.daemon.reload_verdict import applied_summary, undone_summary
 from ostler.daemon.startup.step_tracker import StepTracker
 from ostler.errors import ConfigurationError, Draining, OstlerError, ServiceError, error_line, is_a
 from ostler.operations import OperationLimits
@@ -99,7 +99,7 @@ class Reloader:
         Args:
             requester: Who asked, for the log.
             keep_failed: Whether drivers that do not work with what is new keep it and are tried again, instead of a
-                reload that is taken back; it holds for all who share this reload.
+                reload that is undone; it holds for all who share this reload.
 
         Raises:
             ConfigurationError: The new configuration is refused; nothing has changed.
@@ -195,7 +195,7 @@ class Reloader:
             self._raise_if_stopping()
             result = await self._apply(parts, resolved, keep_failed)
         finally:
-            if self._active.resolved is not resolved:  # refused, or taken back
+            if self._active.resolved is not resolved:  # refused, or undone
                 plugins.restore(loaded)
         note_secrets_in_use(self._active.running)
         if self._active.resolved is resolved:  # else what was read before is in use
@@ -325,11 +325,11 @@ class Reloader:
         return self._applied_result(parts, before, changes, outcome, problems)
 
     def _failed_result(self, outcome: ReloadOutcome, problems: Sequence[str]) -> ReloadResult:
-        lines = [outcome.failure, *outcome.not_taken_back, *problems]
+        lines = [outcome.failure, *outcome.not_undone, *problems]
         return ReloadResult(
             ok=False,
             at=self._clock.wall(),
-            summary=taken_back_summary(outcome.failure, outcome.not_taken_back),
+            summary=undone_summary(outcome.failure, outcome.not_undone),
             steps=outcome.steps,
             needs_restart=self._active.pending_restart(),
             problems=[safe_str(line, WHY_LIMIT) for line in lines],

@@ -153,7 +153,7 @@ class PluginHost:
         return self._required, self._disabled, [(record, copy(record)) for record in self._records]
 
     def restore(self, snapshot: object) -> None:
-        """Go back to an earlier state, after a reload that was refused or taken back. On the loop.
+        """Go back to an earlier state, after a reload that was refused or undone. On the loop.
 
         What was imported meanwhile stays imported, and contributes nothing.
         """

@@ -110,11 +110,11 @@ class Service:
         return self._service_drivers.pending_options() if self._service_drivers is not None else []
 
     def refused_options(self) -> list[str]:
-        """Return new options of its drivers that were taken back because they did not work, a line each."""
+        """Return new options of its drivers that were undone because they did not work, a line each."""
         if self._service_drivers is None or self.has_ended:
             return []
         lines = self._service_drivers.refused_options.values()
-        return [f"new options were taken back after the work in progress: {line}" for line in lines]
+        return [f"new options were undone after the work in progress: {line}" for line in lines]
 
     def driver_options(self, name: str) -> DriverOptions:
         """Return the options that a driver runs with; the options of the specification before there are drivers."""

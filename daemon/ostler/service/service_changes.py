@@ -31,7 +31,7 @@ Work = Callable[[], Awaitable[None]]
 _DRAIN_AGAIN_TIME = 0.1
 _CONCURRENT = {Action.ADD_DRIVER: 1, Action.RENEW_DRIVER: 1, Action.REMOVE_DRIVER: 2}
 """Steps that are carried out together with those beside them of the same number."""
-_DONE, _FAILED, _TAKEN_BACK, _NOT_TAKEN_BACK, _NOT_BEGUN = "done", "failed", "taken back", "not taken back", "not begun"
+_DONE, _FAILED, _UNDONE, _NOT_UNDONE, _NOT_BEGUN = "done", "failed", "undone", "not undone", "not begun"
 
 
 class ReversibleStep(NamedTuple):
@@ -120,7 +120,7 @@ class ServiceChanges:
         ]
 
     def commit(self) -> None:
-        """Record in each service that runs by which specification it does now; nothing can be taken back any more."""
+        """Record in each service that runs by which specification it does now; nothing can be undone any more."""
         for topic, spec in self._specs.items():
             service = self._group.services.get(topic)
             if service is not None and not service.has_ended:
@@ -143,7 +143,7 @@ class ServiceChanges:
             except ServiceError as error:
                 if has_changes:
                     raise
-                self.problems.append(error_line(error))  # nothing has changed for it, and nothing can be taken back
+                self.problems.append(error_line(error))  # nothing has changed for it, and nothing can be undone
 
         async def undo() -> None:
             if not has_changes:
@@ -264,7 +264,7 @@ class ServiceChanges:
         async def undo() -> None:
             service = self._group.services.get(topic)
             if service is not None and service.spec is spec and not service.has_ended:
-                await self._actions.stop_to_replace(topic, "its new options are taken back", returns=True)
+                await self._actions.stop_to_replace(topic, "its new options are undone", returns=True)
 
         return work, undo
 
@@ -289,7 +289,7 @@ class ServiceChanges:
             self._raise_if_drivers_lost(topic, {*spec.drivers})
 
         async def undo() -> None:
-            await self._take_away(topic, "it is taken back")
+            await self._take_away(topic, "it is undone")
 
         return work, undo
 
@@ -353,14 +353,14 @@ class ReloadOutcome(NamedTuple):
 
     Args:
         steps: Each step with its outcome.
-        failure: Why the reload failed and was taken back; empty when it was carried out.
-        not_taken_back: What could not be taken back, a line each.
-        was_stopped: Whether it was cut off because the daemon stops; then nothing was taken back.
+        failure: Why the reload failed and was undone; empty when it was carried out.
+        not_undone: What could not be undone, a line each.
+        was_stopped: Whether it was cut off because the daemon stops; then nothing was undone.
     """
 
     steps: list[ReloadStep]
     failure: str = ""
-    not_taken_back: Sequence[str] = ()
+    not_undone: Sequence[str] = ()
     was_stopped: bool = False
 
 
@@ -396,11 +396,11 @@ class _Progress:
         name = describe(part.step)
         try:
             await self._transaction.run(name, part.work, part.undo)
-        except Exception as error:  # noqa: BLE001 - whatever it is, what was done before it is taken back
+        except Exception as error:  # noqa: BLE001 - whatever it is, what was done before it is undone
             self._outcomes[part.step], self._why[part.step] = _FAILED, error_line(error)
             if self._should_continue():
                 cause = None if is_expected(error) else error
-                _log.error("%s failed, the reload is taken back: %s", name, error_line(error), exc_info=cause)
+                _log.error("%s failed, the reload is undone: %s", name, error_line(error), exc_info=cause)
             return error
         self._outcomes[part.step] = _DONE
         return None
@@ -413,16 +413,16 @@ class _Progress:
         for step, outcome in self._outcomes.items():
             name = describe(step)
             if outcome == _DONE:
-                self._outcomes[step] = _NOT_TAKEN_BACK if name in left else _TAKEN_BACK
+                self._outcomes[step] = _NOT_UNDONE if name in left else _UNDONE
             if name in left:
                 self._why.setdefault(step, left[name])
-        lines = [f"{name} could not be taken back: {reason}" for name, reason in left.items()]
+        lines = [f"{name} could not be undone: {reason}" for name, reason in left.items()]
         return self.outcome("; ".join(failures), lines)
 
-    def outcome(self, failure: str = "", not_taken_back: Sequence[str] = ()) -> ReloadOutcome:
+    def outcome(self, failure: str = "", not_undone: Sequence[str] = ()) -> ReloadOutcome:
         """Return what became of the reload."""
         steps = [step.to_wire(outcome, self._why.get(step, "")) for step, outcome in self._outcomes.items()]
-        return ReloadOutcome(steps, failure, not_taken_back, self.was_stopped)
+        return ReloadOutcome(steps, failure, not_undone, self.was_stopped)
 
 
 async def carry_out(

@@ -239,7 +239,7 @@ class Host(SyncCallMethods):
             outcome, problems = await runtime.reload(
                 runtime.plan(specs), options=ReloadOptions(migrations=self._assembly.plugins.migrations())
             )
-            return [*filter(None, [outcome.failure]), *outcome.not_taken_back, *problems]
+            return [*filter(None, [outcome.failure]), *outcome.not_undone, *problems]
 
         if problems := self.run(reload()):
             raise ServiceError("; ".join(problems))

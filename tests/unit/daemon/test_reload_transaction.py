@@ -1,4 +1,4 @@
-"""A reload is carried out whole or taken back whole: a failure at each step leaves exactly what ran before."""
+"""A reload is carried out whole or undone whole: a failure at each step leaves exactly what ran before."""
 
 import asyncio
 
@@ -127,11 +127,11 @@ async def test_a_failure_at_any_step_leaves_what_ran_before(bench, trouble, plac
         verdict = await b.daemon.reloader.reload("a")
         assert not verdict.ok
         assert (verdict.changes, verdict.needs_restart) == ([], [])
-        assert verdict.summary.startswith(f"reload failed and taken back, everything runs as before: {step}: ")
+        assert verdict.summary.startswith(f"reload failed and undone, everything runs as before: {step}: ")
         assert "not now" in verdict.summary
         failed = [f"{each.action} {each.subject}" for each in verdict.steps if each.outcome == "failed"]
         assert failed == [step]
-        assert {each.outcome for each in verdict.steps} <= {"failed", "taken back", "not begun", "done"}
+        assert {each.outcome for each in verdict.steps} <= {"failed", "undone", "not begun", "done"}
         assert what_runs(b) == before
         trouble.errors.clear()
         verdict = await b.daemon.reloader.reload("a")  # what was in the way has gone
@@ -139,17 +139,17 @@ async def test_a_failure_at_any_step_leaves_what_ran_before(bench, trouble, plac
 
 
 @pytest.mark.failure_mode("Life", "a reload that fails at any of its steps")
-async def test_what_cannot_be_taken_back_is_named(bench, trouble) -> None:
+async def test_what_cannot_be_undone_is_named(bench, trouble) -> None:
     async with bench(BEFORE) as b:
         await b.ready()
         trouble.errors["initialise hall white"] = OSError("no bulb")
         trouble.errors["initialise desk white"] = OSError("the old bulb is gone")
         b.configure(HEAD + AFTER)
         verdict = await b.daemon.reloader.reload("a")
-        assert "1 step could not be taken back" in verdict.summary
-        (outcome,) = [each for each in verdict.steps if each.outcome == "not taken back"]
+        assert "1 step could not be undone" in verdict.summary
+        (outcome,) = [each for each in verdict.steps if each.outcome == "not undone"]
         assert (outcome.subject, "the old bulb is gone" in outcome.why) == ("lamp/desk", True)
-        assert "initialise driver lamp/desk could not be taken back" in verdict.problems[1]
+        assert "initialise driver lamp/desk could not be undone" in verdict.problems[1]
 
 
 @pytest.mark.failure_mode("Life", "a reload that fails at any of its steps")
@@ -179,7 +179,7 @@ async def test_a_driver_that_did_not_work_before_keeps_its_new_options(bench, tr
         assert b.daemon.services[0].drivers.ready() == ["desk"]
 
 
-async def test_long_work_is_not_waited_for_and_options_that_fail_then_are_taken_back(bench, trouble) -> None:
+async def test_long_work_is_not_waited_for_and_options_that_fail_then_are_undone(bench, trouble) -> None:
     async with bench(LAMP + DESK + 'call_timeout = "1h"\n') as b:
         await b.ready()
         gate = trouble.hang("shine")

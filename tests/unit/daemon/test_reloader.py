@@ -144,7 +144,7 @@ async def test_a_reload_that_raises_while_it_is_applied_ends_as_well(bench, monk
         monkeypatch.setattr(log, "set_up", lambda **_: 1 / 0)
         verdict = await b.daemon.reloader.reload("a")
         assert not verdict.ok
-        assert b.ready_lines[-1].startswith("reload failed, 1 step could not be taken back: apply daemon options")
+        assert b.ready_lines[-1].startswith("reload failed, 1 step could not be undone: apply daemon options")
 
 
 @pytest.mark.failure_mode("Life", "50 SIGHUPs in a second")
@@ -337,7 +337,7 @@ async def test_a_configuration_that_is_gone_or_empty_at_a_reload_takes_nothing_a
         drop_ins.rename(drop_ins.with_name("aside.d"))
         await refused(b, f"{drop_ins}: existed when")
         assert b.daemon.active.resolved is before
-        drop_ins.mkdir()  # this is how a drop-in is taken back
+        drop_ins.mkdir()  # this is how a drop-in is undone
         verdict = await b.daemon.reloader.reload("alice")
         assert (verdict.ok, f"files removed: {drop_ins}/10.toml" in verdict.summary) == (True, True)
         assert b.daemon.active.resolved.configuration.access.viewer == []

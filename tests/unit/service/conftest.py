@@ -57,8 +57,8 @@ class Trouble:
 
 
 def problems_of(outcome, problems):
-    """All that a reload complains of, a line each: why it was taken back, or what was no reason for that."""
-    return [*filter(None, [outcome.failure]), *outcome.not_taken_back, *problems]
+    """All that a reload complains of, a line each: why it was undone, or what was no reason for that."""
+    return [*filter(None, [outcome.failure]), *outcome.not_undone, *problems]
 
 
 class Bench:

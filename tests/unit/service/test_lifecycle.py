@@ -269,9 +269,9 @@ async def test_a_reset_that_raises_takes_its_options_back(bench, trouble) -> Non
     async with bench(LAMP) as b:
         await b.runtime.start()
         before = b.service().options.poll
-        failure, not_taken_back = await b.reset(LAMP + "poll = 5\n")
+        failure, not_undone = await b.reset(LAMP + "poll = 5\n")
         assert "reset of service lamp failed" in failure
-        assert "could not be taken back" in not_taken_back  # it raises with the old options as well
+        assert "could not be undone" in not_undone  # it raises with the old options as well
         assert b.service().options.poll == before
         assert b.state() == "up"
 

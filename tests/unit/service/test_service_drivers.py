@@ -170,7 +170,7 @@ async def test_new_options_of_a_driver_at_work_come_by_themselves_and_the_reload
         assert b.runtime.pending_options() == []
 
 
-async def test_options_that_are_taken_back_before_they_came_never_come(bench, trouble) -> None:
+async def test_options_that_are_undone_before_they_came_never_come(bench, trouble) -> None:
     gate = trouble.hang("work desk")
     hour = 'call_timeout = "1h"\n'
     async with bench(DRIVER + hour) as b:

@@ -31,7 +31,7 @@ def reload(
     """Reload the configuration of the daemon, and wait for the result.
 
     An invalid configuration changes nothing; every problem is shown, and the exit code is 78. If a step fails, all of
-    them are taken back, everything runs as before, and the exit code is 1. SIGHUP does the same, without showing the
+    them are undone, everything runs as before, and the exit code is 1. SIGHUP does the same, without showing the
     result.
     """
     with kit.client(timeout=RELOAD_TIMEOUT) as client:
@@ -56,7 +56,7 @@ def show_plan(plan: ReloadPlan) -> None:
     show_changes(plan.changes)
     if plan.steps:
         kit.say()
-        kit.say("Steps, in this order; if one fails, all of them are taken back:")
+        kit.say("Steps, in this order; if one fails, all of them are undone:")
         for number, step in enumerate(plan.steps, 1):
             kit.say(f"  {number}. {kit.printable(step_line(step))}")
     show_waiting(plan.needs_restart)

@@ -179,7 +179,7 @@ class ControlEndpoint:
         Args:
             ctx: The request.
             keep_failed: Whether drivers that do not work with what is new keep it and are tried again. Otherwise the
-                whole reload is taken back when one of them fails.
+                whole reload is undone when one of them fails.
         """
         return await self._reloader.reload(ctx.peer.name, keep_failed=keep_failed)
 
