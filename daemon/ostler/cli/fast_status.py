@@ -53,6 +53,9 @@ def show_status(status: DaemonStatus) -> None:
         kit.say(
             f"  last reload {kit.human_elapsed(status.last_reload.at)} ago: {kit.printable(status.last_reload.summary)}"
         )
+    for change in status.needs_restart:
+        old, new = (kit.to_json(value, indent=0) for value in (change.old, change.new))
+        kit.say(f"  restart needed for {kit.printable(f'{change.path}: {old} -> {new}')}")
     kit.say()
     kit.show_table(status.services, SERVICE_COLUMNS, empty="No services are configured.")
     drivers = [(service, driver) for service in status.services if service.here for driver in service.drivers]

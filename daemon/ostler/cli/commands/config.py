@@ -9,7 +9,7 @@ import typer
 
 from ostler.cli import kit, without_daemon
 from ostler.errors import EXIT_FAILURE
-from ostler.types import CONTROL_TOPIC, Json, OptionValue
+from ostler.types import CONTROL_TOPIC, DaemonStatus, Json, OptionValue
 
 app = kit.app(help="Show the configuration with the origin of each value; secrets are masked.")
 
@@ -38,12 +38,20 @@ def cat(
 @app.command()
 def diff(
     check: Annotated[bool, typer.Option("--check", help="Exit with 1 if there is a difference")] = False,
+    running: Annotated[
+        bool, typer.Option("--running", help="Only what was reloaded already, and waits for a restart of the daemon")
+    ] = False,
 ) -> None:
     """Show the differences between the files and the running daemon.
 
-    `ostler reload` applies the values of the files. Secrets are masked, and so never differ.
+    `ostler reload` applies the values of the files, `ostler reload --plan` shows how. Secrets are masked, and so never
+    differ.
     """
-    found = list(difference_rows(_running_values(), without_daemon.resolve_configuration().configuration.values()))
+    if running:
+        found = _waiting_rows()
+    else:
+        files = without_daemon.resolve_configuration().configuration.values()
+        found = list(difference_rows(_running_values(), files))
     kit.show_table(found, ["option", "running", "files", "from"], empty="No differences.")
     if check and found:
         raise typer.Exit(EXIT_FAILURE)
@@ -123,6 +131,20 @@ def difference_rows(running: Iterable[OptionValue], files: Iterable[OptionValue]
                 "files": format_option_value(new.value) if new else "",
                 "from": new.origin if new else "",
             }
+
+
+def _waiting_rows() -> list[dict[str, str]]:
+    with kit.client() as client:
+        status = client.on(type=DaemonStatus).call(CONTROL_TOPIC, "status")
+    return [
+        {
+            "option": change.path,
+            "running": format_option_value(change.old),
+            "files": format_option_value(change.new),
+            "from": "",
+        }
+        for change in status.needs_restart
+    ]
 
 
 def _running_values() -> list[OptionValue]:
