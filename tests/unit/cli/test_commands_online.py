@@ -18,6 +18,7 @@ from ostler.cli.fast_status import override_text
 from ostler.errors import ConfigurationError, DaemonNotRunning, NotPermitted, Problem, ServiceNotFound, WrongCallKind
 from ostler.manager_types import EventHandlerStatus, LockStatus
 from ostler.messaging.events import Event, Gap
+from ostler.reload_types import OptionChange, ReloadPlan, ReloadResult, ReloadStep
 from ostler.store import VacuumResult
 from ostler.types import (
     ArgumentDescription,
@@ -28,14 +29,12 @@ from ostler.types import (
     MemberVersion,
     MethodDescription,
     OperatorOverride,
-    OptionChange,
     OptionValue,
     PeriodicHistory,
     PeriodicRunStatus,
     PeriodicStatus,
     PluginState,
     PluginStatus,
-    ReloadResult,
     Role,
     ServiceState,
     ServiceStatus,
@@ -71,20 +70,68 @@ def answer(client: Any) -> Any:
 
 def test_reload_shows_the_verdict(ostler: Any, client: Any, answer: Any) -> None:
     change = OptionChange(path="log.level", old="info", new="debug", needs="live")
-    verdict = ReloadResult(
-        ok=True, at=NOW, summary="applied one change", changes=[change], needs_restart=["services.x"]
-    )
+    waiting = OptionChange(path="daemon.host", old="one", new="two", needs="daemon")
+    verdict = ReloadResult(ok=True, at=NOW, summary="applied one change", changes=[change], needs_restart=[waiting])
     answer("reload", verdict)
     assert ostler("reload") == (
         0,
         (
             "applied one change\n\nOPTION     OLD   NEW    NEEDS\nlog.level  info  debug  live\n\n"
-            "These changes take effect after a restart (`systemctl restart ostler`):\n  services.x\n"
+            "These changes take effect after a restart (`systemctl restart ostler`):\n"
+            '  daemon.host: "one" -> "two"\n'
         ),
         "",
     )
-    assert client.opened == [(None, 300.0)]
-    assert json.loads(ostler("reload", "--json").out)["needs_restart"] == ["services.x"]
+    assert client.opened == [(None, 900.0)]
+    assert json.loads(ostler("reload", "--json").out)["needs_restart"][0]["new"] == "two"
+
+
+def test_a_reload_that_was_undone_names_its_steps(ostler: Any, answer: Any) -> None:
+    steps = [
+        ReloadStep(action="add driver", subject="volume/second", options=["x"], outcome="failed", why="no disk"),
+        ReloadStep(action="restart service", subject="echo", options=["y"], outcome="not begun"),
+        ReloadStep(action="apply options", subject="other", outcome="undone"),
+    ]
+    answer("reload", ReloadResult(ok=False, at=NOW, summary="failed: no disk", steps=steps, problems=["no disk"]))
+    assert ostler("reload") == (
+        1,
+        (
+            "failed: no disk\n  add driver volume/second: failed\n  restart service echo: not begun\n"
+            "`ostler reload --keep-failed` applies it nevertheless, and tries failed drivers again.\n"
+        ),
+        "",
+    )
+
+
+def test_the_plan_shows_changes_and_steps(ostler: Any, client: Any, answer: Any) -> None:
+    change = OptionChange(path="services.door.workers", old=8, new=3, needs="service")
+    step = ReloadStep(action="restart service", subject="gate", why="it needs door")
+    answer("reload_plan", ReloadPlan(changes=[change], steps=[step]))
+    shown = ostler("reload", "--plan").out
+    assert "services.door.workers" in shown
+    assert "  1. restart service gate (it needs door)\n" in shown
+    answer("reload_plan", ReloadPlan())
+    assert ostler("reload", "--plan").out == "Nothing has changed.\n"
+
+
+STUCK = DriverStatus(name="second", driver="file", state=DriverState.STUCK, why="create did not return", errors=3)
+
+
+def test_drivers_are_listed_and_shown_with_their_errors(ostler: Any, answer: Any) -> None:
+    volume = ServiceStatus(topic="volume", host="node1", manager="volume", state=ServiceState.UP, drivers=[STUCK])
+    answer("service_list", [volume])
+    assert "volume/second  node1  file  stuck" in ostler("driver", "list").out
+    assert "second" not in ostler("driver", "list", "other").out
+    assert "create did not return" in ostler("driver", "show", "volume/second").out
+    assert "available: volume/second" in ostler("driver", "show", "volume/third").err
+    assert "write SERVICE/NAME" in ostler("driver", "show", "volume").err
+
+
+def test_a_driver_that_was_abandoned_and_fails_again_ends_with_1(ostler: Any, answer: Any) -> None:
+    answer("driver.abandon", STUCK)
+    assert ostler("driver", "abandon", "volume/second") == (
+        1, "driver volume/second is stuck: create did not return\n", "",
+    )  # fmt: skip
 
 
 def test_a_refused_reload_says_every_problem_and_ends_with_78(ostler: Any, answer: Any) -> None:

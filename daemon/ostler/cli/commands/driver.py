@@ -47,10 +47,11 @@ def list_drivers(
 @app.command()
 def show(driver: DriverArgument) -> None:
     """Show one driver: its state and why, its errors, and the last one."""
+    rows = _rows()
     service, name = _split(driver)
-    found = [row for row in _rows() if (row["service"], row["name"]) == (service, name)]
+    found = [row for row in rows if (row["service"], row["name"]) == (service, name)]
     if not found:
-        known = ", ".join(row["subject"] for row in _rows()) or "none"
+        known = ", ".join(row["subject"] for row in rows) or "none"
         raise NotFound(f"driver {driver} not found", hint=f"available: {known}")
     for row in found:
         kit.show_fields(row, names=_DETAIL_FIELDS)
@@ -75,7 +76,7 @@ def abandon(driver: DriverArgument) -> None:
 
 
 def _call(method: str, driver: str) -> None:
-    service, name = _split(driver)
+    service, _, name = driver.partition("/")  # the daemon refuses what is not a driver
     with kit.client(timeout=_RESTART_TIMEOUT) as client:
         found = client.on(type=DriverStatus).call(CONTROL_TOPIC, method, service=service, name=name)
     if kit.json_wanted():

@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from ostler.bounds import NAME_LIMIT
-from ostler.errors import Conflict, NotFound, check_length, join_words
+from ostler.errors import Conflict, InvalidInput, NotFound, check_length, join_words
 from ostler.messaging import Context, exposed
 from ostler.types import DriverState, DriverStatus
 
@@ -62,6 +62,8 @@ class DriverControl:
     def _drivers(self, topic: str, name: str) -> ServiceDrivers:
         check_length("`service`", topic, NAME_LIMIT)
         check_length("`name`", name, NAME_LIMIT)
+        if not name:
+            raise InvalidInput(f"{topic!r} is not a driver", hint="write SERVICE/NAME, such as volume/local")
         service = self._runtime.group.services.get(topic)
         if service is None or service.service_drivers is None or service.has_ended:
             state = f" ({service.state_tracker.state})" if service is not None else ""
