@@ -73,7 +73,7 @@ def test_a_backend_is_added_changed_broken_and_removed_under_load(make_daemon) -
         assert "everything runs as before" in failed["summary"]
         assert backends(daemon) == {"local": "ready", "second": "ready"}
         assert daemon.json("volume", "show", "one")["state"] == "available"
-        daemon.command("volume", "delete", "one", "--yes", check=None)
+        daemon.command("volume", "delete", "one")
         daemon.configure(BASE)
         assert steps(daemon.json("reload")) == ["remove driver volume/second: done"]
         assert backends(daemon) == {"local": "ready"}
