@@ -75,6 +75,11 @@ format: $(STAMP) ## Format the sources
 	@$(BIN)/ruff check --fix
 	@$(BIN)/ruff format
 
+.PHONY: docs
+docs: $(STAMP) ## Build the site of the documentation in build/docs (offline, with search)
+	@$(BIN)/python conf/docs/build.py build/docs
+	@echo 'Open build/docs/index.html'
+
 .PHONY: bench
 bench: $(STAMP) ## Measure against the budgets, as ratios to a plain echo in the same run
 	@exec $(BIN)/python tests/bench/run_bench.py $(ARGS)
