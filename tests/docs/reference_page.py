@@ -9,6 +9,7 @@ from typing import Any
 from ostler import errors
 from ostler.cli.reference import EXIT_CODES
 from ostler.daemon.control.control_endpoint import ControlEndpoint
+from ostler.daemon.control.driver_control import DriverControl
 from ostler.errors import join_words
 from ostler.messaging.interface.introspection import list_exposed
 from ostler.operations import OperationControl
@@ -18,6 +19,7 @@ from ostler_volume.manager import VolumeManager
 INTERFACES: list[tuple[str, str, type]] = [
     ("ostler", "", ControlEndpoint),
     ("ostler", "operation.", OperationControl),
+    ("ostler", "driver.", DriverControl),
     ("volume", "", VolumeManager),
     ("scheduler", "", SchedulerManager),
 ]
