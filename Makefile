@@ -77,8 +77,12 @@ format: $(STAMP) ## Format the sources
 
 .PHONY: docs
 docs: $(STAMP) ## Build the site of the documentation in build/docs (offline, with search)
-	@$(BIN)/python conf/docs/build.py build/docs
+	@$(BIN)/python conf/docs/build.py html build/docs
 	@echo 'Open build/docs/index.html'
+
+.PHONY: man
+man: $(STAMP) ## Build the manual pages ostler(1), ostler.toml(5) and ostler-plugins(7) in build/man
+	@$(BIN)/python conf/docs/build.py man build/man
 
 .PHONY: bench
 bench: $(STAMP) ## Measure against the budgets, as ratios to a plain echo in the same run

@@ -1,4 +1,4 @@
-"""Builds the site of the documentation: `python conf/docs/build.py OUTPUT`, or `make docs`.
+"""Builds the site of the documentation, or the manual pages: `make docs`, `make man`.
 
 The pages of `docs/`, the READMEs of the bundled plugins and the changelog are put together in one directory, with their
 links changed to it, and handed to Sphinx. The site needs no network: search, fonts and styles are in it.
@@ -39,8 +39,8 @@ def _change_link(match: re.Match[str], page: Path, pages: dict[Path, str]) -> st
     return "](index.md)" if found == ROOT / "README.md" else f"] (`{found.relative_to(ROOT)}`)"
 
 
-def main(output: Path) -> int:
-    """Build the site into a directory; return Sphinx's exit code. Any warning is an error."""
+def main(kind: str, output: Path) -> int:
+    """Build the site (`html`) or the manual pages (`man`); return Sphinx's exit code. Any warning is an error."""
     sources = output.parent / f"{output.name}-sources"
     collect_sources(sources)
     command = [
@@ -51,7 +51,7 @@ def main(output: Path) -> int:
         "-W",
         "--keep-going",
         "-b",
-        "html",
+        kind,
         "-c",
         str(ROOT / "conf" / "docs"),
     ]
@@ -59,4 +59,4 @@ def main(output: Path) -> int:
 
 
 if __name__ == "__main__":
-    sys.exit(main(Path(sys.argv[1]).resolve()))
+    sys.exit(main(sys.argv[1], Path(sys.argv[2]).resolve()))

@@ -21,3 +21,8 @@ myst_heading_anchors = 4
 nitpicky = True
 # Words after the language, such as in "console run", are for the tests that type the commands.
 suppress_warnings = ["misc.highlighting_failure"]
+man_pages = [
+    ("cli", "ostler", "run a daemon for the resources of a host, and talk to it", [author], 1),
+    ("configuration", "ostler.toml", "the configuration of ostler", [author], 5),
+    ("hooks", "ostler-plugins", "what a plugin of ostler can declare", [author], 7),
+]

@@ -32,6 +32,7 @@ ENVIRONMENT = {
     "OSTLER_SECRET_KEY": "The file of the own secret key, as `--secret-key`.",
     "OSTLER_TRUST_OWNER": "`1` accepts files of other users, as `--trust-owner`.",
     "OSTLER_TRACEBACK": "Anything in it shows where an error comes from.",
+    "_OSTLER_COMPLETE": "Set by the scripts of `ostler completion`: the command prints completions.",
     "NO_COLOR": "Anything in it, also nothing: no colours.",
     "TERM": "Unset, `dumb` or `unknown`: plain lines instead of tables and bars.",
     "HOME": "The home of the user, for the directories of a daemon of a user.",

@@ -22,7 +22,7 @@ from reference_page import ENVIRONMENT, INTERFACES, error_classes, reference_pag
 
 PAGE = ROOT / "docs" / "reference.md"
 PACKAGES = [ROOT / "daemon" / "ostler", *(ROOT / "plugins").glob("ostler-*/ostler_*")]
-VARIABLE = re.compile(r"[A-Z][A-Z0-9]*(_[A-Z0-9]+)+|HOME|TERM|TMPDIR")
+VARIABLE = re.compile(r"_?[A-Z][A-Z0-9]*(_[A-Z0-9]+)+|HOME|TERM|TMPDIR")
 OF_OTHERS = re.compile(r"PIP_\w+|PYTHON\w+|OTEL_\w+|PYDANTIC_DISABLE_PLUGINS|MESSAGE_ID|LISTEN_FDS_START")
 """Variables of other programs that are set or passed on, and upper-case names that are none."""
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+import shutil
 import subprocess
 import sys
 from html.parser import HTMLParser
@@ -34,13 +35,16 @@ class Links(HTMLParser):
                 self.anchors.add(value or "")
 
 
+def build(kind: str, output: Path) -> None:
+    command = [sys.executable, ROOT / "conf" / "docs" / "build.py", kind, output]
+    built = subprocess.run(command, capture_output=True, text=True, check=False)
+    assert built.returncode == 0, built.stdout + built.stderr
+
+
 @pytest.fixture(scope="module")
 def site(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Links]:
     output = tmp_path_factory.mktemp("site") / "docs"
-    built = subprocess.run(
-        [sys.executable, ROOT / "conf" / "docs" / "build.py", output], capture_output=True, text=True, check=False
-    )
-    assert built.returncode == 0, built.stdout + built.stderr
+    build("html", output)
     return {path.name: Links(path.read_text(encoding="utf-8")) for path in output.glob("*.html")}
 
 
@@ -74,3 +78,22 @@ def test_every_link_within_the_site_leads_to_an_anchor(site: dict[str, Links]) -
             if found is None or (anchor and anchor not in found.anchors):
                 missing.append(f"{name}: {link}")
     assert missing == []
+
+
+@pytest.mark.timeout(120)
+def test_the_manual_pages_are_read_without_a_warning(tmp_path: Path) -> None:
+    output = tmp_path / "man"
+    build("man", output)
+    pages = {path.name: path.read_text(encoding="utf-8") for path in output.glob("*.[157]")}
+    assert set(pages) == {"ostler.1", "ostler.toml.5", "ostler-plugins.7"}
+    for name, told in (
+        ("ostler.1", "EXIT CODES"),
+        ("ostler.toml.5", "SH [NETWORK]"),
+        ("ostler-plugins.7", "ostler_managers"),
+    ):
+        assert told in pages[name]
+    if shutil.which("groff") is not None:  # nothing that is tested depends on it
+        for path in output.glob("*.[157]"):
+            command = ["groff", "-man", "-t", "-ww", "-z", "-Tutf8", "-K", "utf8", path]
+            read = subprocess.run(command, capture_output=True, text=True, check=False)
+            assert read.stderr == "", path.name

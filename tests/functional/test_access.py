@@ -45,6 +45,7 @@ OFFLINE = {
     "config unset",
     "help",
     "version",
+    "completion",
 } | {f"keys {verb}" for verb in ("new", "show", "list")}
 
 

@@ -122,6 +122,10 @@ def _run_typer(words: list[str]) -> int:
 
     _activate_plugins()
     command = root_command()
+    if instruction := invocation.current_invocation().environ.get("_OSTLER_COMPLETE"):
+        from ostler.cli.shell_completion import complete  # only when a shell asks
+
+        return complete(command, instruction)
     try:
         # Not `command.main`, which handles errors by itself, with other output and exit codes.
         with command.make_context("ostler", words) as context:
