@@ -78,9 +78,9 @@ rules, and names the file whose value is in effect then.
 | a change needs | |
 | --- | --- |
 | no restart | `ostler reload` (or SIGHUP) applies the new value while everything keeps running |
-| a restart of the driver | `ostler reload` cleans the driver up and initialises it again |
-| a restart of the service | `ostler reload` stops the service and starts it again |
-| a restart of the daemon | `systemctl restart ostler`; until then `ostler status` names the value that runs |
+| a restart of the driver | `ostler reload` initialises the driver again |
+| a restart of the service | `ostler reload` restarts the service |
+| a restart of the daemon | `systemctl restart ostler` |
 
 `ostler reload --plan` shows what a reload would change, and how. If a part of it fails, everything runs as before: see
 [reload.md](reload.md).

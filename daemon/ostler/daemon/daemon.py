@@ -289,6 +289,7 @@ class Daemon:
             pending_restart=self.active.pending_restart,
             problem_sources=[
                 self.watchdog.stale_signals,
+                self.reloader.problems,
                 parts.store.problems,
                 parts.messaging.problems,
                 parts.runtime.problems,

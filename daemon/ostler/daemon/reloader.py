@@ -125,6 +125,17 @@ class Reloader:
         if not task.cancelled():
             task.exception()  # retrieved: it is in the log with the verdict, and there may be no waiter
 
+    def problems(self) -> list[str]:
+        """Return a line when the files are not what runs, because the last reload was refused or undone."""
+        result = self.last_result
+        if result is None or result.ok or result.changes:
+            return []
+        if result.steps:
+            what = "the last reload was undone, and the files have what did not work"
+        else:
+            what = "the last reload was refused or failed, and the files have not been applied"
+        return [f"{what}: a restart would use them; see `ostler config diff`, then `ostler reload`"]
+
     async def stop(self) -> None:
         """Stop waiting for reloads in progress. On the loop."""
         for task in self._tasks:

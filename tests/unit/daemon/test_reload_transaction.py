@@ -7,7 +7,7 @@ import pytest
 from ostler.errors import Draining
 from ostler.types import Peer, ServiceState
 
-pytestmark = pytest.mark.virtual_time(stall_timeout=0.15)
+pytestmark = pytest.mark.virtual_time(stall_timeout=0.5)
 
 HEAD = '[daemon]\nhost = "node1"\n'
 DESK = '[services.lamp.drivers.desk]\ndriver = "gpio"\n'
@@ -133,9 +133,11 @@ async def test_a_failure_at_any_step_leaves_what_ran_before(bench, trouble, plac
         assert failed == [step]
         assert {each.outcome for each in verdict.steps} <= {"failed", "undone", "not begun", "done"}
         assert what_runs(b) == before
+        assert "the files have what did not work" in str((await b.call("status"))["not_well"])
         trouble.errors.clear()
         verdict = await b.daemon.reloader.reload("a")  # what was in the way has gone
         assert (verdict.ok, {each.outcome for each in verdict.steps}) == (True, {"done"})
+        assert "did not work" not in str((await b.call("status"))["not_well"])
 
 
 @pytest.mark.failure_mode("Life", "a reload that fails at any of its steps")

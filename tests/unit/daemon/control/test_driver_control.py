@@ -4,7 +4,7 @@ import pytest
 
 from ostler.errors import Conflict, InvalidInput, NotFound
 
-pytestmark = pytest.mark.virtual_time(stall_timeout=0.15)
+pytestmark = pytest.mark.virtual_time(stall_timeout=0.5)
 
 DESK = '[services.lamp]\nmanager = "lamp"\n[services.lamp.drivers.desk]\ndriver = "gpio"\ncall_timeout = 1\n'
 
