@@ -40,9 +40,8 @@ class ServicePools:
 
     def set_backend_count(self, count: int) -> None:
         """Give every backend a thread for its capabilities, after some were added or removed."""
-        if self.capabilities.size != max(1, count):
-            self.capabilities.close()  # its threads end with their jobs
-            self.capabilities = WorkerPool(f"{self._topic}-capabilities", max(1, count))
+        # Not another pool: jobs may be waiting in this one.
+        self.capabilities.size = max(1, count)
 
     def close(self) -> None:
         """Refuse further jobs; idle threads end. The pool of `cleanup_host` is closed by who opened it."""

@@ -34,6 +34,7 @@ def what_runs(b):
     """All that a reload may change, by name."""
     group = b.daemon.parts.runtime.group
     found = {f"{each.topic} state": str(each.state_tracker.state) for each in group}
+    found |= {f"{each.topic} problems": each.state_tracker.problems for each in group}
     found |= {f"{each.topic} options": each.options for each in group}
     found |= {f"{each.topic} manager's options": each.manager.options for each in group}
     found |= {
