@@ -200,7 +200,8 @@ async def test_a_reload_asked_for_during_the_start_is_carried_out_after_it(bench
         await asyncio.sleep(1)
         assert reloading(b) == []
         gate.set()
-        await asyncio.sleep(1)
+        while len(b.ready_lines) < 2:
+            await asyncio.sleep(0.1)
         assert b.ready_lines == ["lamp up", "reloaded: nothing to change live"]
 
 
