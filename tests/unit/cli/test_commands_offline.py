@@ -214,16 +214,16 @@ def test_the_interface_of_a_manager_is_written_to_a_file_or_the_screen(ostler: A
     assert json.loads(out)["namespaces"][""]["methods"]["get_volume"]["result"] == {"ref": "Volume"}
     file = root / "new" / "volume-1.0.json"
     assert (
-        ostler("plugin", "api", "volume", "--output", str(file)).out
+        ostler("plugin", "api", "volume", "--write", str(file)).out
         == f"The interface of volume was written to {file}.\n"
     )
     assert file.read_text() == out
-    assert ostler("plugin", "api", "volume", "--output", str(root)).code == 2
+    assert ostler("plugin", "api", "volume", "--write", str(root)).code == 2
 
 
 def test_what_changed_in_an_interface_is_said_with_what_is_due(ostler: Any, root: Path) -> None:
     file = root / "volume-1.0.json"
-    ostler("plugin", "api", "volume", "--output", str(file))
+    ostler("plugin", "api", "volume", "--write", str(file))
     assert ostler("plugin", "api", "volume", "--against", str(file)).out == "No changes.\n"
     before = json.loads(file.read_text())
     del before["namespaces"][""]["methods"]["get_volume"]["arguments"]["name"]

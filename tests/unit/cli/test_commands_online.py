@@ -303,7 +303,8 @@ def test_a_call_passes_arguments_and_shows_the_result(ostler: Any, client: Any, 
     assert client.calls == [("volume", "list", {"owner": "x"})]
     options = client.views[-1]
     assert options.pop("on_progress") is not None
-    assert options == {"host": "node2", "timeout": 300.0}
+    assert options == {"host": "node2"}
+    assert client.opened == [(None, 300.0)]
 
 
 def test_call_prints_what_a_method_yields_line_by_line(ostler, client):
@@ -319,7 +320,8 @@ def test_call_prints_what_a_method_yields_line_by_line(ostler, client):
         0, 'a\\nb\n{"name":"a","size":5}\n7\n-\n', ""
     )  # fmt: skip
     assert asked == [("volume", "watch", {"owner": "x"})]
-    assert client.views[-1] == {"host": None, "timeout": 5.0}
+    assert client.views[-1] == {"host": None}
+    assert client.opened == [(None, 5.0)]
     assert ostler("--json", "call", "volume", "watch").out == '"a\\nb"\n{"name":"a","size":5}\n7\nnull\n'
 
 
@@ -379,7 +381,7 @@ def test_arguments_may_have_the_names_of_options(ostler: Any, client: Any, answe
     assert ostler("call", "volume", "plan", *words, "--host", "node2", "--timeout", "5").code == 0
     named = {"host": "a", "timeout": "3", "retry": "no", "type": "x", "topic": "t", "method": "m"}
     assert client.calls[-1] == ("volume", "plan", named)
-    assert (client.views[-1]["host"], client.views[-1]["timeout"]) == ("node2", 5.0)
+    assert (client.views[-1]["host"], client.opened[-1]) == ("node2", (None, 5.0))
     assert ostler("cast", "volume", "plan", *words).code == 0
     assert client.casts == [("volume", "plan", named)]
 
@@ -713,3 +715,24 @@ def test_a_diff_has_a_row_for_what_is_not_the_same() -> None:
         {"option": "log.level", "running": '"info"', "files": '"debug"', "from": "/etc/ostler/conf.d/a.toml:1:1"},
         {"option": "old.key", "running": "1", "files": "", "from": ""},
     ]
+
+
+def test_yaml_and_names_are_formats_of_every_list(ostler: Any, answer: Any) -> None:
+    answer("service_list", [VOLUME])
+    assert ostler("service", "list", "-o", "name").out == "volume\n"
+    assert ostler("service", "list", "-o", "yaml").out.startswith("- topic: volume\n  host: node1\n")
+    assert ostler("status", "-o", "nam").err == (
+        "ostler: output format nam not found\nhint: did you mean `-o name`?\n"
+    )  # fmt: skip
+
+
+def test_a_command_that_changes_something_cannot_be_watched(ostler: Any, client: Any) -> None:
+    result = ostler("service", "enable", "volume", "--watch")
+    assert (result.code, client.calls) == (2, [])
+    assert "--watch is for commands that show something" in result.err
+
+
+def test_each_call_is_reported_without_its_arguments_if_wanted(ostler: Any, answer: Any) -> None:
+    answer("list", [], topic="volume")
+    assert "call volume.list: 0." in ostler("call", "volume", "list", "key=secret", "-v").err
+    assert "secret" not in ostler("call", "volume", "list", "key=secret", "-v").err

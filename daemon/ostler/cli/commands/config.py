@@ -14,13 +14,14 @@ from ostler.types import CONTROL_TOPIC, Json, OptionValue
 app = kit.app(help="Show the configuration with the origin of each value; secrets are masked.")
 
 COLUMNS = [
-    kit.Column("option", "path"),
-    kit.Column("value", lambda option: format_option_value(option.value)),
+    kit.Column("option", "path", priority=0),
+    kit.Column("value", lambda option: format_option_value(option.value), priority=0),
     kit.Column("from", "origin"),
 ]
 
 
 @app.command()
+@kit.view
 def cat(
     running: Annotated[
         bool, typer.Option("--running", help="Show the values of the running daemon instead of those of the files")
@@ -36,6 +37,7 @@ def cat(
 
 
 @app.command()
+@kit.view
 def diff(
     check: Annotated[bool, typer.Option("--check", help="Exit with 1 if there is a difference")] = False,
 ) -> None:
@@ -65,10 +67,8 @@ def set_value(
     if kit.json_wanted():
         kit.emit(done._asdict())
         return
-    kit.say(
-        kit.printable(
-            f"{key} = {format_option_value(done.value)} was written to {done.file}; `ostler reload` applies it"
-        )
+    kit.confirm_done(
+        f"{key} = {format_option_value(done.value)} was written to {done.file}; `ostler reload` applies it"
     )
 
 
@@ -88,7 +88,7 @@ def unset_value(
         kit.emit(done._asdict())
         return
     now = "has its default now" if done.origin == "default" else f"is now the one of {done.origin}"
-    kit.say(kit.printable(f"{key} was removed from {done.file} and {now}; `ostler reload` applies it"))
+    kit.confirm_done(f"{key} was removed from {done.file} and {now}; `ostler reload` applies it")
 
 
 @app.command()

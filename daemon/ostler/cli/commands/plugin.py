@@ -15,20 +15,21 @@ from ostler.types import CONTROL_TOPIC, PluginStatus
 app = kit.app(help="List and check plugins, show their API, create a new one.")
 
 COLUMNS = [
-    kit.Column("plugin", "name"),
-    kit.Column("state"),
-    kit.Column("version"),
-    kit.Column("from", "distribution"),
-    kit.Column("required"),
+    kit.Column("plugin", "name", priority=0),
+    kit.Column("state", priority=0),
+    kit.Column("version", priority=1),
+    kit.Column("from", "distribution", priority=2),
+    kit.Column("required", priority=4),
     kit.Column(
         "loaded in", lambda plugin: format_seconds(plugin.seconds, units=2) if plugin.seconds else "-", right=True
     ),
     kit.Column("hooks", lambda plugin: [hook.removeprefix("ostler_") for hook in plugin.hooks]),
-    kit.Column("why"),
+    kit.Column("why", priority=0),
 ]
 
 
 @app.command("list")
+@kit.view
 def list_plugins() -> None:
     """List every plugin that the daemon found.
 
@@ -78,7 +79,7 @@ def api(
     ] = "",
     output: Annotated[
         Path | None,
-        typer.Option(metavar="FILE", help="Write it to this file instead of stdout", show_default=False),
+        typer.Option("--write", metavar="FILE", help="Write it to this file instead of stdout", show_default=False),
     ] = None,
     against: Annotated[
         Path | None,
