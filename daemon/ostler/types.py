@@ -552,6 +552,14 @@ class Upgrade(msgspec.Struct, frozen=True, kw_only=True):
     members: list[MemberVersion] = []
 
 
+class LogLevel(msgspec.Struct, frozen=True, kw_only=True):
+    """The level of a logger, of all others under the empty name; `seconds_left` is None if it does not end by itself."""
+
+    logger: str
+    level: str
+    seconds_left: float | None = None
+
+
 class AuditEntry(msgspec.Struct, frozen=True, kw_only=True):
     """One line of the audit log: who asked for what, and how that ended.
 

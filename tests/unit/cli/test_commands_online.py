@@ -25,6 +25,7 @@ from ostler.types import (
     DriverState,
     DriverStatus,
     ForcedDownResult,
+    LogLevel,
     MemberVersion,
     MethodDescription,
     OperatorOverride,
@@ -638,15 +639,32 @@ def test_a_task_has_one_state() -> None:
 
 
 def test_the_log_level_is_shown_and_set(ostler: Any, client: Any, answer: Any) -> None:
-    answer("log_levels", {"": "info"})
-    assert ostler("log-level").out == "LOGGER        LEVEL\n(all others)  info\n"
+    answer("log_levels", [LogLevel(logger="", level="info")])
+    assert ostler("log-level").out == "LOGGER        LEVEL  ENDS\n(all others)  info   -\n"
     client.calls.clear()
-    answer("log_level", {"ostler": "debug", "ostler.store": "info"})
-    assert (
-        ostler("log-level", "DEBUG", "ostler").out == "LOGGER        LEVEL\nostler        debug\nostler.store  info\n"
-    )
-    assert client.calls == [("ostler", "log_level", {"level": "debug", "logger": "ostler"})]
-    assert json.loads(ostler("log-level", "--json").out) == {"": "info"}, "to look is no change"
+    answer("log_level", [LogLevel(logger="ostler.store", level="debug", seconds_left=600.0)])
+    shown = "LOGGER        LEVEL  ENDS\nostler.store  debug  in 10min\n"
+    for words in (["ostler.store", "DEBUG"], ["debug", "ostler.store"]):
+        assert ostler("log-level", *words, "--for", "10min").out == shown
+    asked = {"level": "debug", "logger": "ostler.store", "seconds": 600.0}
+    assert client.calls == [("ostler", "log_level", asked)] * 2
+    assert json.loads(ostler("log-level", "--json").out) == [{"logger": "", "level": "info", "seconds_left": None}]
+
+
+@pytest.mark.parametrize(
+    ("words", "why"),
+    [
+        (["ostler.store", "loud"], "loud is not a log level"),
+        (["ostler.store", "--for", "10min"], "no level was given"),
+        (["debug", "--for", "10min", "--keep"], "cannot be combined"),
+    ],
+)
+def test_a_log_level_that_says_nothing_is_refused_before_it_is_sent(
+    ostler: Any, client: Any, words: list[str], why: str
+) -> None:
+    result = ostler("log-level", *words)
+    assert (result.code, client.calls) == (2, [])
+    assert why in result.err
 
 
 def test_a_dump_is_readable_and_json(ostler: Any, answer: Any) -> None:

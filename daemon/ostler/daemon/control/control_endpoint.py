@@ -30,6 +30,7 @@ from ostler.types import (
     HostIdentity,
     HostReport,
     Json,
+    LogLevel,
     MethodDescription,
     OptionValue,
     PeriodicHistory,
@@ -51,6 +52,8 @@ _BACKUP_CHUNK_SIZE = 128 * 1024
 """Bytes of a backup in one item."""
 _MAX_DRAIN_WAIT = 7 * 86400.0
 """The most seconds that a caller may ask a drain to wait."""
+_MAX_LEVEL_SECONDS = 7 * 86400.0
+"""The most seconds after which a log level can end."""
 _MAX_FLUSH_WAIT = 1.0
 """The most seconds that a caller may wait for reports of recent changes."""
 
@@ -373,15 +376,24 @@ class ControlEndpoint:
         return self._active.effective_values(self._runtime.group)
 
     @exposed(role="operator", changes=False)
-    async def log_levels(self, ctx: Context) -> dict[str, str]:
+    async def log_levels(self, ctx: Context) -> list[LogLevel]:
         """Return the levels of loggers that are in effect."""
         return log.effective_levels()
 
     @exposed(role="admin")
-    async def log_level(self, ctx: Context, level: str = "", logger: str = "") -> dict[str, str]:
-        """Set the level of a logger until the next reload (all of Ostler without a name); return what is in effect."""
+    async def log_level(self, ctx: Context, level: str = "", logger: str = "", seconds: float = 0.0) -> list[LogLevel]:
+        """Set the level of a logger (all of Ostler without a name); return what is in effect.
+
+        Args:
+            ctx: The request.
+            level: The level, or `inherit` for a logger that is to follow the one above it; empty to set none.
+            logger: The logger, and those below it.
+            seconds: After how long the level of before is in effect again, also over reloads; 0 for the next reload.
+        """
         _check_name_lengths(level=level, logger=logger)
-        return log.set_level(level, logger) if level else log.effective_levels()
+        if not 0.0 <= seconds <= _MAX_LEVEL_SECONDS:
+            raise InvalidInput(f"`seconds` is {seconds:g}; it must be a number from 0 to {_MAX_LEVEL_SECONDS:g}")
+        return log.set_level(level, logger, seconds) if level else log.effective_levels()
 
     @exposed(role="operator", changes=False)
     async def dump(self, ctx: Context) -> dict[str, Any]:
