@@ -9,6 +9,7 @@ import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any, ClassVar, NamedTuple, cast
 
+from ostler.log.followers import FOLLOWERS
 from ostler.log.handlers import SafeHandler
 
 _ROOT_NAME = "ostler"
@@ -31,7 +32,9 @@ class GuardedLogger(logging.Logger):
     def isEnabledFor(self, level: int) -> bool:  # noqa: N802 - its name in `logging`
         """Return whether the levels that the operator chose let a line pass."""
         guard = GuardedLogger.guard
-        return super().isEnabledFor(level) if guard is None else level >= guard.level_of(self.name)
+        if guard is None:
+            return super().isEnabledFor(level)
+        return level >= guard.level_of(self.name) or level >= FOLLOWERS.level
 
     def _log(
         self,
@@ -66,6 +69,9 @@ class GuardedLogger(logging.Logger):
         guard = GuardedLogger.guard
         if guard is None:
             super().handle(record)
+            return
+        if record.levelno < guard.level_of(self.name):  # somebody follows the log at a lower level
+            guard.handler.offer(record, is_logged=False)
             return
         guard.handler.handle(record)
         try:

@@ -65,8 +65,8 @@ def set_up(
     """
     wanted = {**_LIBRARY_LEVELS, **(levels or {})}
     numbers = {
-        "": _parse_level(level),
-        **{name: _parse_level(text) for name, text in wanted.items() if text != INHERIT_LEVEL},
+        "": parse_level(level),
+        **{name: parse_level(text) for name, text in wanted.items() if text != INHERIT_LEVEL},
     }
     if format not in FORMATS:
         raise InvalidInput(f"log format {format!r} not found", hint=f"choose one of {', '.join(FORMATS)}")
@@ -156,7 +156,7 @@ def set_level(level: str, logger: str = "", seconds: float = 0.0) -> list[LogLev
         logging.getLogger(logger).setLevel(logging.NOTSET)
         _apply_level(logger, logging.NOTSET)
         return effective_levels()
-    number = _parse_level(level)
+    number = parse_level(level)
     _apply_level(logger, number, seconds)
     logging.getLogger(logger).setLevel(number)
     handler = _installed_handler(logging.getLogger())
@@ -184,7 +184,12 @@ def effective_levels() -> list[LogLevel]:
     ]
 
 
-def _parse_level(text: str) -> int:
+def parse_level(text: str) -> int:
+    """Return the number of a level.
+
+    Raises:
+        InvalidInput: It does not exist.
+    """
     number = LEVELS.get(text.lower())
     if number is None:
         raise InvalidInput(f"log level {text!r} not found", hint=f"choose one of {', '.join(LEVELS)}")

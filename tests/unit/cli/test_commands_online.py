@@ -24,6 +24,8 @@ from ostler.types import (
     CallerIdentity,
     DriverState,
     DriverStatus,
+    FollowedRecord,
+    FollowedRecords,
     ForcedDownResult,
     LogLevel,
     MemberVersion,
@@ -754,3 +756,29 @@ def test_each_call_is_reported_without_its_arguments_if_wanted(ostler: Any, answ
     answer("list", [], topic="volume")
     assert "call volume.list: 0." in ostler("call", "volume", "list", "key=secret", "-v").err
     assert "secret" not in ostler("call", "volume", "list", "key=secret", "-v").err
+
+
+def test_the_log_is_followed_one_record_a_line(ostler: Any, client: Any) -> None:
+    record = FollowedRecord(
+        at=NOW,
+        level="error",
+        logger="ostler.x",
+        message="no\x1b",
+        fields={"service": "a"},
+        detail="\n    Trace\n    back",
+    )
+    asked = []
+
+    def stream(topic: str, method: str, **arguments: Any) -> Any:
+        asked.append((topic, method, arguments))
+        yield FollowedRecords()
+        yield FollowedRecords(records=[record], dropped=3)
+
+    client.stream = stream
+    result = ostler("log", "-f", "--level", "DEBUG", "--service", "a")
+    assert result.out == "2027-01-15 08:00:00 ERROR    ostler.x: no\\x1b [service=a]\n    Trace\n    back\n"
+    assert result.err == "-- missed: 3 records came faster than they were read\n"
+    wanted = {"level": "debug", "logger": "", "service": "a", "request": ""}
+    assert asked == [("ostler", "log_follow", wanted)]
+    assert json.loads(ostler("log", "-f", "--json").out)["message"] == "no\x1b"
+    assert "needs `--follow`" in ostler("log", "--level", "debug").err

@@ -9,10 +9,12 @@ from typing import TYPE_CHECKING, Any
 
 from ostler import log
 from ostler.bounds import NAME_LIMIT
+from ostler.daemon.control.log_stream import follow_log
 from ostler.daemon.control.maintenance_pool import MaintenancePool
 from ostler.daemon.control.service_control import ServiceControl
 from ostler.daemon.control.traffic_metrics import collect_traffic
 from ostler.errors import InvalidInput, check_length
+from ostler.log.followers import Filter
 from ostler.manager_types import EventHandlerStatus, LockStatus
 from ostler.messaging import Context, exposed
 from ostler.messaging.events.event import JournalPage, JournalPosition, JournalTopic
@@ -26,6 +28,7 @@ from ostler.types import (
     CallerIdentity,
     CapabilityReport,
     DaemonStatus,
+    FollowedRecords,
     ForcedDownResult,
     HostIdentity,
     HostReport,
@@ -394,6 +397,28 @@ class ControlEndpoint:
         if not 0.0 <= seconds <= _MAX_LEVEL_SECONDS:
             raise InvalidInput(f"`seconds` is {seconds:g}; it must be a number from 0 to {_MAX_LEVEL_SECONDS:g}")
         return log.set_level(level, logger, seconds) if level else log.effective_levels()
+
+    @exposed(role="operator", changes=False)
+    async def log_follow(
+        self, ctx: Context, level: str = "", logger: str = "", service: str = "", request: str = ""
+    ) -> AsyncIterator[FollowedRecords]:
+        """Yield records as they are logged, an empty batch first; the log itself does not change.
+
+        Args:
+            ctx: The request.
+            level: The least level, also below that of the log; empty for what the log has.
+            logger: Only this logger and those below it.
+            service: Only records of this service.
+            request: Only records of the request with this id.
+
+        Raises:
+            Busy: Too many clients follow already.
+        """
+        _check_name_lengths(level=level, logger=logger, service=service, request=request)
+        number = log.parse_level(level) if level else 0
+        async with aclosing(follow_log(Filter(number, logger, service, request))) as batches:
+            async for batch in batches:
+                yield batch
 
     @exposed(role="operator", changes=False)
     async def dump(self, ctx: Context) -> dict[str, Any]:
