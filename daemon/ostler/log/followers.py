@@ -15,7 +15,7 @@ from typing import NamedTuple
 from ostler.errors import Busy
 from ostler.log.fields import fields_of
 from ostler.log.formats import format_continuation, format_fields, format_message
-from ostler.types import FollowedRecord, FollowedRecords
+from ostler.manager_types import FollowedRecord, FollowedRecords
 
 MAX_FOLLOWERS = 16
 MAX_WAITING_RECORDS = 2000

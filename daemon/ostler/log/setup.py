@@ -18,7 +18,7 @@ from ostler.log.handlers import LogOutput, SafeHandler, SafeStreamHandler
 from ostler.log.journald import JOURNALD_SOCKET, JournalHandler, is_stderr_journal
 from ostler.log.log_writer import LogWriter
 from ostler.log.output_targets import DescriptorTarget, make_target
-from ostler.types import LogLevel
+from ostler.manager_types import LogLevel
 
 _log = logging.getLogger(__name__)
 LEVELS: Mapping[str, int] = {

@@ -16,7 +16,7 @@ from ostler.cli.commands.handler import format_state as format_handler_state
 from ostler.cli.commands.periodic import format_state
 from ostler.cli.fast_status import override_text
 from ostler.errors import ConfigurationError, DaemonNotRunning, NotPermitted, Problem, ServiceNotFound, WrongCallKind
-from ostler.manager_types import EventHandlerStatus, LockStatus
+from ostler.manager_types import EventHandlerStatus, FollowedRecord, FollowedRecords, LockStatus, LogLevel
 from ostler.messaging.events import Event, Gap
 from ostler.store import VacuumResult
 from ostler.types import (
@@ -24,10 +24,7 @@ from ostler.types import (
     CallerIdentity,
     DriverState,
     DriverStatus,
-    FollowedRecord,
-    FollowedRecords,
     ForcedDownResult,
-    LogLevel,
     MemberVersion,
     MethodDescription,
     OperatorOverride,

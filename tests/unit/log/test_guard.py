@@ -8,7 +8,7 @@ import pytest
 
 from ostler import log
 from ostler.log.guard import GuardedLogger
-from ostler.types import LogLevel
+from ostler.manager_types import LogLevel
 
 # private: _lock: of logging itself, held as by another thread
 # private: _poll, _restore_thread: what the writer does each second, without the second

@@ -13,7 +13,7 @@ from ostler.log import journald
 from ostler.log.formats import TextFormatter
 from ostler.log.handlers import SafeHandler
 from ostler.log.journald import journal_fields
-from ostler.types import LogLevel
+from ostler.manager_types import LogLevel
 from support.terminal import Terminal
 
 

@@ -8,7 +8,8 @@ import typer
 
 from ostler.cli import kit
 from ostler.cli.follow import until_interrupted
-from ostler.types import CONTROL_TOPIC, FollowedRecord, FollowedRecords
+from ostler.manager_types import FollowedRecord, FollowedRecords
+from ostler.types import CONTROL_TOPIC
 
 app = kit.app(group=False)
 

@@ -10,7 +10,8 @@ from ostler.cli import kit
 from ostler.cli.method_calls import parse_timeout
 from ostler.config.units import format_seconds
 from ostler.errors import InvalidInput
-from ostler.types import CONTROL_TOPIC, LogLevel
+from ostler.manager_types import LogLevel
+from ostler.types import CONTROL_TOPIC
 
 app = kit.app(group=False)
 LEVELS = ("debug", "info", "warning", "error", "critical", "inherit")

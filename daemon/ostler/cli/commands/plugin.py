@@ -8,11 +8,13 @@ from typing import Annotated
 import typer
 
 from ostler.cli import kit, without_daemon
+from ostler.cli.plugin_installation import commands as plugin_install
 from ostler.config.units import format_seconds
 from ostler.errors import EXIT_FAILURE, NotFound, join_words
 from ostler.types import CONTROL_TOPIC, PluginStatus
 
-app = kit.app(help="List and check plugins, show their API, create a new one.")
+app = kit.app(help="List, install and check plugins, show their API, create a new one.")
+plugin_install.add_commands(app)
 
 COLUMNS = [
     kit.Column("plugin", "name", priority=0),
@@ -30,11 +32,20 @@ COLUMNS = [
 
 @app.command("list")
 @kit.view
-def list_plugins() -> None:
+def list_plugins(
+    available: Annotated[
+        bool, typer.Option("--available", help="List packages that could be installed instead; needs no daemon")
+    ] = False,
+    places: plugin_install.From = None,
+) -> None:
     """List every plugin that the daemon found.
 
-    Shows its state with the reason, version, hooks, and how long it took to load.
+    Shows its state with the reason, version, hooks, and how long it took to load. With --available: the packages named
+    `ostler-…` in the indexes that pip is configured for, and in --from.
     """
+    if available:
+        plugin_install.show_available(places)
+        return
     with kit.client() as client:
         plugins = client.on(type=list[PluginStatus]).call(CONTROL_TOPIC, "plugin_list")
     kit.show_table(plugins, COLUMNS, empty="No plugins are installed.")

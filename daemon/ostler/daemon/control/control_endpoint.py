@@ -15,7 +15,7 @@ from ostler.daemon.control.service_control import ServiceControl
 from ostler.daemon.control.traffic_metrics import collect_traffic
 from ostler.errors import InvalidInput, check_length
 from ostler.log.followers import Filter
-from ostler.manager_types import EventHandlerStatus, LockStatus
+from ostler.manager_types import EventHandlerStatus, FollowedRecords, LockStatus, LogLevel
 from ostler.messaging import Context, exposed
 from ostler.messaging.events.event import JournalPage, JournalPosition, JournalTopic
 from ostler.messaging.wire.envelope import SUBMIT
@@ -28,12 +28,10 @@ from ostler.types import (
     CallerIdentity,
     CapabilityReport,
     DaemonStatus,
-    FollowedRecords,
     ForcedDownResult,
     HostIdentity,
     HostReport,
     Json,
-    LogLevel,
     MethodDescription,
     OptionValue,
     PeriodicHistory,

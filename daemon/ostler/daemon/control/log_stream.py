@@ -6,7 +6,7 @@ import asyncio
 from collections.abc import AsyncGenerator
 
 from ostler.log.followers import FOLLOWERS, Filter, Follower
-from ostler.types import FollowedRecords
+from ostler.manager_types import FollowedRecords
 
 _BATCH_DELAY = 0.1
 """Seconds between the first record and its batch: what sending a batch logs itself does not come one by one."""
