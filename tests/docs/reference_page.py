@@ -33,6 +33,7 @@ ENVIRONMENT = {
     "_OSTLER_COMPLETE": "Set by the scripts of `ostler completion`: the command prints completions.",
     "NO_COLOR": "Anything in it, also nothing: no colours.",
     "TERM": "Unset, `dumb` or `unknown`: plain lines instead of tables and bars.",
+    "OSTLER_PAGER": "The pager for output that is longer than the terminal, before `PAGER`; `cat` or nothing: none.",
     "HOME": "The home of the user, for the directories of a daemon of a user.",
     "XDG_CONFIG_HOME": "The directory of the configuration of a daemon of a user, `~/.config` by default.",
     "XDG_STATE_HOME": "The directory of its state, `~/.local/state` by default.",

@@ -82,10 +82,10 @@ def terminal_width() -> int:
 def colours_wanted(stream: TextIO | None = None) -> bool:
     """Return whether a stream (stdout by default) is a terminal, and colours were not turned off.
 
-    They are turned off by `--no-color`, and by the environment variable `NO_COLOR` unless it is empty.
+    They are turned off by `--no-color`, and by the environment variable `NO_COLOR`, whatever its value.
     """
     session = invocation.current_invocation()
-    return on_terminal(stream) and session.output.color and not (session.environ or os.environ).get("NO_COLOR")
+    return on_terminal(stream) and session.output.color and "NO_COLOR" not in (session.environ or os.environ)
 
 
 def say(text: str = "") -> None:

@@ -11,6 +11,7 @@ import re
 import sqlite3
 import subprocess
 import sys
+import tomllib
 from pathlib import Path
 from typing import Any
 
@@ -79,8 +80,20 @@ def test_an_override_is_checked_as_well(ostler: Any, root: Path) -> None:
 def test_the_configuration_of_the_files_is_shown(ostler: Any, root: Path) -> None:
     configure(root, '[daemon]\nhost = "node1"\n')
     out = ostler("config", "cat", "--no-defaults").out
-    assert out == f'OPTION       VALUE    FROM\ndaemon.host  "node1"  {root}/etc/ostler.toml:2:1\n'
-    assert "log.level" in ostler("config", "cat").out
+    assert out == f'[daemon]\nhost = "node1"  # {root}/etc/ostler.toml:2:1\n'
+    everything = ostler("config", "cat").out
+    assert 'level = "info"  # default' in everything
+    assert tomllib.loads(everything)["daemon"]["host"] == "node1"
+
+
+def test_the_configuration_is_shown_below_a_prefix(ostler: Any, root: Path) -> None:
+    configure(root, '[daemon]\nhost = "node1"\n[log.levels]\n"ostler.store" = "debug"\n')
+    assert set(tomllib.loads(ostler("config", "cat", "log").out)) == {"log"}
+    assert tomllib.loads(ostler("config", "cat", 'log.levels."ostler.store"').out) == {
+        "log": {"levels": {"ostler.store": "debug"}}
+    }
+    assert ostler("config", "cat", "daemon", "-o", "name").out.splitlines()[0] == "daemon.host"
+    assert ostler("config", "cat", "lo").err.startswith("ostler: no option begins with lo\n")
 
 
 def test_a_difference_between_daemon_and_files_is_shown(ostler: Any, client: Any, root: Path) -> None:
@@ -109,7 +122,7 @@ def test_a_value_is_set_in_a_file_of_its_own(ostler: Any, root: Path) -> None:
     ]  # fmt: skip
     assert [path.name for path in file.parent.iterdir()] == ["90-set.toml"]
     row = ostler("config", "cat").out.splitlines()[1]
-    assert row.split()[:2] == ["daemon.host", '"node2"']
+    assert row.startswith('host = "node2"  # ')
     assert f"{file}:2:" in row
 
 

@@ -720,11 +720,9 @@ FILES = [
 def test_the_running_configuration_is_shown_with_origins(ostler: Any, answer: Any) -> None:
     answer("config", RUNNING)
     assert ostler("config", "cat", "--running", "--no-defaults").out == (
-        "OPTION       VALUE    FROM\n"
-        'daemon.host  "node1"  /etc/ostler/ostler.toml:2:1\n'
-        "old.key      1        /etc/ostler/ostler.toml:9:1\n"
+        '[daemon]\nhost = "node1"  # /etc/ostler/ostler.toml:2:1\n\n[old]\nkey = 1  # /etc/ostler/ostler.toml:9:1\n'
     )
-    assert 'log.level    "info"   default' in ostler("config", "cat", "--running").out
+    assert 'level = "info"  # default' in ostler("config", "cat", "--running").out
 
 
 def test_a_diff_has_a_row_for_what_is_not_the_same() -> None:
