@@ -8,6 +8,7 @@ from typing import Annotated
 import typer
 
 from ostler.cli import kit, without_daemon
+from ostler.cli.commands import plugin_show
 from ostler.cli.plugin_installation import commands as plugin_install
 from ostler.config.units import format_seconds
 from ostler.errors import EXIT_FAILURE, NotFound, join_words
@@ -56,21 +57,34 @@ def check(
     names: Annotated[
         list[str] | None, typer.Argument(metavar="[PLUGIN]...", help="The plugins; by default all that are installed")
     ] = None,
+    level: Annotated[
+        str,
+        typer.Option(metavar="LEVEL", help="Check up to: loads, contract, conformance, faults, docs, typed"),
+    ] = "",
+    config: Annotated[
+        Path | None,
+        typer.Option(metavar="FILE", help="With --level: a configuration for what needs options", show_default=False),
+    ] = None,
 ) -> None:
     """Check plugins without a daemon.
 
     Imports each plugin, and checks its hooks, managers with their exposed methods, drivers and extensions against their
-    contracts. The exit code is 1 if one has a fault.
+    contracts. With --level it reports each level: conformance and faults run the managers and drivers in this process,
+    with virtual time, in health and with drivers that fail, crash and hang. The exit code is 1 if one has a fault.
     """
     from ostler.cli.plugin_check import check_plugins  # 70 ms: only for `plugin check`
 
     with without_daemon.suppress_logging():
-        found = check_plugins(without_daemon.discover_plugins())
+        host = without_daemon.discover_plugins()
+        found = check_plugins(host)
     known = [finding.plugin for finding in found]
     for name in names or []:
         if name not in known:
             raise NotFound(f"plugin {name} not found", hint=f"installed: {join_words(known) or 'none'}", plugin=name)
     chosen = [finding for finding in found if not names or finding.plugin in names]
+    if level:
+        plugin_show.check_levels(host, chosen, level, config)
+        return
     if kit.json_wanted():
         kit.emit(chosen)
     for finding in chosen:
@@ -81,6 +95,9 @@ def check(
             kit.say(f"  wrong: {kit.printable(line)}")
     if any(finding.faults for finding in chosen):
         raise typer.Exit(EXIT_FAILURE)
+
+
+app.command()(plugin_show.show)
 
 
 @app.command()
@@ -120,14 +137,20 @@ def new(
         str, typer.Argument(help="Name of the plugin, its manager and its topic: lamp", show_default=False)
     ],
     into: Annotated[Path, typer.Option(metavar="DIR", help="Create its directory in this one")] = Path(),
+    drivers: Annotated[
+        bool, typer.Option("--drivers/--no-drivers", help="With a contract of drivers, and a driver")
+    ] = True,
+    tables: Annotated[bool, typer.Option("--tables/--no-tables", help="With a table and its migration")] = False,
+    commands: Annotated[bool, typer.Option("--commands/--no-commands", help="With sub-commands of `ostler`")] = True,
 ) -> None:
     """Create a new plugin.
 
-    Writes a package that works as it is: a manager, a driver contract with a driver, a command, and tests.
+    Writes a package that installs, and passes its tests, ruff and `mypy --strict` as it is: a manager, what the options
+    ask for, a typed client, tests, a README and a file for continuous integration.
     """
-    from ostler.cli.scaffold import write_plugin  # 3 ms: only for `plugin new`
+    from ostler.cli.scaffold import PluginParts, write_plugin  # 3 ms: only for `plugin new`
 
-    files = write_plugin(name, into)
+    files = write_plugin(name, into, PluginParts(drivers, tables, commands))
     if kit.json_wanted():
         kit.emit({"files": files})
         return
