@@ -50,7 +50,7 @@ COMMANDS: dict[str, Command] = {
     "top": Command("top", "Show calls per method, live"),
     "audit": Command("audit", "Show the audit log: who did what, and what was refused"),
     "log": Command("log", "Show or follow the log of the daemon"),
-    "logs": Command("log", "The same as `log`"),
+    "logs": Command("logs", "The same as `log`"),
     "log-level": Command("log_level", "Show or set the log levels of the daemon"),
     "dump": Command("dump", "Show threads, tasks, queues, services, configuration"),
     "keys": Command("keys", "Create and show the keys of hosts and clients"),

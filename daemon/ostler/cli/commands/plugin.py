@@ -7,8 +7,7 @@ from typing import Annotated
 
 import typer
 
-from ostler.cli import kit, without_daemon
-from ostler.cli.commands import plugin_show
+from ostler.cli import kit, plugin_show, without_daemon
 from ostler.cli.plugin_installation import commands as plugin_install
 from ostler.config.units import format_seconds
 from ostler.errors import EXIT_FAILURE, NotFound, join_words
