@@ -47,6 +47,7 @@ ENVIRONMENT = {
     "LISTEN_FDS": "Set by systemd: how many sockets are handed over.",
     "LISTEN_PID": "Set by systemd: the process that is meant.",
     "LISTEN_FDNAMES": "Set by systemd: the names of these sockets.",
+    "MALLOC_ARENA_MAX": "For the processes of drivers, `2` by default: how many arenas the C library may use.",
     "LISTEN_PIDFDID": "Set by systemd: the process that is meant; not needed, and not inherited by children.",
     "STATE_DIRECTORY": "Set by systemd (`StateDirectory=`): the directory of the state.",
     "RUNTIME_DIRECTORY": "Set by systemd (`RuntimeDirectory=`): the directory of the sockets.",

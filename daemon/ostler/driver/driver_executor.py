@@ -35,6 +35,8 @@ _MAX_QUEUED = 100
 _STALL_TIMEOUT = 1.0
 """Seconds without the end of any call after which a driver with so many waiting calls refuses more."""
 
+STUCK_HINT = "further calls are refused until it returns; if it never does, restart the daemon"
+
 OnCallEnd = Callable[[Any, BaseException | None], None]
 
 _log = logging.getLogger(__name__)
@@ -165,6 +167,8 @@ class DriverExecutor:
     ) -> None:
         self.failure_streak = FailureStreak(clock)
         """What is known of failed calls."""
+        self.stuck_hint = STUCK_HINT
+        """What to do when the driver is stuck."""
         self._defects = UnexpectedErrors(_log, topic=label.topic, driver=label.driver)
         self._label = label
         self._loop = loop
@@ -430,7 +434,7 @@ class DriverExecutor:
         since = self._clock.wall() - seconds
         return DriverStuck(
             f"{self._label} is stuck: {oldest.label} has not returned for {seconds:.0f} s, since {format_time(since)}",
-            hint="further calls are refused until it returns; if it never does, restart the daemon",
+            hint=self.stuck_hint,
             driver=self._label.driver,
             topic=self._label.topic,
             method=oldest.label,
