@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import logging
 from collections.abc import Awaitable, Callable
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from ostler import log
 from ostler.driver import Driver, DriverEnvironment, Drivers, DriverSpec
@@ -15,6 +15,9 @@ from ostler.service.hook_calls import HookFailed
 from ostler.service.service_spec import ServiceContext, ServiceSpec
 from ostler.service.state_tracker import StateTracker
 from ostler.types import DriverState, DriverStatus
+
+if TYPE_CHECKING:
+    from ostler.plugins import ResolvedObject
 
 _UNAVAILABLE_STATES = (DriverState.FAILED, DriverState.STUCK, DriverState.STOPPED)
 _MIN_CLEANUP_TIME = 5.0
@@ -80,6 +83,7 @@ class ServiceDrivers:
             environment=self._make_environment(name, options),
             build=loaded.build,
             contract=spec.manager.cls.driver_type or Driver,
+            path=_import_path(loaded),
         )
 
     def _make_environment(self, name: str, options: Any) -> DriverEnvironment:
@@ -332,3 +336,11 @@ class ServiceDrivers:
     async def stop(self, timeout: float) -> list[str]:
         """Tear all drivers down within `timeout` seconds; return those that hang, a line each."""
         return [f"driver {name} of service {self._topic}" for name in await self.drivers.stop(timeout)]
+
+
+def _import_path(loaded: ResolvedObject) -> str:
+    """Return what a process of its own imports to create the driver: `package.module:Name`; empty if nothing can be."""
+    if loaded.kind == "object":  # that of the daemon cannot be anywhere else
+        return ""
+    value = loaded.value.build if loaded.kind == "module" else loaded.value
+    return f"{value.__module__}:{value.__qualname__}" if hasattr(value, "__qualname__") else ""

@@ -39,6 +39,7 @@ METHODS = {
     "config": ("operator", {}),
     "dump": ("operator", {}),
     "log_levels": ("operator", {}),
+    "log_follow": ("operator", {}),
     "db_check": ("operator", {}),
     "service_disable": ("operator", {"topic": "lamp", "reason": "moving"}),
     "service_enable": ("operator", {"topic": "lamp"}),
@@ -88,7 +89,7 @@ async def test_every_method_needs_its_role_and_no_more(bench, method) -> None:
         except NotPermitted as error:
             raise AssertionError(error) from error
         except OstlerError:
-            assert method in ("db_backup", "service_delete", "service_force_down")
+            assert method in ("db_backup", "log_follow", "service_delete", "service_force_down")
 
 
 def test_what_the_daemon_offers_passes_the_checks_that_its_start_leaves_out():
