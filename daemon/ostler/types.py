@@ -8,6 +8,8 @@ from typing import TYPE_CHECKING, Any, Literal, TypeAlias
 
 import msgspec
 
+from ostler.reload_types import OptionChange, ReloadResult
+
 if TYPE_CHECKING:
     Json: TypeAlias = "bool | int | float | str | list[Json] | dict[str, Json] | None"
 else:
@@ -100,7 +102,7 @@ class DriverStatus(msgspec.Struct, frozen=True, kw_only=True):
     `pending` says what new options wait for, empty when there are none. Of its calls `failures` failed since one
     succeeded last (at `last_success_at`) and `errors` since the start; a refusal is no failure. Unless its `breaker` is
     closed, calls are refused since `breaker_since`; one is let through as a trial from `breaker_trial_at` on. Times are
-    wall times, 0 for never.
+    wall times, 0 for never. `abandoned` counts instances that were given up and still hang.
     """
 
     name: str
@@ -120,6 +122,7 @@ class DriverStatus(msgspec.Struct, frozen=True, kw_only=True):
     breaker: BreakerState = BreakerState.CLOSED
     breaker_since: float = 0.0
     breaker_trial_at: float = 0.0
+    abandoned: int = 0
 
 
 class Peer(msgspec.Struct, frozen=True):
@@ -434,36 +437,12 @@ class OperationStatus(msgspec.Struct, frozen=True, kw_only=True):
     error: OperationError | None = None
 
 
-class OptionChange(msgspec.Struct, frozen=True, kw_only=True):
-    """One option that a reload found changed, and what the change needs; secrets stand as `***`."""
-
-    path: str
-    old: Json
-    new: Json
-    needs: str
-
-
-class ReloadResult(msgspec.Struct, frozen=True, kw_only=True):
-    """What a reload came to: applied or refused, each change, what needs a restart, and every problem.
-
-    `pending` has a line for each driver that applies its new options automatically when the work in it has completed.
-    """
-
-    ok: bool
-    at: float
-    summary: str
-    changes: list[OptionChange] = []
-    needs_restart: list[str] = []
-    problems: list[str] = []
-    pending: list[str] = []
-
-
 class DaemonStatus(msgspec.Struct, frozen=True, kw_only=True):
     """A summary of the daemon's state; `not_well` has one line for each problem, empty without problems.
 
     `memory` is that of the process; of that, `callers_memory` is held for callers, who together get `max_memory`. `log`
-    says where the log is, how many lines were lost since when and why, and what others changed. In `safe` mode only
-    plugins that come with Ostler are loaded.
+    says where the log is, how many lines were lost since when and why, and what others changed. `needs_restart` are the
+    changes that wait for a new process since a reload. In `safe` mode only plugins that come with Ostler are loaded.
     """
 
     host: str
@@ -481,6 +460,7 @@ class DaemonStatus(msgspec.Struct, frozen=True, kw_only=True):
     plugins: list[PluginStatus] = []
     not_well: list[str] = []
     last_reload: ReloadResult | None = None
+    needs_restart: list[OptionChange] = []
     network: str = ""
     callers_memory: int = 0
     max_memory: int = 0

@@ -33,6 +33,7 @@ FAILURE_MODES: dict[str, tuple[str, ...]] = {
         "a manager that raises `SystemExit` or `KeyboardInterrupt`",
         "an eternal task that ends",
         "a reload that hangs or finds no configuration",
+        "a reload that fails at any of its steps",
         "packages replaced while the daemon starts",
     ),
     "Plugins": (

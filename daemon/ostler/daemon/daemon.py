@@ -18,7 +18,7 @@ from ostler.daemon.control.control_endpoint import ControlEndpoint
 from ostler.daemon.control.daemon_dump import daemon_dump
 from ostler.daemon.control.daemon_status import StatusReporter
 from ostler.daemon.daemon_parts import DaemonParts
-from ostler.daemon.liveness_probes import register_probes, retry_store
+from ostler.daemon.liveness_probes import probe_services, register_probes, retry_store
 from ostler.daemon.plugin_hooks import call_plugin_hooks
 from ostler.daemon.process.code_snapshot import CodeSnapshot
 from ostler.daemon.process.installed_versions import InstalledVersions
@@ -125,8 +125,9 @@ class Daemon:
         self._state_tracker = StateTracker(clock, self._on_state_change)
         self._progress = self._make_progress()
         self.reloader = Reloader(
-            self.active, load_configuration, self.start_finished, notifier, clock, lambda: self.is_stopping
-        )
+            self.active, load_configuration, self.start_finished, notifier, clock, lambda: self.is_stopping,
+            on_applied=self._on_reloaded, status_suffix=self._progress.pending_text,
+        )  # fmt: skip
         self.watchdog = self._make_watchdog(watchdog_interval)
         self._shutdown_watchdog = shutdown_watchdog or ShutdownWatchdog(_thread_lines)
         self._undo_stack = UndoStack(_log)
@@ -140,8 +141,9 @@ class Daemon:
     def _make_progress(self) -> ProgressReporter:
         mode = "safe mode" if self._plugins.is_safe else ""
         return ProgressReporter(
-            self._notifier, self._step_tracker, self._state_tracker, self._group, self._is_up, mode=mode
-        )
+            self._notifier, self._step_tracker, self._state_tracker, self._group, self._is_up,
+            self.active.pending_restart, mode=mode,
+        )  # fmt: skip
 
     def _make_watchdog(self, interval: float | None) -> Watchdog:
         progress = self._progress
@@ -281,8 +283,7 @@ class Daemon:
         """Answer on the topic `ostler`, and connect to the other hosts."""
         store, messaging, _, runtime = parts
         resolved, options = self.active.resolved, self.active.options
-        journaled = {spec.topic for spec in resolved.specs if spec.manager.cls.journal_events}
-        messaging.enable_journal(store, journaled, options)
+        messaging.enable_journal(store, resolved.journaled_topics(), options)
         messaging.notifications.configure(options.notifications.model_dump(), resolved.sinks)
         messaging.start(self._make_control_endpoint(parts))
         await runtime.mark_gone(options.network.peers, left_out_topics(resolved.left_out))
@@ -296,8 +297,10 @@ class Daemon:
             self._plugins,
             parts,
             last_reload=lambda: self.reloader.last_result,
+            pending_restart=self.active.pending_restart,
             problem_sources=[
                 self.watchdog.stale_signals,
+                self.reloader.problems,
                 parts.store.problems,
                 parts.messaging.problems,
                 parts.runtime.problems,
@@ -312,7 +315,7 @@ class Daemon:
             status=status,
             plugins=self._plugins,
             active=self.active,
-            reload=self.reloader.reload,
+            reloader=self.reloader,
             dump=self.dump,
             start_finished=self.start_finished,
         )
@@ -340,6 +343,11 @@ class Daemon:
         classes += [loaded.cls for spec in specs for loaded, _ in spec.drivers.values()]
         names = {cls.__module__.partition(".")[0] for cls in classes if cls is not None}
         return {*self._plugins.packages(), *names} - {"ostler"}
+
+    def _on_reloaded(self, parts: DaemonParts) -> None:
+        """Follow a reload that has added or removed services."""
+        if self.watchdog.is_probing:
+            probe_services(self.watchdog, parts.runtime, self._clock)
 
     def _begin_code_snapshot(self) -> CodeSnapshot:
         """Start reading the code that may still be imported, while the database is opened."""

@@ -62,7 +62,7 @@ def load_configuration(  # noqa: PLR0913 - what a start, a reload and a check ha
         plugins=plugins,
         offline=offline,
         on_step=on_step,
-        records=read_records(paths.state_dir) if plugins is None else None,
+        records=read_records(paths.state_dir),
         is_safe=is_safe,
     )
     if warning := log_target_warning(assembly.configuration.log.format):

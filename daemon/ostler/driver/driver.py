@@ -27,25 +27,23 @@ MIN_MEMORY = 256 * 2**20
 class DriverOptions(OptionsModel):
     """The options that every driver has; a driver's own are fields of a subclass, named `Options` in the driver."""
 
-    driver: str = Field(
-        help="Registered name of the driver, or its import path `package.module:Name`", reload="service"
-    )
-    workers: int = Field(4, ge=1, le=256, help="How many calls may run in this driver at once", reload="service")
+    driver: str = Field(help="Registered name of the driver, or its import path `package.module:Name`", reload="driver")
+    workers: int = Field(4, ge=1, le=256, help="How many calls may run in this driver at once", reload="driver")
     init_timeout: Seconds = Field(
-        60, gt=0, help="Time limit of `initialise`; after that the driver counts as stuck", reload="service"
+        60, gt=0, help="Time limit of `initialise`; after that the driver counts as stuck", reload="live"
     )
-    call_timeout: Seconds = Field(60, gt=0, help="Time budget of one call to the driver", reload="service")
+    call_timeout: Seconds = Field(60, gt=0, help="Time budget of one call to the driver", reload="live")
     capability_timeout: Seconds = Field(
         300,
         gt=0,
         help="Time budget of `capabilities`: statistics of an array may take minutes; no other backend waits for it",
-        reload="service",
+        reload="live",
     )
     retry_interval: Seconds = Field(
-        5, gt=0, help="Wait before the second attempt to initialise; doubled for each further one", reload="service"
+        5, gt=0, help="Wait before the second attempt to initialise; doubled for each further one", reload="live"
     )
     max_retry_interval: Seconds = Field(
-        300, gt=0, help="The longest wait between attempts to initialise", reload="service"
+        300, gt=0, help="The longest wait between attempts to initialise", reload="live"
     )
     failure_limit: int = Field(
         3,
@@ -306,3 +304,9 @@ class DriverSpec(msgspec.Struct, frozen=True, kw_only=True):
         """`path`, else that of the class; empty if it has none, as a class within a function."""
         path = self.path or (f"{self.cls.__module__}:{self.cls.__qualname__}" if self.cls is not None else "")
         return "" if "<" in path or path.startswith("__main__:") else path
+
+
+def with_options(spec: DriverSpec, options: DriverOptions) -> DriverSpec:
+    """Return a specification with other options."""
+    environment = msgspec.structs.replace(spec.environment, options=options)
+    return msgspec.structs.replace(spec, options=options, environment=environment)

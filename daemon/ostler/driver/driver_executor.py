@@ -35,8 +35,6 @@ _MAX_QUEUED = 100
 _STALL_TIMEOUT = 1.0
 """Seconds without the end of any call after which a driver with so many waiting calls refuses more."""
 
-STUCK_HINT = "further calls are refused until it returns; if it never does, restart the daemon"
-
 OnCallEnd = Callable[[Any, BaseException | None], None]
 
 _log = logging.getLogger(__name__)
@@ -171,7 +169,8 @@ class DriverExecutor:
     ) -> None:
         self.failure_streak = FailureStreak(clock)
         """What is known of failed calls."""
-        self.stuck_hint = STUCK_HINT
+        abandon = f"`ostler driver abandon {label.topic}/{label.driver}`"
+        self.stuck_hint = f"calls are refused until it returns; if it never does, {abandon}"
         """What to do when the driver is stuck."""
         self._defects = UnexpectedErrors(_log, topic=label.topic, driver=label.driver)
         self._label = label

@@ -4,27 +4,30 @@ from __future__ import annotations
 
 import asyncio
 import logging
-import math
 import random
 import threading
 from collections.abc import Callable, Mapping
 from functools import partial
 from typing import TYPE_CHECKING, Any
 
-from msgspec.structs import replace
-
 from ostler.aio import LoopQueue, WorkerPool, waiting_for
 from ostler.bounds import escape_surrogates
 from ostler.clock import Clock
+from ostler.driver.abandoned_instances import AbandonedInstances
 from ostler.driver.circuit_breaker import CircuitBreaker, refusal_error, refusal_text
-from ostler.driver.contract import require_contract
-from ostler.driver.driver import BUDGET_ATTRIBUTE, FEATURE_ATTRIBUTE, Driver, DriverOptions, DriverSpec
+from ostler.driver.driver import (
+    FEATURE_ATTRIBUTE,
+    Driver,
+    DriverOptions,
+    DriverSpec,
+    with_options,
+)
+from ostler.driver.driver_calls import StuckCall, build_driver, method_budget, not_ready_error, run_cleanup
 from ostler.driver.driver_executor import DriverCall, DriverExecutor, DriverLabel, format_time, resolve_future
 from ostler.driver.failure_streak import IGNORED_METHODS
 from ostler.errors import (
     DriverCrashed,
     DriverNotReady,
-    DriverStuck,
     FeatureNotSupported,
     PluginError,
     error_line,
@@ -42,6 +45,7 @@ _log = logging.getLogger(__name__)
 _INITIALISE_METHOD = "initialise"
 _HELD_POLL_INTERVAL = 0.25
 _RETRY_JITTER = 0.25
+_ISOLATED_STUCK_HINT = "calls are refused until its process has been killed and started again"
 _EXIT_TIMEOUT = 2.0
 """Seconds in which the process of a driver ends when it is asked to, before it is killed."""
 RENEWAL_TIMEOUT = 10.0
@@ -95,7 +99,8 @@ class DriverRunner:
         self._on_change = on_change
         self._on_ready = on_ready
         self._lock = threading.Condition()
-        self._executor = DriverExecutor(self.label, spec.options.workers, loop, loop_queue, clock, self._lock, self)
+        self._executor = self._make_executor()
+        self._abandoned = AbandonedInstances(self.label)
         self._state, self._why, self._since = DriverState.INITIALISING, "not started yet", clock.wall()
         self._retry_timer: asyncio.TimerHandle | None = None
         self._retry_at = 0.0
@@ -106,17 +111,26 @@ class DriverRunner:
         self._was_failing = False
         self._breaker = CircuitBreaker(clock, rng, self._schedule_trial, self._on_breaker_change)
         self._is_held = False
-        self._pending_options: DriverOptions | None = None
+        self._pending_spec: DriverSpec | None = None
         self._renewal_task: asyncio.Task[None] | None = None
         self._claimed = asyncio.Event()
         self._is_stopping = False
         self._cleanup_pool: WorkerPool | None = None
         self._release_waiters: list[asyncio.Future[None]] = []
 
+    def _make_executor(self) -> DriverExecutor:
+        workers = self.spec.options.workers
+        return DriverExecutor(self.label, workers, self._loop, self._loop_queue, self._clock, self._lock, self)
+
     @property
     def state(self) -> DriverState:
         """The state now. Any thread."""
         return self._state
+
+    @property
+    def is_ready(self) -> bool:
+        """Whether it accepts calls: it is ready, and is not being stopped. Any thread."""
+        return self._state is DriverState.READY and not self._is_stopping
 
     def status(self) -> DriverStatus:
         """Return the driver as an operator sees it; `calls` counts those started since the start. Any thread."""
@@ -141,6 +155,7 @@ class DriverRunner:
                 breaker=self._breaker.state,
                 breaker_since=self._breaker.since,
                 breaker_trial_at=self._breaker.trial_at,
+                abandoned=self._abandoned.count(),
             )
 
     def _last_success_at(self) -> float:
@@ -149,7 +164,7 @@ class DriverRunner:
 
     def _pending_text(self) -> str:
         """Return what new options wait for, empty when there are none; with the lock held."""
-        if self._pending_options is None or self._is_stopping or self._state is DriverState.INITIALISING:
+        if self._pending_spec is None or self._is_stopping or self._state is DriverState.INITIALISING:
             return ""
         return (
             "applies new options as soon as no call is in progress: "
@@ -220,6 +235,7 @@ class DriverRunner:
         attempt = self._attempt_number
         try:
             if self.spec.is_isolated and self.driver is None:
+                self._executor.stuck_hint = _ISOLATED_STUCK_HINT
                 self._start_process()
             call = self._executor.submit(
                 _INITIALISE_METHOD,
@@ -232,13 +248,13 @@ class DriverRunner:
         else:
             self._executor.watch(call)
 
-    async def reinitialise(self, options: DriverOptions | None, timeout: float) -> DriverStatus:
-        """Clean up and create again; see `Drivers.reinitialise`."""
+    async def reinitialise(self, spec: DriverSpec, timeout: float) -> DriverStatus:
+        """Clean up and create again by a specification; see `Drivers.reinitialise`."""
         with self._lock:
             if self._is_stopping:
                 what = f"{self.label} cannot apply new options, it is {self._state}"
                 raise DriverNotReady(what, driver=self.spec.name)
-            self._pending_options = options or self.spec.options
+            self._pending_spec = spec
         if self._renewal_task is None or self._renewal_task.done():
             self._claimed.clear()
             self._renewal_task = self._loop.create_task(self._rebuild_when_idle(), name=f"new options of {self.label}")
@@ -255,15 +271,45 @@ class DriverRunner:
     def discard_pending_options(self) -> None:
         """Drop pending options: the current ones are wanted again."""
         with self._lock:
-            self._pending_options = None
+            self._pending_spec = None
 
     def apply_options(self, options: DriverOptions) -> None:
         """Apply other options; a driver that is being created right now may still get the previous ones."""
         with self._lock:
-            environment = replace(self.spec.environment, options=options)
-            self.spec = replace(self.spec, options=options, environment=environment)
+            self.spec = with_options(self.spec, options)
             if self.driver is not None:
                 self.driver.options = options
+
+    def hangs_in_initialise(self) -> bool:
+        """Return whether it is stuck because `initialise` does not return. Any thread."""
+        return self._state is DriverState.STUCK and self._executor.is_running(_INITIALISE_METHOD)
+
+    async def abandon(self, spec: DriverSpec | None = None) -> DriverStatus:
+        """Give up a stuck instance with its threads, and create another one; see `Drivers.abandon`. On the loop."""
+        with self._lock:
+            self._abandoned.check(self._state, self._is_stopping)
+            given_up = self._executor
+            self._abandoned.add(given_up)
+            # No `cleanup`: the instance is in use by the thread that hangs in it.
+            self.driver = None
+            process, self._process = self._process, None
+            self.spec, self._pending_spec = spec or self._pending_spec or self.spec, None
+            self._executor = self._make_executor()
+            self._attempt_number += 1
+            self._tries = 0
+            self._set_state(DriverState.INITIALISING, f"abandoned while stuck: {self._why}")
+        if self._renewal_task is not None:
+            self._renewal_task.cancel()
+        self._cancel_retry()
+        if process is not None:
+            process.kill("its driver was abandoned")
+        given_up.fail_remaining()
+        given_up.close()
+        _log.warning("%s: its stuck instance was abandoned, another one is created", self.label)
+        first = self._release_future()
+        self.start()
+        await first
+        return self.status()
 
     async def stop(self, deadline: float) -> bool:
         """Stop before `deadline` of the loop's time; return whether something hangs. On the loop."""
@@ -392,7 +438,7 @@ class DriverRunner:
                 hint="its `features` list what it supports; use another driver",
                 driver=self.spec.name, feature=feature, method=method,
             )  # fmt: skip
-        budget, is_long = self._budget(method)
+        budget, is_long = method_budget(self._driver_class() or Driver, self.spec.options, method)
         call = self._executor.submit(method, lambda: function(*arguments, **named), budget, is_long=is_long)
         self._call_count += 1
         if self._breaker.state is BreakerState.HALF_OPEN and method not in IGNORED_METHODS:
@@ -402,45 +448,17 @@ class DriverRunner:
     def _raise_unless_ready(self, method: str) -> None:
         if self._state is DriverState.READY and not self._is_stopping:
             return
-        facts = {"driver": self.spec.name, "topic": self.label.topic, "method": method, "state": str(self._state)}
-        if self._state is DriverState.STUCK and not self._is_stopping:
-            label, since = self._stuck_call
-            raise DriverStuck(
-                f"{self.label} is stuck: {self._why}, since {format_time(since)}",
-                hint=self._executor.stuck_hint,
-                **{**facts, "method": label or method, "since": since},
-            )
-        if self._is_stopping:
-            raise DriverNotReady(f"{self.label} has been stopped", **facts)
-        what = "is still initialising" if self._state is DriverState.INITIALISING else "is not ready"
-        after = f", next attempt in {max(0.0, self._retry_at - self._clock.wall()):.0f} s" if self._retry_at else ""
-        why = f": {self._why}" if self._why else ""
-        raise DriverNotReady(f"{self.label} {what}{after}{why}", hint="see `ostler status`", **facts)
-
-    def _budget(self, method: str) -> tuple[float, bool]:
-        """Return the seconds that a method may take, and whether it usually takes long."""
-        for kind in (self._driver_class() or Driver).__mro__:
-            mark = getattr(vars(kind).get(method), BUDGET_ATTRIBUTE, None)
-            if mark is not None:
-                budget = getattr(self.spec.options, mark[0]) if isinstance(mark[0], str) else mark[0]
-                return (math.inf if budget is None else float(budget)), mark[1]
-        return float(self.spec.options.call_timeout), False
+        stuck = StuckCall(*self._stuck_call, self._executor.stuck_hint)
+        wait = max(0.0, self._retry_at - self._clock.wall()) if self._retry_at else None
+        state = DriverState.STOPPED if self._is_stopping else self._state
+        raise not_ready_error(self.label, method, state, self._why, stuck=stuck, retry_in=wait)
 
     def _run_initialise(self) -> None:
         if self._is_stopping:  # it waited for a thread, and is not needed any longer
             return
         if self.driver is None:
-            self.driver = self._build_driver()
+            self.driver = build_driver(self.spec, str(self.label))
         self.driver.initialise()
-
-    def _build_driver(self) -> Driver:
-        spec = self.spec
-        if spec.build is None and spec.cls is None:
-            raise PluginError(f"{self.label} has neither a class nor a factory", driver=spec.name)
-        driver = (spec.build or spec.cls)(spec.environment)  # type: ignore[misc]  # one of them is there, see above
-        if type(driver) is not spec.cls:  # a factory's product: its class is only known now
-            require_contract(type(driver), spec.contract, what=str(self.label))
-        return driver
 
     def _on_initialise_end(self, attempt: int, error: BaseException | None) -> None:
         """Handle the end of an attempt. On the loop."""
@@ -494,7 +512,6 @@ class DriverRunner:
                 driver=self.spec.name,
             )
         process = DriverProcess(self.spec, str(self.label), self._loop, self._loop_queue, self._on_crash)
-        self._executor.stuck_hint = "calls are refused until its process has been killed and started again"
         self._process = process
         self.driver = RemoteDriver(self.spec.cls or self.spec.contract, process)
 
@@ -556,7 +573,7 @@ class DriverRunner:
         """
         try:
             tries = 0
-            while self._pending_options is not None and not self._is_stopping:
+            while self._pending_spec is not None and not self._is_stopping:
                 if await self._claim_within(_HOLD_TIMES[min(tries, len(_HOLD_TIMES) - 1)]):
                     await self._rebuild(self.spec.options.init_timeout)
                     self._claimed.clear()
@@ -577,7 +594,7 @@ class DriverRunner:
             self._is_held = self._state is DriverState.READY and self._executor.longest_runtime() < seconds
         until = self._loop.time() + seconds
         while not self._try_claim():
-            unwanted = self._is_stopping or self._pending_options is None
+            unwanted = self._is_stopping or self._pending_spec is None
             if unwanted or not await self._executor.wait_idle(until - self._loop.time()):
                 with self._lock:
                     self._release_held_calls()
@@ -587,7 +604,7 @@ class DriverRunner:
     def _try_claim(self) -> bool:
         """Take an idle driver out of service; return False if something is in progress."""
         with self._lock:
-            if not self._executor.is_idle() or self._is_stopping or self._pending_options is None:
+            if not self._executor.is_idle() or self._is_stopping or self._pending_spec is None:
                 return False
             self._attempt_number += 1  # ignore the end of an attempt that is still being posted here
             # Hold calls again: a stuck call that returned meanwhile has released the others.
@@ -600,7 +617,7 @@ class DriverRunner:
     async def _rebuild(self, timeout: float) -> None:
         cleaned, why = await self._take_down(timeout)
         with self._lock:
-            wanted, self._pending_options = self._pending_options, None
+            wanted, self._pending_spec = self._pending_spec, None
             if not cleaned:
                 self._stuck_call = "cleanup", self._clock.wall() - timeout
                 self._set_state(DriverState.STUCK, f"cleanup did not return within its {timeout:g} s")
@@ -608,12 +625,22 @@ class DriverRunner:
         if why:
             _log.warning("%s applies its new options although its %s", self.label, why)
         if wanted is not None:
-            self.apply_options(wanted)
+            self._adopt(wanted)
         self._tries = 0
         first = self._release_future()
         self.start()
         if not self._is_stopping:
             await first
+
+    def _adopt(self, spec: DriverSpec) -> None:
+        """Run by another specification from now on; nothing is in progress."""
+        with self._lock:
+            before = self.spec
+            needs_threads = spec.options.workers != before.options.workers or spec.is_isolated is not before.is_isolated
+            self.spec = spec
+            if needs_threads:
+                self._executor.close()
+                self._executor = self._make_executor()
 
     async def _take_down(self, timeout: float) -> tuple[bool, str]:
         """Run `cleanup` in its own thread, as the lane's may all hang; return whether it has ended, and its error."""
@@ -633,17 +660,9 @@ class DriverRunner:
 
     async def _clean_up(self, driver: Driver, timeout: float) -> tuple[bool, str]:
         pool = self._cleanup_pool = WorkerPool(f"{self.label.topic}.{self.label.driver}-cleanup", 1)
-        try:
-            work = asyncio.ensure_future(pool.run(driver.cleanup, label="cleanup"))
-            done, _ = await asyncio.wait([work], timeout=timeout)
-            if not done:
-                work.cancel()
-                return False, ""
-            error = work.exception()
-        finally:
-            pool.close()
+        has_ended, error = await run_cleanup(driver, pool, timeout)
         if error is None:
-            return True, ""
+            return has_ended, ""
         self._defects.log_error(f"cleanup of {self.label}", error)
         _log.warning("cleanup of %s failed: %s", self.label, error_line(error))
         return True, f"cleanup failed: {error_line(error)}"

@@ -5,8 +5,10 @@ from __future__ import annotations
 import inspect
 import logging
 from collections.abc import Callable, Collection, Iterable, Mapping
+from copy import copy
+from importlib import invalidate_caches
 from pathlib import PurePath
-from typing import Any, TypeVar
+from typing import Any, TypeAlias, TypeVar, cast
 
 import msgspec
 import pluggy
@@ -45,6 +47,11 @@ class _PluginRecord(msgspec.Struct):
     def count_error(self, text: str, now: float) -> None:
         """Count a hook that failed."""
         self.errors, self.last_error, self.last_error_at = self.errors + 1, text, now
+
+
+_Snapshot: TypeAlias = "tuple[list[str], list[str], PluginRecords, list[tuple[_PluginRecord, _PluginRecord]]]"
+_KEPT_STATES = (PluginState.LOADED, PluginState.BLOCKED)
+"""The states of plugins that a refresh keeps although they are no longer installed: what is imported goes on."""
 
 
 class PluginHost:
@@ -93,6 +100,8 @@ class PluginHost:
         self._plugin_manager.add_hookspecs(hookspecs)
         self._specs = {name: getattr(hookspecs, name) for name in vars(self._plugin_manager.hook) if name[0] != "_"}
         self._records: list[_PluginRecord] = []
+        self._imported_versions: dict[str, str] = {}
+        """The version of each distribution of which something may have been imported."""
         self._is_discovered = False
         self._on_step = on_step
 
@@ -111,6 +120,92 @@ class PluginHost:
             if record.state in (PluginState.LOADED, PluginState.FAILED):
                 record.seconds = self._clock.monotonic() - begun
         self._fail_unmet()
+
+    def refresh(
+        self, required: Collection[str], disabled: Collection[str], records: PluginRecords | None = None
+    ) -> None:
+        """Load what was installed since, and what had failed or was disabled; unload what is disabled now.
+
+        For a reload, on its thread. Code that has been imported stays as it is: another version of it needs a new
+        process. Raises nothing; see `discover`.
+
+        Args:
+            required: Names of plugins that must load.
+            disabled: Names of plugins that are listed but not loaded.
+            records: Which plugins somebody has disabled; None for those that are known.
+        """
+        invalidate_caches()
+        self._plugin_records = records or self._plugin_records
+        self._required, self._disabled = list(dict.fromkeys(required)), list(dict.fromkeys(disabled))
+        for record in self._records:
+            if record.state is PluginState.LOADED and not self._is_wanted(record):
+                self._unload(record)
+        entry_points = discovery.installed_plugins() if self._entry_points is None else self._entry_points
+        installed = {(found.name, found.distribution): found for found in entry_points}
+        # Replaced as a whole: the loop reads it meanwhile.
+        self._records = [
+            record
+            for record in self._records
+            if record.state in _KEPT_STATES or (record.found.name, record.found.distribution) in installed
+        ]
+        for key, found in sorted(installed.items()):
+            before = next((each for each in self._records if (each.found.name, each.found.distribution) == key), None)
+            if before is None or before.state is PluginState.FAILED or self._is_enabled_again(before):
+                self._load_again(found, before)
+        self._fail_unmet()
+
+    def _is_wanted(self, record: _PluginRecord) -> bool:
+        hold = self._plugin_records.hold_of(record.found.name, record.found.version)
+        return record.found.name not in self._disabled and hold is None
+
+    def _is_enabled_again(self, record: _PluginRecord) -> bool:
+        is_left_out = record.state in (PluginState.DISABLED, PluginState.QUARANTINED)
+        return is_left_out and self._is_wanted(record) and (record.found.is_bundled or not self.is_safe)
+
+    def _unload(self, record: _PluginRecord) -> None:
+        self._plugin_manager.unregister(record.plugin)
+        record.state, record.why, record.since = PluginState.DISABLED, "disabled in [plugins]", self._clock.wall()
+        record.plugin, record.provides = None, {}
+        self._hold_back(record)
+
+    def _load_again(self, found: DiscoveredPlugin, before: _PluginRecord | None) -> None:
+        record = _PluginRecord(found)
+        others = [each for each in self._records if each is not before]
+        self._records = sorted([*others, record], key=lambda each: (each.found.name, each.found.distribution))
+        imported = self._imported_versions.get(found.distribution, found.version)
+        if imported != found.version:
+            what = f"version {imported} of {found.distribution} was imported before, {found.version} is installed now"
+            self._fail(record, PluginError(what, hint="restart the daemon to use it"))
+            return
+        begun = self._clock.monotonic()
+        self._load_plugin(record)
+        record.seconds = self._clock.monotonic() - begun
+        record.since = record.since or self._clock.wall()
+
+    def snapshot(self) -> object:
+        """Return what `restore` brings back: which plugins are loaded, failed and disabled now."""
+        saved = [(record, copy(record)) for record in self._records]
+        return self._required, self._disabled, self._plugin_records, saved
+
+    def restore(self, snapshot: object) -> None:
+        """Go back to an earlier state, after a reload that was refused or undone. On the loop.
+
+        What was imported meanwhile stays imported, and contributes nothing.
+        """
+        self._required, self._disabled, self._plugin_records, saved = cast("_Snapshot", snapshot)
+        before = {id(record) for record, _ in saved}
+        for record in self._records:
+            if id(record) not in before and self._is_registered(record):
+                self._plugin_manager.unregister(record.plugin)
+        for record, earlier in saved:
+            for name in _PluginRecord.__struct_fields__:
+                setattr(record, name, getattr(earlier, name))
+            if record.state is PluginState.LOADED and not self._is_registered(record):
+                self._plugin_manager.register(record.plugin, record.found.name)
+        self._records = [record for record, _ in saved]
+
+    def _is_registered(self, record: _PluginRecord) -> bool:
+        return record.plugin is not None and self._plugin_manager.get_plugin(record.found.name) is record.plugin
 
     def statuses(self) -> list[PluginStatus]:
         """Return the status of every plugin that was found, sorted by name."""
@@ -226,12 +321,19 @@ class PluginHost:
 
     def namespaces_of(self, cls: type) -> list[str]:
         """Return the table namespaces of the plugins that define a class or a base of it."""
+        return self._declared_by_plugins_of(cls, "ostler_migrations")
+
+    def sections_of(self, cls: type) -> list[str]:
+        """Return the configuration sections of the plugins that define a class or a base of it."""
+        return self._declared_by_plugins_of(cls, "ostler_config_sections")
+
+    def _declared_by_plugins_of(self, cls: type, hook: str) -> list[str]:
         packages = {base.__module__.partition(".")[0] for base in getattr(cls, "__mro__", ())}
         return [
-            namespace
+            name
             for record in self._records
             if record.found.module.partition(".")[0] in packages
-            for namespace in record.provides.get("ostler_migrations", {})
+            for name in record.provides.get(hook, {})
         ]
 
     def owner(self, hook: str, key: Any) -> str:
@@ -284,6 +386,7 @@ class PluginHost:
         try:
             self._raise_if_duplicate(record)
             self._on_step(f"importing plugin {name} ({record.found.value})")
+            self._imported_versions.setdefault(record.found.distribution, record.found.version)
             record.plugin = self._import(record)
             self._check_version(record)
             self._check_environment(record)

@@ -1,4 +1,4 @@
-"""`ostler plugin enable`, `disable` and `reset`: which plugins the next start loads, without a daemon."""
+"""`ostler plugin enable`, `disable` and `reset`: which plugins the next start or reload loads, without a daemon."""
 
 from __future__ import annotations
 
@@ -13,14 +13,14 @@ from ostler.errors import NotFound, join_words
 _PluginName = Annotated[
     str, typer.Argument(metavar="PLUGIN", help="Its name in `ostler plugin list`", show_default=False)
 ]
-_NEXT = "Restart the daemon to apply that."
+_NEXT = "`ostler reload` or a restart of the daemon applies that."
 
 
 def disable(
     name: _PluginName,
     reason: Annotated[str, typer.Option(help="Why, shown in `ostler status`")] = "",
 ) -> None:
-    """Have the next start not load a plugin.
+    """Have the next start or reload not load a plugin.
 
     What the configuration says of it is left out, and the rest runs; `ostler status` says so. Needs no daemon.
     """
@@ -33,7 +33,7 @@ def disable(
 
 
 def enable(name: _PluginName) -> None:
-    """Have the next start load a plugin again that was disabled or quarantined.
+    """Have the next start or reload load a plugin that was disabled or quarantined.
 
     Needs no daemon. One that is disabled or blocked in [plugins] stays so.
     """
@@ -58,7 +58,9 @@ def _let_in(name: str) -> None:
         _raise_if_not_installed(name)
     hold = enable_plugin(state_dir, name)
     was = f" It was held back: {hold.why}." if hold is not None else " It was not held back."
-    _report(name, f"plugin {name} is loaded by the next start.{was} {_NEXT if hold is not None else ''}".rstrip())
+    _report(
+        name, f"plugin {name} is loaded by the next start or reload.{was} {_NEXT if hold is not None else ''}".rstrip()
+    )
 
 
 def _report(name: str, text: str, state: str = "enabled") -> None:

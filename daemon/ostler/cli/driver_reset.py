@@ -23,9 +23,7 @@ def reset(
     if not (service and slash and name):
         raise InvalidInput(f"{driver} is not SERVICE/NAME", hint="`ostler status` shows the drivers: volume/local")
     with kit.client() as client:
-        status = client.on(type=DriverStatus, host=host).call(
-            CONTROL_TOPIC, "driver_reset", service=service, driver=name
-        )
+        status = client.on(type=DriverStatus, host=host).call(CONTROL_TOPIC, "driver.reset", service=service, name=name)
     if kit.json_wanted():
         kit.emit(status)
         return
