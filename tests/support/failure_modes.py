@@ -130,6 +130,8 @@ FAILURE_MODES: dict[str, tuple[str, ...]] = {
         "a secret in the quoted line",
         "a file that masks another",
         "an option by its earlier name",
+        "a check that accepts what a start refuses",
+        "a check that disturbs the running daemon",
     ),
     "Machine": (
         "no descriptors left",

@@ -45,7 +45,8 @@ def report_error(error: BaseException, *, json: bool, environ: Mapping[str, str]
     if json:
         from ostler.cli.output import to_json  # only for an error with `--json`
 
-        _print_error(to_json({"error": {**facts, **_located_problems(facts)}}))
+        shown = {name: value for name, value in facts.items() if name != "subject"}
+        _print_error(to_json({"error": {**shown, **_located_problems(facts)}}))
     else:
         for line in _error_lines(facts):
             _print_error(line)
@@ -78,6 +79,7 @@ def _ostler_error_fields(error: OstlerError) -> dict[str, Any]:
         "details": error.details,
     }
     if isinstance(error, ConfigurationError):
+        facts["subject"] = error.subject
         facts["problems"] = [_problem_fields(problem) for problem in error.problems]
     return facts
 
@@ -131,7 +133,7 @@ def _error_lines(facts: Mapping[str, Any]) -> list[str]:
             for line in (_problem_line(each) if each["where"] else f"  {_problem_line(each)}", *each["lines"])
         ]
         count = "1 problem" if len(problems) == 1 else f"{len(problems)} problems"
-        lines.append(f"ostler: {count} in the configuration")
+        lines.append(f"ostler: {count} {facts['subject']}")
     else:
         lines = [f"ostler: {facts['message']}"]
     hints = [f"hint: {line}" for line in str(facts["hint"]).splitlines()[:_MAX_LINES]]

@@ -13,6 +13,7 @@ from ostler.daemon.connectivity.messaging_stack import make_socket_transport
 from ostler.daemon.daemon import Daemon
 from ostler.daemon.load_configuration import load_configuration
 from ostler.daemon.startup.directories import secure_directories
+from ostler.daemon.startup.start_checks import check_start
 from ostler.daemon.startup.step_tracker import LoadingMonitor, StepTracker
 from ostler.messaging.wire.request_context import request_log_fields
 from ostler.systemd import ServiceNotifier, SystemdNotifier, listen_fds, watchdog_interval
@@ -68,7 +69,9 @@ def _load(
     # Here code of plugins runs for the first time, and may never return.
     with LoadingMonitor(steps, notifier, defer_signal):
         resolved = load_configuration(paths, overrides, on_step=steps)
+        steps("checking directories and database")
         secure_directories(paths)
+        check_start(paths, resolved, read_content=False)  # the store reports what it warns of
         steps("")
     options = resolved.configuration.log
     log.set_up(level=options.level, format=options.format, levels=options.levels, about=request_log_fields)

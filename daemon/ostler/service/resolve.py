@@ -68,6 +68,7 @@ def resolve_configuration(
     plugins: PluginHost | None = None,
     entry_points: list[DiscoveredPlugin] | None = None,
     offline: bool = False,
+    as_daemon: bool = False,
     on_step: Callable[[str], object] = lambda _name: None,
 ) -> ResolvedConfiguration:
     """Resolve and validate a configuration, or raise with all of its problems at once.
@@ -79,7 +80,8 @@ def resolve_configuration(
         environ: The environment, for credentials.
         plugins: Plugins that were discovered before (a reload does not load plugins again).
         entry_points: What to discover plugins from; by default what is installed.
-        offline: Do not look for credentials, which exist only inside the unit.
+        offline: Do not need credentials, which exist only inside the unit, nor secret files that only others can read.
+        as_daemon: With `offline`: this user is the daemon's, and must be able to read all secret files.
         on_step: Called with each step before it starts, as it may never return.
 
     Raises:
@@ -96,6 +98,7 @@ def resolve_configuration(
         partial=resolver.partial_paths,
         problems=[*_missing_plugins(raw, plugins), *resolver.problems],
         offline=offline,
+        as_daemon=as_daemon,
         extra_checks=ServiceChecks(resolver.managers, resolver.drivers, resolver.extensions).faults,
     )
     specs = [resolver.service_spec(topic, configuration) for topic in resolver.managers]

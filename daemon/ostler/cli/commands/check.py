@@ -22,11 +22,13 @@ def check(
 ) -> None:
     """Check the whole configuration without a daemon, and report all problems.
 
-    Plugins are imported, and their sections, services and drivers are checked. Every problem is a line
-    `file:line:column: message`; the exit code is 78 if there is one.
+    It finds what `ostler run` by the same user would refuse. Plugins are imported, and their sections, services and
+    drivers are checked: every problem is a line `file:line:column: message`, and the exit code is 78. If the
+    configuration is valid, the directories, the database and its migrations are checked, without changing them and also
+    while a daemon runs; the exit code is 1 if a daemon could not start.
     """
     paths = invocation.current_invocation().paths()
-    assembly = without_daemon.resolve_configuration(overrides or [])
+    assembly = without_daemon.resolve_start(overrides or [])
     found = assembly.configuration
     failed = [plugin for plugin in assembly.plugins.statuses() if plugin.state is PluginState.FAILED]
     warnings = [*assembly.warnings, *(f"plugin {plugin.name} failed: {plugin.why}" for plugin in failed)]
