@@ -193,3 +193,99 @@ def test_all_reasons_of_the_host_are_named_at_once_and_in_json(make_daemon) -> N
     found = json.loads(daemon.command("--json", "check", check=1, env=daemon.environ).stderr)["error"]
     assert [Path(each["where"]).name for each in found["problems"]] == ["state", "run"]
     assert found["name"] == "StartRefused"
+
+
+PROBES = """
+import os, signal, time
+from ostler import Driver, DriverOptions, Field, Manager, Secret, hookimpl
+
+class LampManager(Manager):
+    driver_type = Driver
+
+class Ready(Driver):
+    class Options(DriverOptions):
+        key: Secret | None = Field(None, help="A key")
+
+    @classmethod
+    def probe(cls, options):
+        print("a line that nobody wants")
+        return ()
+
+class Refuses(Driver):
+    @classmethod
+    def probe(cls, options):
+        yield "driver", "no such lamp"
+        yield "", "and no power"
+
+class Raises(Driver):
+    @classmethod
+    def probe(cls, options):
+        raise OSError("burnt out")
+
+class Exits(Driver):
+    @classmethod
+    def probe(cls, options):
+        os._exit(0)
+
+class Crashes(Driver):
+    @classmethod
+    def probe(cls, options):
+        os.kill(os.getpid(), signal.SIGSEGV)
+
+class Hangs(Driver):
+    @classmethod
+    def probe(cls, options):
+        if not os.fork():
+            time.sleep(600)
+        time.sleep(600)
+
+class Silent(Driver):
+    def is_working(self):
+        return True
+
+@hookimpl
+def ostler_managers():
+    return {"lamp": LampManager}
+"""
+
+
+def probed(make_daemon: Callable[..., DaemonProcess], *names: str) -> DaemonProcess:
+    daemon: DaemonProcess = make_daemon()
+    daemon.install("lamp", PROBES)
+    tables = [f'[services.lamp.drivers.{name}]\ndriver = "lamp_module:{name.title()}"\n' for name in names]
+    daemon.configure("".join([LAMP, *tables]))
+    return daemon
+
+
+@pytest.mark.failure_mode("Configuration", "a driver whose probe hangs or crashes")
+def test_a_driver_whose_probe_hangs_or_crashes_harms_no_other(make_daemon) -> None:
+    names = ["ready", "refuses", "raises", "exits", "crashes", "hangs", "silent"]
+    daemon = probed(make_daemon, *names)
+    before = daemon.files()
+    words = ("check", "--probe", "--probe-timeout", "1")
+    found = daemon.json(*words, check=1, env=daemon.environ)
+    assert daemon.files() == before
+    assert found["ok"] is False
+    assert {each["driver"]: (each["state"], each["reasons"]) for each in found["probes"]} == {
+        "ready": ("ok", []),
+        "refuses": ("failed", ["driver: no such lamp", "and no power"]),
+        "raises": ("failed", ["OSError: burnt out"]),
+        "exits": ("failed", ["its `probe` ended the process without an answer"]),
+        "crashes": ("failed", ["its `probe` ended the process by SIGSEGV"]),
+        "hangs": ("failed", ["its `probe` did not return within 1 s"]),
+        "silent": ("unknown", ["it has no `probe` of its own"]),
+    }
+    shown = daemon.command(*words, check=1, env=daemon.environ).stdout
+    assert "lamp/refuses  failed   driver: no such lamp; and no power" in shown
+    assert "a line that nobody wants" not in shown
+
+
+def test_drivers_are_asked_only_on_request_and_not_without_their_credentials(make_daemon) -> None:
+    daemon = probed(make_daemon, "hangs")
+    assert "probes" not in daemon.json("check", env=daemon.environ)
+    daemon = probed(make_daemon, "ready")
+    with (daemon.root / "etc" / "ostler.toml").open("a") as file:
+        file.write('key = {credential = "lamp"}\n')
+    found = daemon.json("check", "--probe", env=daemon.environ)
+    assert found["ok"] is True
+    assert [each["state"] for each in found["probes"]] == ["unknown"]

@@ -132,6 +132,7 @@ FAILURE_MODES: dict[str, tuple[str, ...]] = {
         "an option by its earlier name",
         "a check that accepts what a start refuses",
         "a check that disturbs the running daemon",
+        "a driver whose probe hangs or crashes",
     ),
     "Machine": (
         "no descriptors left",
