@@ -75,6 +75,15 @@ format: $(STAMP) ## Format the sources
 	@$(BIN)/ruff check --fix
 	@$(BIN)/ruff format
 
+.PHONY: docs
+docs: $(STAMP) ## Build the site of the documentation in build/docs (offline, with search)
+	@$(BIN)/python conf/docs/build.py html build/docs
+	@echo 'Open build/docs/index.html'
+
+.PHONY: man
+man: $(STAMP) ## Build the manual pages ostler(1), ostler.toml(5) and ostler-plugins(7) in build/man
+	@$(BIN)/python conf/docs/build.py man build/man
+
 .PHONY: bench
 bench: $(STAMP) ## Measure against the budgets, as ratios to a plain echo in the same run
 	@exec $(BIN)/python tests/bench/run_bench.py $(ARGS)

@@ -26,7 +26,7 @@ if TYPE_CHECKING:
         format_size,
         parse_size,
     )
-    from ostler.driver import Driver, DriverEnvironment, DriverOptions, Drivers, feature, time_budget
+    from ostler.driver import Driver, DriverEnvironment, DriverOptions, DriverOptionsT, Drivers, feature, time_budget
     from ostler.errors import (
         Busy,
         Cancelled,
@@ -129,7 +129,7 @@ _EXPORTS = {
         "Field", "OptionsModel", "Seconds", "Secret", "Size", "format_seconds", "format_size", "parse_size",
         "ValidationContext",
     ],
-    "driver": ["Driver", "DriverEnvironment", "DriverOptions", "Drivers", "feature", "time_budget"],
+    "driver": ["Driver", "DriverEnvironment", "DriverOptions", "DriverOptionsT", "Drivers", "feature", "time_budget"],
     "errors": [
         "ResultExpired", "MalformedMessage", "Busy", "Cancelled", "ConfigurationError", "Conflict", "ConnectionLost",
         "ContractError", "Deadlock", "DeadlineExceeded", "Draining", "DriverError", "DriverNotFound", "DriverNotReady",
@@ -195,6 +195,7 @@ __all__ = [
     "DriverNotFound",
     "DriverNotReady",
     "DriverOptions",
+    "DriverOptionsT",
     "DriverState",
     "DriverStuck",
     "Drivers",

@@ -297,7 +297,7 @@ class ConnectionLost(MessagingError):
 
 
 class ServiceNotFound(MessagingError):
-    """Raised when there is no service on a topic, or no host of that name; also for a service that failed to start."""
+    """Raised when a topic has no service, or a host is not known; also for a service that failed to start."""
 
 
 class MethodNotFound(MessagingError):

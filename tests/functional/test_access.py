@@ -38,9 +38,14 @@ OFFLINE = {
     "plugin new",
     "plugin check",
     "plugin api",
+    "plugin install",
+    "plugin remove",
+    "plugin replay",
+    "plugin freeze",
     "config unset",
     "help",
     "version",
+    "completion",
 } | {f"keys {verb}" for verb in ("new", "show", "list")}
 
 

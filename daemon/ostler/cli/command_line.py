@@ -5,6 +5,7 @@ from __future__ import annotations
 import sys
 import time
 from collections.abc import Callable, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import replace
 from typing import TYPE_CHECKING
 
@@ -12,7 +13,7 @@ from ostler.cli import error_output, invocation, standard_streams
 from ostler.cli.global_options import GlobalOptions, split_global_options
 from ostler.cli.invocation import Invocation
 from ostler.config.units import parse_seconds
-from ostler.errors import EXIT_FAILURE, EXIT_OK, DaemonNotRunning
+from ostler.errors import EXIT_FAILURE, EXIT_OK, DaemonNotRunning, OstlerError
 
 if TYPE_CHECKING:
     from ostler.cli.remote_daemon import RemoteDaemon
@@ -77,6 +78,19 @@ def _run_words(chosen: Invocation, words: list[str]) -> int:
     return _run_typer(words) if code is None else code
 
 
+def _activate_plugins() -> None:
+    # Commands of installed plugins are found as those of Ostler's own environment are. Without a usable place of the
+    # daemon there are none; what needs that place says so.
+    # As `invocation.paths`: not for `status`.
+    from ostler.config.paths import Paths
+    from ostler.plugins.plugin_directory import activate_plugins
+
+    chosen = invocation.current_invocation()
+    with suppress(OstlerError):
+        paths = Paths.find(chosen.root, chosen.environ) if chosen.remote is not None else chosen.paths()
+        activate_plugins(paths)
+
+
 def _find_remote_daemon(arguments: GlobalOptions, environ: Mapping[str, str]) -> RemoteDaemon | None:
     if not arguments.remote and not environ.get("OSTLER_ADDRESS"):
         return None
@@ -106,7 +120,12 @@ def _run_typer(words: list[str]) -> int:
 
     from ostler.cli.command_tree import root_command
 
+    _activate_plugins()
     command = root_command()
+    if instruction := invocation.current_invocation().environ.get("_OSTLER_COMPLETE"):
+        from ostler.cli.shell_completion import complete  # only when a shell asks
+
+        return complete(command, instruction)
     try:
         # Not `command.main`, which handles errors by itself, with other output and exit codes.
         with command.make_context("ostler", words) as context:

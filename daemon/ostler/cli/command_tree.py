@@ -48,6 +48,7 @@ COMMANDS: dict[str, Command] = {
     "db": Command("db", "Check, back up or restore the daemon's database"),
     "whoami": Command("whoami", "Show who the daemon takes you for, and your role"),
     "version": Command("version", "Show the versions of this command and of the daemon"),
+    "completion": Command("completion", "Print the script with which a shell completes `ostler`"),
     "help": Command("help", "Show the help of a command"),
 }
 

@@ -12,7 +12,7 @@ from ostler.cli.error_output import EXIT_INTERRUPTED, TRACEBACK_VARIABLE
 from ostler.errors import EXIT_CONFIGURATION, EXIT_FAILURE, EXIT_NOT_PERMITTED, EXIT_NOT_RUNNING, EXIT_OK, EXIT_USAGE
 
 EXIT_CODES = {
-    EXIT_OK: "Success; also if the reader of a pipe has closed it (`ostler … | head`).",
+    EXIT_OK: "Success; also if the reader of a pipe, such as `head`, has closed it.",
     EXIT_FAILURE: "Failure; or `--check` found a problem.",
     EXIT_USAGE: "Usage error: an invalid command, option, argument or value.",
     EXIT_NOT_RUNNING: "The daemon is not running; the hint says how to start it.",

@@ -16,6 +16,7 @@ SOCKET_PATH_MAX = 107
 
 _SYSTEM_STATE = Path("/var/lib/ostler")
 _SYSTEM_RUN = Path("/run/ostler")
+_SYSTEM_PLUGINS = Path("/usr/local/lib/ostler/plugins")
 
 
 class Paths(msgspec.Struct, frozen=True):
@@ -28,6 +29,8 @@ class Paths(msgspec.Struct, frozen=True):
         state_dir: The directory of the database and of data of services.
         runtime_dir: The directory of the sockets.
         trust_owner: Whether files of other users are accepted (`--trust-owner`, `OSTLER_TRUST_OWNER`).
+        plugin_dir: The directory of what `ostler plugin install` installs. It is not the daemon's to write: whoever can
+            write there can run any code as whoever types a command.
     """
 
     root: Path | None
@@ -36,6 +39,7 @@ class Paths(msgspec.Struct, frozen=True):
     state_dir: Path
     runtime_dir: Path
     trust_owner: bool = False
+    plugin_dir: Path = _SYSTEM_PLUGINS
 
     @classmethod
     def find(cls, root: str | None, environ: Mapping[str, str], *, uid: int | None = None) -> Paths:
@@ -119,13 +123,14 @@ class Paths(msgspec.Struct, frozen=True):
 def _paths_below(root: Path) -> Paths:
     config_file = root / "etc" / "ostler.toml"
     layers = (config_file, root / "etc" / "conf.d")
-    return Paths(root, config_file, layers, root / "state", root / "run")
+    return Paths(root, config_file, layers, root / "state", root / "run", plugin_dir=root / "plugins")
 
 
 def _user_paths(environ: Mapping[str, str], uid: int) -> Paths:
     home = _absolute_or_none(environ.get("HOME")) or _home_directory(uid)
     config = (_absolute_or_none(environ.get("XDG_CONFIG_HOME")) or home / ".config") / "ostler"
     state = (_absolute_or_none(environ.get("XDG_STATE_HOME")) or home / ".local" / "state") / "ostler"
+    data = (_absolute_or_none(environ.get("XDG_DATA_HOME")) or home / ".local" / "share") / "ostler"
     runtime = _absolute_or_none(environ.get("XDG_RUNTIME_DIR"))
     config_file = config / "ostler.toml"
     return Paths(
@@ -134,6 +139,7 @@ def _user_paths(environ: Mapping[str, str], uid: int) -> Paths:
         config_layers=(config_file, config / "conf.d"),
         state_dir=_unit_directory(environ, "STATE_DIRECTORY") or state,
         runtime_dir=_unit_directory(environ, "RUNTIME_DIRECTORY") or (runtime / "ostler" if runtime else state / "run"),
+        plugin_dir=data / "plugins",
     )
 
 

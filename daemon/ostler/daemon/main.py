@@ -23,6 +23,7 @@ from ostler.daemon.process.process_limits import raise_descriptor_limit, shorten
 from ostler.daemon.process.shutdown_watchdog import LOG_FLUSH_TIMEOUT
 from ostler.daemon.process.signal_guard import SignalGuard
 from ostler.errors import ConfigurationError, OstlerError, error_line, is_a
+from ostler.plugins.plugin_directory import activate_plugins
 from ostler.printable import printable
 
 if TYPE_CHECKING:
@@ -67,6 +68,7 @@ def run_daemon(
     os.umask(os.umask(0o022) | 0o022)
     log.set_up(level=log_level or "info")
     log_guard = log.start_guard()
+    activate_plugins(paths)
     log.install_excepthooks()
     if log_level:
         overrides = [*overrides, f'log.level="{log_level}"']

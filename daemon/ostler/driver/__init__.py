@@ -6,10 +6,18 @@ manager (`proxy`). Not here: where a driver comes from (`ostler.plugins`).
 """
 
 from ostler.driver.contract import check_contract, require_contract
-from ostler.driver.driver import Driver, DriverEnvironment, DriverOptions, DriverSpec, feature, time_budget
-from ostler.driver.drivers import Drivers
+from ostler.driver.driver import (
+    Driver,
+    DriverEnvironment,
+    DriverOptions,
+    DriverOptionsT,
+    DriverSpec,
+    feature,
+    time_budget,
+)
+from ostler.driver.drivers import Drivers, DriverT
 
 __all__ = [
-    "Driver", "DriverEnvironment", "DriverOptions", "DriverSpec", "Drivers", "check_contract", "feature",
-    "require_contract", "time_budget",
+    "Driver", "DriverEnvironment", "DriverOptions", "DriverOptionsT", "DriverSpec", "DriverT", "Drivers",
+    "check_contract", "feature", "require_contract", "time_budget",
 ]  # fmt: skip

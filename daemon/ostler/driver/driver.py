@@ -5,13 +5,16 @@ from __future__ import annotations
 import logging
 from abc import ABC
 from collections.abc import Callable, Mapping
-from typing import Any, ClassVar, TypeVar
+from typing import Any, ClassVar, Generic, TypeVar
 
 import msgspec
+import typing_extensions
 
 from ostler.clock import Clock
 from ostler.config import Faults, Field, OptionsModel, Seconds, ValidationContext
 from ostler.config.options import COUNT_MAX
+from ostler.config.type_arguments import adopt_type_arguments
+from ostler.driver.call_progress import report_progress
 from ostler.store import KeyValue  # not only for the type checker: `pydoc` reads the fields' types
 from ostler.types import Json
 
@@ -52,6 +55,10 @@ class DriverOptions(OptionsModel):
     )
 
 
+DriverOptionsT = typing_extensions.TypeVar("DriverOptionsT", bound=DriverOptions, default=Any)
+"""For contracts whose drivers have typed options: `class LampDriver(Driver[DriverOptionsT])`."""
+
+
 class DriverEnvironment(msgspec.Struct, frozen=True, kw_only=True):
     """What a driver gets: its name, its validated options, and the few things it may need."""
 
@@ -84,12 +91,26 @@ def time_budget(budget: float | str | None, *, is_long: bool = True) -> Callable
     return mark
 
 
-class Driver(ABC):
+class Driver(ABC, Generic[DriverOptionsT]):
     """One implementation (a shell, a device, a file system) of what a manager needs done.
 
     A manager's package derives an abstract class from this with the methods its drivers must have; drivers derive from
     that. All methods run on threads of this driver's own, each within a time budget: one that does not return makes
     this driver `stuck`, and nobody else.
+
+    The type argument is the class of the options, for `self.options`; a contract passes it on. An inner class `Options`
+    does the same without the type.
+
+        class LampDriver(Driver[DriverOptionsT]):
+            @abstractmethod
+            def switch(self, lamp: str, on: bool) -> None: ...
+
+        class GpioOptions(DriverOptions):
+            chip: str = Field(help="The chip's device")
+
+        class GpioLampDriver(LampDriver[GpioOptions]):
+            def switch(self, lamp: str, on: bool) -> None:
+                set_line(self.options.chip, lamp, on)
 
     Attributes:
         name: The driver's name in the configuration.
@@ -104,8 +125,12 @@ class Driver(ABC):
     features: ClassVar[frozenset[str]] = frozenset()
     """The optional features that this driver supports, as declared with `@feature` on its contract."""
 
+    def __init_subclass__(cls, **arguments: Any) -> None:
+        super().__init_subclass__(**arguments)
+        adopt_type_arguments(cls, Driver, {"Options": DriverOptions})
+
     @classmethod
-    def validate(cls, options: Any, others: ValidationContext) -> Faults:  # noqa: ARG003 - for subclasses to use
+    def validate(cls, options: DriverOptionsT, others: ValidationContext) -> Faults:  # noqa: ARG003 - for subclasses to use
         """Check options that are individually valid against the rest of the configuration; return the mistakes.
 
         Called by `ostler check`, at the start and at a reload, before anything is started or changed, on any thread; it
@@ -142,7 +167,7 @@ class Driver(ABC):
     def __init__(self, environment: DriverEnvironment) -> None:
         self.environment = environment
         self.name = environment.name
-        self.options: Any = environment.options
+        self.options: DriverOptionsT = environment.options
         self.log = environment.log
         self.clock = environment.clock
         self.kv = environment.kv
@@ -165,6 +190,29 @@ class Driver(ABC):
             meanwhile.
         """
         return {}
+
+    def progress(self, done: float, total: float = 0, text: str = "") -> None:
+        """Report how far a call is; call it from the thread of the call, as often as there is something to say.
+
+        The caller of the request that is served sees it (`ctx.progress`), if there is one, and the time budget of the
+        call begins again: a copy of hours is not stuck as long as it moves.
+
+            def copy(self, source: str, target: str) -> None:
+                for number, block in enumerate(blocks, 1):
+                    write(block)
+                    self.progress(number, len(blocks), f"copying {source}")
+
+        Args:
+            done: How much is done, in bytes, steps or whatever the method counts.
+            total: How much there is, 0 when that is not known.
+            text: What is being done now.
+
+        Raises:
+            Cancelled: The request was cancelled: clean up, and let the error pass.
+            DeadlineExceeded: The deadline of the request has passed: the same.
+            TypeError: An argument is of another type.
+        """
+        report_progress(done, total, text)
 
     def cleanup(self) -> None:
         """Release all resources; called once at the end, also after an `initialise` that failed."""

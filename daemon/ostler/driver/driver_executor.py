@@ -16,6 +16,7 @@ import msgspec
 
 from ostler.aio import LoopQueue, WorkerPool, as_exception, waiting_for
 from ostler.clock import Clock
+from ostler.driver.call_progress import set_current_call
 from ostler.driver.failure_streak import IGNORED_METHODS, FailureStreak
 from ostler.errors import Busy, DriverError, DriverStuck, error_line
 from ostler.log.defects import UnexpectedErrors
@@ -88,6 +89,7 @@ class DriverCall:
         "is_overdue",
         "is_resolved",
         "label",
+        "last_progress",
         "on_end",
         "queued_at",
         "resolved_event",
@@ -113,20 +115,23 @@ class DriverCall:
         self.error: BaseException | None = None
         self.on_end = on_end
         self.context: Context | None = current_context()
+        self.last_progress = 0.0
+        """When the driver reported progress through `Driver.progress`, with or without a request."""
 
     def is_progressing(self, now: float) -> bool:
         """Return whether it has just started, or has reported progress recently."""
         if self.started_at is None:
             return False
-        moved = self.context.last_progress if self.context is not None else 0.0
+        moved = self._progressed_at()
         return now - self.started_at < _START_GRACE or (moved > self.started_at and now - moved < _PROGRESS_TIMEOUT)
 
     def remaining_time(self, now: float) -> float:
         """Return the seconds that are left of the budget."""
         start = self.queued_at if self.started_at is None else self.started_at
-        if self.context is not None:
-            start = max(start, self.context.last_progress)
-        return start + self.budget - now
+        return max(start, self._progressed_at()) + self.budget - now
+
+    def _progressed_at(self) -> float:
+        return self.last_progress if self.context is None else max(self.last_progress, self.context.last_progress)
 
 
 class DriverExecutor:
@@ -329,10 +334,14 @@ class DriverExecutor:
             if call.is_resolved:  # its caller gave up while it waited for a thread
                 raise self._no_thread_error(call)
             call.started_at = self._clock.monotonic()
+        set_current_call(lambda: self._note_progress(call))
         result = work()
         if isinstance(result, CoroutineType | GeneratorType | AsyncGeneratorType):
             raise self._invalid_result_error(call, result)
         return result
+
+    def _note_progress(self, call: DriverCall) -> None:
+        call.last_progress = self._clock.monotonic()
 
     def _on_call_end(self, call: DriverCall, result: Any, error: BaseException | None) -> None:
         # By the type: `isinstance` asks `__class__`, which of a plugin's error may raise.

@@ -6,20 +6,24 @@ import asyncio
 import random
 from collections.abc import Callable, Iterator, Mapping
 from functools import partial
-from typing import Any
+from typing import Any, cast
+
+import typing_extensions
 
 from ostler.aio import LoopQueue
 from ostler.bounds import NAME_LIMIT, safe_str
 from ostler.clock import Clock
-from ostler.driver.driver import DriverOptions, DriverSpec
+from ostler.driver.driver import Driver, DriverOptions, DriverSpec
 from ostler.driver.driver_executor import resolve_future
 from ostler.driver.driver_runner import RENEWAL_TIMEOUT, DriverRunner
 from ostler.driver.proxy import DriverProxy
 from ostler.errors import DriverError, DriverNotFound
 from ostler.types import DriverState, DriverStatus
 
+DriverT = typing_extensions.TypeVar("DriverT", bound=Driver, default=Any)
 
-class Drivers(Mapping[str, Any]):
+
+class Drivers(Mapping[str, DriverT]):
     """The drivers of one service: name to a proxy whose methods run in the driver's own threads.
 
     `drivers["local"].create("v1", size)` runs `create` in a thread of `local` and waits for it, from any thread but the
@@ -80,9 +84,9 @@ class Drivers(Mapping[str, Any]):
             name: DriverProxy(runner, partial(self._call, runner)) for name, runner in self._runners.items()
         }
 
-    def __getitem__(self, name: str) -> Any:
+    def __getitem__(self, name: str) -> DriverT:
         try:
-            return self._proxies[name]
+            return cast("DriverT", self._proxies[name])  # has the methods of the driver
         except KeyError:
             raise self._not_found(name) from None
 

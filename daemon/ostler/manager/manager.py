@@ -4,15 +4,17 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Callable, Iterable, Mapping
-from typing import Any, ClassVar, Protocol
+from typing import Any, ClassVar, Generic, Protocol
 
 import msgspec
+import typing_extensions
 
 from ostler.aio.background_tasks import BackgroundTasks
 from ostler.clock import Clock
 from ostler.config import Faults, Field, OptionsModel, Seconds, ValidationContext
 from ostler.config.options import COUNT_MAX
-from ostler.driver import Driver, Drivers
+from ostler.config.type_arguments import adopt_type_arguments
+from ostler.driver import Driver, Drivers, DriverT
 from ostler.errors import OstlerError
 from ostler.locks import Locks
 from ostler.manager.periodic_registry import NO_PERIODIC_REGISTRY, PeriodicRegistry
@@ -92,6 +94,9 @@ class ManagerOptions(OptionsModel):
             yield "report_interval", f"must be below down_time, which is {self.down_time:g} s; {advice}"
 
 
+ManagerOptionsT = typing_extensions.TypeVar("ManagerOptionsT", bound=ManagerOptions, default=Any)
+
+
 def _ignore_progress(_text: str) -> None:
     """Ignore the text."""
 
@@ -149,11 +154,23 @@ def namespace_versions(manager: type[Manager]) -> dict[str, str]:
     return {name: str(getattr(cls, "rpc_version", "1.0")) for name, cls in manager.namespaces.items()}
 
 
-class Manager:
+class Manager(Generic[ManagerOptionsT, DriverT]):
     """Owns one aspect of the system and its data; a service runs it on a topic.
 
     Every hook may be `def` (runs in the service's pool) or `async def` (runs on the loop). A hook of the start that
     raises makes the start of this service fail, with the error as its reason.
+
+    The type arguments are the class of the options, for `self.options`, and the contract of the drivers, for
+    `self.drivers`; both may be omitted. An inner class `Options` and `driver_type = LampDriver` do the same without the
+    types.
+
+        class LampOptions(ManagerOptions):
+            poll: Seconds = Field(30, help="How often the lamps are read")
+
+        class LampManager(Manager[LampOptions, LampDriver]):
+            @exposed(role="operator")
+            def switch(self, ctx: Context, lamp: str, on: bool) -> None:
+                self.drivers["desk"].switch(lamp, on)
 
     Attributes:
         topic: The name of the service.
@@ -187,8 +204,12 @@ class Manager:
     """Further objects on the same topic: `{"admin": LampAdmin}` offers the `@exposed` methods of `LampAdmin` as
     `admin.reset`. Each is created with the manager, before `init_host_with_rpc`, and has its own `rpc_version`."""
 
+    def __init_subclass__(cls, **arguments: Any) -> None:
+        super().__init_subclass__(**arguments)
+        adopt_type_arguments(cls, Manager, {"Options": ManagerOptions, "driver_type": Driver})
+
     @classmethod
-    def validate(cls, options: Any, others: ValidationContext) -> Faults:  # noqa: ARG003 - for subclasses to use
+    def validate(cls, options: ManagerOptionsT, others: ValidationContext) -> Faults:  # noqa: ARG003 - for subclasses to use
         """Check options that are individually valid against the rest of the configuration; return the mistakes.
 
         Called by `ostler check`, at the start and at a reload, before anything is started or changed, on any thread.
@@ -207,8 +228,8 @@ class Manager:
         self.environment = environment
         self.topic = environment.topic
         self.host = environment.host
-        self.options: Any = environment.options
-        self.drivers: Drivers = environment.drivers
+        self.options: ManagerOptionsT = environment.options
+        self.drivers: Drivers[DriverT] = environment.drivers
         self.store = environment.store
         self.client = environment.client
         self.clock = environment.clock

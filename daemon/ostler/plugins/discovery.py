@@ -16,13 +16,14 @@ from typing import Any, NamedTuple
 import msgspec
 
 from ostler.errors import error_line
+from ostler.plugins.plugin_directory import active_plugins
 
 _log = logging.getLogger(__name__)
 ENTRY_POINT_GROUP = "ostler"
 
 
 class DiscoveredPlugin(NamedTuple):
-    """An entry point of a plugin: its name, its target, and its distribution."""
+    """An entry point of a plugin: its name, its target, its distribution, and where the metadata of that is."""
 
     name: str
     value: str
@@ -30,6 +31,7 @@ class DiscoveredPlugin(NamedTuple):
     distribution: str = ""
     version: str = ""
     summary: str = ""
+    path: str = ""
 
     @property
     def module(self) -> str:
@@ -73,8 +75,8 @@ class _DistributionInfo(msgspec.Struct, frozen=True):
     name: str = ""
 
 
-def _distribution_infos() -> Iterator[_DistributionInfo]:
-    """Yield the metadata of every distribution, in the order of the path.
+def _distribution_infos(path: list[str] | None = None) -> Iterator[_DistributionInfo]:
+    """Yield the metadata of every distribution, in the order of the path (by default `sys.path`).
 
     Directories are read here. Archives on the path, and finders with distributions of their own, are left to
     `importlib.metadata`.
@@ -82,7 +84,7 @@ def _distribution_infos() -> Iterator[_DistributionInfo]:
     if any(_has_own_distributions(finder) for finder in sys.meta_path):
         yield from _non_directory_infos()
         return
-    for entry in sys.path:
+    for entry in sys.path if path is None else path:
         try:
             names = os.listdir(entry or ".")  # noqa: PTH208  (names alone are needed)
         except NotADirectoryError:
@@ -132,7 +134,7 @@ def _version_key(name: str) -> list[tuple[int, int, str]]:
 def version_on_disk(distribution: str) -> str:
     """Return the version of a distribution that a new process would get; empty when it is not installed."""
     wanted = _normalise_name(distribution)
-    for info in _distribution_infos():
+    for info in _distribution_infos(active_plugins.replaced_path()):
         if info.name and _normalise_name(info.name) != wanted:  # a hundred of them are looked at
             continue
         with suppress(ValueError):  # damaged metadata
@@ -179,7 +181,9 @@ def _entry_points_of(
         return
     seen[key] = _SeenDistribution(info.path, version)
     for entry, value in entries:
-        yield DiscoveredPlugin(entry, value, partial(_load_object, value), name, version, facts.get("summary", ""))
+        yield DiscoveredPlugin(
+            entry, value, partial(_load_object, value), name, version, facts.get("summary", ""), info.path
+        )
 
 
 def _parse_entry_points(text: str, group: str) -> Iterator[tuple[str, str]]:

@@ -16,6 +16,7 @@ from ostler.clock import Clock, SystemClock
 from ostler.errors import PluginError, Problem, error_line, is_expected, join_words
 from ostler.plugins import discovery, hook_implementations, hook_results
 from ostler.plugins.discovery import DiscoveredPlugin
+from ostler.plugins.plugin_directory import active_plugins
 from ostler.spelling import nearest
 from ostler.types import PluginState, PluginStatus
 from ostler.version_numbers import is_compatible, parse_version
@@ -135,9 +136,10 @@ class PluginHost:
         return {name: fault for name in self._required if (fault := self._required_problem(name))}
 
     def warnings(self) -> list[str]:
-        """Return warnings: names in `[plugins]` that are not installed."""
+        """Return warnings: installed plugins that cannot be used, names in `[plugins]` that are not installed."""
         known = {record.found.name for record in self._records}
-        return [
+        unusable = [str(active_plugins.problem)] if active_plugins.problem is not None else []
+        return unusable + [
             f"[plugins] {option}: plugin {name} is not installed{_meant(name, known)}"
             for option, names in (("disabled", self._disabled), ("blocked", self._blocked))
             for name in names

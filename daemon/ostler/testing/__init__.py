@@ -17,18 +17,28 @@ from ostler.lazy_names import lazy_names
 
 if TYPE_CHECKING:
     from ostler.clock import FakeClock
+    from ostler.testing.commands import CommandResult
+    from ostler.testing.conformance import check_driver, check_manager
+    from ostler.testing.driver_faults import DriverHandle
     from ostler.testing.in_process import Host, host
     from ostler.testing.rpc_api import check_rpc_api, check_rpc_client
     from ostler.testing.virtual_time import VirtualTimeLoop
 
 _EXPORTS = {
+    "CommandResult": "testing.commands",
+    "DriverHandle": "testing.driver_faults",
     "FakeClock": "clock",
     "Host": "testing.in_process",
+    "check_driver": "testing.conformance",
+    "check_manager": "testing.conformance",
     "VirtualTimeLoop": "testing.virtual_time",
     "check_rpc_api": "testing.rpc_api",
     "check_rpc_client": "testing.rpc_api",
     "host": "testing.in_process",
 }
 
-__all__ = ["FakeClock", "Host", "VirtualTimeLoop", "check_rpc_api", "check_rpc_client", "host"]
+__all__ = [
+    "CommandResult", "DriverHandle", "FakeClock", "Host", "VirtualTimeLoop", "check_driver", "check_manager",
+    "check_rpc_api", "check_rpc_client", "host",
+]  # fmt: skip
 __getattr__ = lazy_names(__name__, _EXPORTS, below="ostler")

@@ -4,14 +4,16 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import math
 import tempfile
 import threading
+import time
 import types
 from collections.abc import Callable, Coroutine, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from importlib import import_module
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import TYPE_CHECKING, Any, TypeVar
 
 import msgspec
 
@@ -50,17 +52,25 @@ from ostler.service.event_journal import LazyJournal, journal_page, journal_topi
 from ostler.service.resolve import ResolvedConfiguration, resolve_configuration
 from ostler.service.service_spec import ServiceSpec
 from ostler.store import Store
+from ostler.testing.controlled_time import ControlledTimeLoop
+from ostler.testing.driver_faults import DriverFaults, DriverHandle, with_faults
 from ostler.testing.memory_transport import MemoryTransport
+from ostler.testing.virtual_time import VirtualClock
 from ostler.types import CONTROL_TOPIC, CapabilityReport, DriverState, Peer, ServiceState, ServiceStatus, Upgrade
+
+if TYPE_CHECKING:
+    from ostler.testing.commands import CommandResult
 
 _log = logging.getLogger(__name__)
 T = TypeVar("T")
 WAIT_TIMEOUT = 20.0
 """Real seconds that a test waits for a condition before it fails."""
+_VIRTUAL_CALL_TIMEOUT = 3600.0
+"""Seconds of virtual time; no real time passes while a call waits for them."""
 
 
 @contextmanager
-def host(
+def host(  # noqa: PLR0913 - each is a word of its own
     *,
     config: str = "",
     plugins: Sequence[object] = (),
@@ -70,6 +80,7 @@ def host(
     state: Path | None = None,
     name: str = "testhost",
     clock: Clock | None = None,
+    virtual_time: bool = False,
 ) -> Iterator[Host]:
     """Run services inside a `with` block.
 
@@ -82,18 +93,24 @@ def host(
         state: The directory of the database; two hosts with the same directory, one after the other, simulate a
             restart. By default a temporary directory.
         name: The name of the host.
-        clock: The source of time.
+        clock: The source of time; timers keep to real time.
+        virtual_time: Whether time, that of timers included, stands still until the test calls `advance`. It also passes
+            while a call waits for an answer that nothing else can bring, such as `DriverStuck`.
 
     Raises:
+        TypeError: Both a clock and virtual time were asked for.
         ConfigurationError: The configuration or a plugin is invalid; with all problems.
         ServiceError: A service did not start. In a test every service is required, unless its configuration says
             otherwise.
     """
+    if virtual_time and clock is not None:
+        raise TypeError("virtual time has a clock of its own: `h.clock`")
     inline = _inline_plugin(managers or {}, drivers or {}, extensions or {})
     found = [*_entry_points(plugins), in_memory_plugin("test", inline)]
     assembly = resolve_configuration(load_text(config, "the test's configuration"), {}, entry_points=found)
     with tempfile.TemporaryDirectory(prefix="ostler-test-") as folder:
-        running = Host(assembly, (state or Path(folder)) / "ostler.db", name, clock or SystemClock())
+        loop = ControlledTimeLoop() if virtual_time else asyncio.new_event_loop()
+        running = Host(assembly, (state or Path(folder)) / "ostler.db", name, clock, loop)
         running.start()
         try:
             yield running
@@ -110,15 +127,30 @@ class Host(SyncCallMethods):
         assembly: The validated configuration.
         database: The database file.
         name: The name of the host.
-        clock: The source of time.
+        clock: The source of time; None for that of the loop.
+        loop: Runs the host, in a thread of its own; it is closed by `stop`.
+
+    Attributes:
+        clock: The clock of the services; with virtual time `h.clock.set_wall(…)` sets the wall clock alone.
     """
 
-    def __init__(self, assembly: ResolvedConfiguration, database: Path, name: str, clock: Clock) -> None:
+    def __init__(
+        self,
+        assembly: ResolvedConfiguration,
+        database: Path,
+        name: str,
+        clock: Clock | None,
+        loop: asyncio.AbstractEventLoop,
+    ) -> None:
         self._assembly = assembly
         self._database = database
         self._name = name
-        self._clock = clock
-        self._loop = asyncio.new_event_loop()
+        self._loop = loop
+        self._time = loop if isinstance(loop, ControlledTimeLoop) else None
+        self.clock = clock or (VirtualClock(self._time) if self._time else SystemClock())
+        self._faults: dict[tuple[str, str], DriverFaults] = {}
+        self._dispatcher: Dispatcher | None = None
+        self._client: LocalServiceClient | None = None
         self._thread = threading.Thread(target=self._loop.run_forever, name="ostler-test-host", daemon=True)
         self._transport = MemoryTransport()
         self.options = DEFAULT_OPTIONS
@@ -150,17 +182,53 @@ class Host(SyncCallMethods):
         transport = self._transport
         if uid is not None:
             transport = transport.as_peer(Peer(uid, uid, 1, f"uid {uid}"))
-        return Client(transport=transport, timeout=WAIT_TIMEOUT)
+        return Client(transport=transport, timeout=_VIRTUAL_CALL_TIMEOUT if self._time else WAIT_TIMEOUT)
+
+    def command(self, *words: str, stdin: str = "", environ: Mapping[str, str] | None = None) -> CommandResult:
+        """Run the command `ostler` against this host: `h.command("lamp", "list", "--json").json()`.
+
+        Commands of plugins are found as always, by their entry points: install the plugin, for instance editable.
+
+        Args:
+            words: The arguments.
+            stdin: The input; it is not a terminal, so that questions are refused.
+            environ: The environment; empty by default.
+        """
+        from ostler.testing.commands import run_in_process  # 60 ms: typer
+
+        def connect(_where: object, timeout: float, lenient: bool) -> Client:
+            return Client(transport=self._transport, timeout=timeout, lenient=lenient)
+
+        return run_in_process(words, stdin, environ or {}, connect, self.clock)
 
     def manager(self, topic: str) -> Any:
         """Return the manager of a service."""
         return self.service(topic).manager
 
-    def driver(self, topic: str, name: str) -> Any:
-        """Return a driver of a service, through the proxy that the manager uses as well."""
+    def driver(self, topic: str, name: str) -> DriverHandle:
+        """Return a driver of a service: its methods, through the proxy that the manager uses as well, and faults."""
         drivers = self.service(topic).drivers
         assert drivers is not None, f"service {topic} was not created"  # noqa: S101 - an error of the test
-        return drivers[name]
+        return DriverHandle(drivers[name], self._driver_faults(topic, name))
+
+    def _driver_faults(self, topic: str, name: str) -> DriverFaults:
+        return self._faults.setdefault((topic, name), DriverFaults(self._loop))
+
+    def advance(self, seconds: float) -> None:
+        """Let time pass: periodic tasks, retries, leases and time limits that become due run, in their order.
+
+        Returns when nothing that this has started is in progress, except what hangs. A day of a service with its
+        reports takes about 20 real seconds; a longer `report_interval` makes that less.
+
+        Args:
+            seconds: How far time moves; 0 waits only for what is in progress.
+
+        Raises:
+            TypeError: The host has no virtual time.
+        """
+        if self._time is None:
+            raise TypeError("this host runs in real time; create it with `host(virtual_time=True)`")
+        asyncio.run_coroutine_threadsafe(self._time.pass_time(seconds), self._loop).result()
 
     def service(self, topic: str) -> Service:
         """Return a service."""
@@ -180,14 +248,25 @@ class Host(SyncCallMethods):
         periodic = self._started_runtime().periodic_scheduler
         before = self._run_counts(topic, task)
         self.run(_call_on_loop(lambda: periodic.run_now(topic, task)))
-        self.wait_for(lambda: self._run_counts(topic, task)[0] > before[0], f"{topic}.{task} to run")
+        if self._time is not None:
+            self.run(self._time.wait_until(lambda: self._count_runs(topic, task)[0] > before[0]))
+        else:
+            self.wait_for(lambda: self._run_counts(topic, task)[0] > before[0], f"{topic}.{task} to run")
         runs, errors, error = self._run_counts(topic, task)
         del runs
         if errors > before[1]:
             raise AssertionError(f"the periodic task {topic}.{task} failed: {error}")
 
+    def periodic_tasks(self, topic: str) -> list[str]:
+        """Return the names of the periodic tasks of a service."""
+        rows = self.run(_call_on_loop(self._started_runtime().periodic_scheduler.statuses))
+        return [row.task for row in rows if row.service == topic]
+
     def _run_counts(self, topic: str, task: str) -> tuple[int, int, str]:
-        for row in self.run(_call_on_loop(self._started_runtime().periodic_scheduler.statuses)):
+        return self.run(_call_on_loop(lambda: self._count_runs(topic, task)))
+
+    def _count_runs(self, topic: str, task: str) -> tuple[int, int, str]:
+        for row in self._started_runtime().periodic_scheduler.statuses():
             if (row.service, row.task) == (topic, task):
                 return row.runs, row.errors, row.last_error
         raise AssertionError(f"service {topic} has no periodic task {task}")
@@ -197,6 +276,17 @@ class Host(SyncCallMethods):
         fits = EventPattern(pattern).matches
         self.wait_for(lambda: sum(map(fits, self._events)) >= count, f"{count} events {pattern}")
         return [event for event in self._events if fits(event)]
+
+    def publish(self, topic: str, name: str, payload: Any = None) -> None:
+        """Publish an event as a service of another topic would, which need not exist in the test.
+
+        Args:
+            topic: The topic of that service.
+            name: The name of the event.
+            payload: Its content.
+        """
+        assert self._client is not None, "the host is not started"  # noqa: S101 - an error of the test
+        self._client.for_topic(topic).publish(name, payload)
 
     def wait_driver(self, topic: str, name: str, state: DriverState = DriverState.READY) -> None:
         """Wait until a driver has a state."""
@@ -215,10 +305,11 @@ class Host(SyncCallMethods):
         Raises:
             AssertionError: It did not within the time limit.
         """
-        until = self._loop.time() + timeout
+        until = time.monotonic() + timeout
+        hint = "; time stands still in this host until `advance`" if self._time else ""
         while not condition():
-            if self._loop.time() > until:
-                raise AssertionError(f"timed out waiting for {what}")
+            if time.monotonic() > until:
+                raise AssertionError(f"timed out waiting for {what}{hint}")
             with self._condition:
                 self._condition.wait(0.005)
 
@@ -231,8 +322,35 @@ class Host(SyncCallMethods):
         """
         raw = load_text(config, "the test's configuration")
         self._assembly = resolve_configuration(raw, {}, plugins=self._assembly.plugins)
-        if problems := self.run(self._started_runtime().reset(self._assembly.specs)):
+        if problems := self.run(self._while_time_passes(self._started_runtime().reset(self._specs()))):
             raise ServiceError("; ".join(problems))
+
+    def _specs(self) -> list[ServiceSpec]:
+        """Return the services, with drivers that take faults."""
+        return [
+            msgspec.structs.replace(
+                spec,
+                drivers={
+                    name: (with_faults(loaded, self._driver_faults(spec.topic, name)), options)
+                    for name, (loaded, options) in spec.drivers.items()
+                },
+            )
+            for spec in map(_as_required, self._assembly.specs)
+        ]
+
+    async def _while_time_passes(self, work: Coroutine[Any, Any, T]) -> T:
+        with self._time.free_running() if self._time else nullcontext():
+            return await work
+
+    def _is_awaited(self) -> bool:
+        """Return whether a client waits for an answer, streams aside. On the loop."""
+        if self._dispatcher is None:
+            return False
+        calls = self._dispatcher.in_flight_since(-math.inf)
+        return any(
+            call.client is not None and call.operation is None and not call.method.signature.is_streaming
+            for call in calls
+        )
 
     def run(self, work: Coroutine[Any, Any, T]) -> T:
         """Run a coroutine on the host's loop and return its result."""
@@ -248,7 +366,7 @@ class Host(SyncCallMethods):
         """
         self._thread.start()
         try:
-            self.run(self._start())
+            self.run(self._while_time_passes(self._start()))
         except BaseException:
             self.stop()
             raise
@@ -271,7 +389,7 @@ class Host(SyncCallMethods):
         for client in self._readers:
             client.close()
         self._readers.clear()
-        hung = self.run(self._stop())
+        hung = self.run(self._while_time_passes(self._stop()))
         if hung:
             _log.warning("still running after the stop: %s", "; ".join(hung))
         if crash:
@@ -279,38 +397,43 @@ class Host(SyncCallMethods):
                 self._database.with_name(self._database.name + name).unlink(missing_ok=True)
             killed.replace(self._database)
         self._transport = MemoryTransport()
-        self.run(self._start())
+        self.run(self._while_time_passes(self._start()))
 
     async def _start(self) -> None:
         inbox = LoopQueue(self._loop)
         access = Access(own_uid=self._transport.peer.uid)
         self._store = Store.open(
-            self._database, clock=self._clock, synchronous="NORMAL", migrations=self._assembly.plugins.migrations()
+            self._database, clock=self.clock, synchronous="NORMAL", migrations=self._assembly.plugins.migrations()
         )
         for error in self._store.failed_migrations.values():
             raise error  # a daemon would fail that plugin's services only; here it is what is tested
-        dispatcher = Dispatcher(access, self._clock, inbox, host=self._name)
-        self._publisher = Publisher(self._transport.serve_events(), self._name, self._clock, access, inbox.post)
+        dispatcher = self._dispatcher = Dispatcher(access, self.clock, inbox, host=self._name)
+        if self._time is not None:
+            store = self._store
+            self._time.watch(lambda: [id(store)] if store.current_job() or store.stats()["queued"] else [])
+            self._time.set_awaited(self._is_awaited)
+        self._publisher = Publisher(self._transport.serve_events(), self._name, self.clock, access, inbox.post)
         self._server = RpcServer(self._transport.serve_rpc(), dispatcher, inbox)
         router = Router(self._name, dispatcher.registry.is_open)
-        client = LocalServiceClient(dispatcher, inbox, self._publisher, topic=CONTROL_TOPIC, router=router)
+        client = self._client = LocalServiceClient(
+            dispatcher, inbox, self._publisher, topic=CONTROL_TOPIC, router=router
+        )
         self._publisher.start()
         self._server.start()
         self._subscribe_events()
         options = self._assembly.configuration
-        told = self._notifications = Notifications(self._publisher, self._clock, options.sections)
+        told = self._notifications = Notifications(self._publisher, self.clock, options.sections)
         told.configure(options.notifications.model_dump(), self._assembly.sinks)
         operations = Operations(self._store, dispatcher, client.publish, on_end=self._failures.append)
         dispatcher.set_operations(operations)
-        self._journal = LazyJournal(self._publisher, self._store, self._clock, _journaled_topics(self._assembly.specs))
+        self._journal = LazyJournal(self._publisher, self._store, self.clock, _journaled_topics(self._assembly.specs))
         self._journal.apply(options.events)
         parts = HostParts(
-            self._name, self._clock, inbox, self._store, dispatcher, client, operations, told, self._publisher,
+            self._name, self.clock, inbox, self._store, dispatcher, client, operations, told, self._publisher,
             DaemonAddresses(rpc="memory", events="memory"),
         )  # fmt: skip
-        specs = [_as_required(spec) for spec in self._assembly.specs]
         runtime = self._runtime = Runtime(
-            specs,
+            self._specs(),
             parts,
             router=router,
             on_end=self._failures.append,
@@ -343,8 +466,10 @@ class Host(SyncCallMethods):
         """
         for client in self._readers:
             client.close()
+        for faults in self._faults.values():
+            faults.clear()
         try:
-            hung = self.run(self._stop())
+            hung = self.run(self._while_time_passes(self._stop()))
         finally:
             self._loop.call_soon_threadsafe(self._loop.stop)
             self._thread.join(WAIT_TIMEOUT)

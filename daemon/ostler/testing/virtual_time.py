@@ -50,8 +50,14 @@ class VirtualTimeLoop(asyncio.SelectorEventLoop):
         """Stop time for other work too: `probe` returns a token for each piece of work in progress."""
         self._probes.append(probe)
 
-    def _advance_time(self, timeout: float) -> list[Any]:
-        """Wait for work in threads to end, then jump by `timeout`; return events that came instead."""
+    def _advance_time(self, timeout: float | None) -> list[Any]:
+        """Wait for work in threads to end, then jump by `timeout`; return events that came instead.
+
+        Args:
+            timeout: Seconds to the next timer; None without one.
+        """
+        if timeout is None:
+            return self._real_selector.select(None)
         if events := self._wait_for_work():
             return events
         self._now += timeout
@@ -132,14 +138,14 @@ def virtual_clock() -> VirtualClock:
 
 
 class _VirtualTimeSelector(selectors.BaseSelector):
-    """The loop's selector: delegates a wait for the next timer to `pass_time`, everything else to the real one."""
+    """The loop's selector: delegates waits to `pass_time`, everything else to the real one."""
 
-    def __init__(self, real: selectors.BaseSelector, pass_time: Callable[[float], list[Any]]) -> None:
+    def __init__(self, real: selectors.BaseSelector, pass_time: Callable[[float | None], list[Any]]) -> None:
         self._real_selector = real
         self._advance_time = pass_time
 
     def select(self, timeout: float | None = None) -> list[Any]:
-        if timeout is None or timeout <= 0:
+        if timeout is not None and timeout <= 0:
             return self._real_selector.select(timeout)
         return self._real_selector.select(0) or self._advance_time(timeout)
 

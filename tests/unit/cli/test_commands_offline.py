@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import contextlib
 import fcntl
-import importlib.util
 import json
 import os
 import re
@@ -274,17 +273,6 @@ def test_a_new_plugin_fulfils_every_contract(new: Path) -> None:
     )
     # The assertions are in the program, whose exit code is checked.
     subprocess.run([sys.executable, "-W", "error", "-c", script], cwd=new, check=True, timeout=30)
-
-
-@pytest.mark.skipif(
-    importlib.util.find_spec("ostler.testing.in_process") is None, reason="ostler.testing is not built yet"
-)
-def test_the_tests_of_a_new_plugin_pass(new: Path) -> None:
-    environ = {**os.environ, "PYTHONPATH": str(new)}
-    words = [sys.executable, "-m", "pytest", "-q"]
-    done = subprocess.run(words, check=False, cwd=new, env=environ, capture_output=True, text=True, timeout=50)
-    assert done.returncode == 0, done.stdout + done.stderr
-    assert "4 passed" in done.stdout
 
 
 def test_a_new_plugin_overwrites_nothing(ostler: Any, new: Path) -> None:

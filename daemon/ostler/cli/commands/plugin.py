@@ -8,11 +8,14 @@ from typing import Annotated
 import typer
 
 from ostler.cli import kit, without_daemon
+from ostler.cli.commands import plugin_show
+from ostler.cli.plugin_installation import commands as plugin_install
 from ostler.config.units import format_seconds
 from ostler.errors import EXIT_FAILURE, NotFound, join_words
 from ostler.types import CONTROL_TOPIC, PluginStatus
 
-app = kit.app(help="List and check plugins, show their API, create a new one.")
+app = kit.app(help="List, install and check plugins, show their API, create a new one.")
+plugin_install.add_commands(app)
 
 COLUMNS = [
     kit.Column("plugin", "name"),
@@ -29,11 +32,20 @@ COLUMNS = [
 
 
 @app.command("list")
-def list_plugins() -> None:
+def list_plugins(
+    available: Annotated[
+        bool, typer.Option("--available", help="List packages that could be installed instead; needs no daemon")
+    ] = False,
+    places: plugin_install.From = None,
+) -> None:
     """List every plugin that the daemon found.
 
-    Shows its state with the reason, version, hooks, and how long it took to load.
+    Shows its state with the reason, version, hooks, and how long it took to load. With --available: the packages named
+    `ostler-…` in the indexes that pip is configured for, and in --from.
     """
+    if available:
+        plugin_install.show_available(places)
+        return
     with kit.client() as client:
         plugins = client.on(type=list[PluginStatus]).call(CONTROL_TOPIC, "plugin_list")
     kit.show_table(plugins, COLUMNS, empty="No plugins are installed.")
@@ -44,21 +56,34 @@ def check(
     names: Annotated[
         list[str] | None, typer.Argument(metavar="[PLUGIN]...", help="The plugins; by default all that are installed")
     ] = None,
+    level: Annotated[
+        str,
+        typer.Option(metavar="LEVEL", help="Check up to: loads, contract, conformance, faults, docs, typed"),
+    ] = "",
+    config: Annotated[
+        Path | None,
+        typer.Option(metavar="FILE", help="With --level: a configuration for what needs options", show_default=False),
+    ] = None,
 ) -> None:
     """Check plugins without a daemon.
 
     Imports each plugin, and checks its hooks, managers with their exposed methods, drivers and extensions against their
-    contracts. The exit code is 1 if one has a fault.
+    contracts. With --level it reports each level: conformance and faults run the managers and drivers in this process,
+    with virtual time, in health and with drivers that fail, crash and hang. The exit code is 1 if one has a fault.
     """
     from ostler.cli.plugin_check import check_plugins  # 70 ms: only for `plugin check`
 
     with without_daemon.suppress_logging():
-        found = check_plugins(without_daemon.discover_plugins())
+        host = without_daemon.discover_plugins()
+        found = check_plugins(host)
     known = [finding.plugin for finding in found]
     for name in names or []:
         if name not in known:
             raise NotFound(f"plugin {name} not found", hint=f"installed: {join_words(known) or 'none'}", plugin=name)
     chosen = [finding for finding in found if not names or finding.plugin in names]
+    if level:
+        plugin_show.check_levels(host, chosen, level, config)
+        return
     if kit.json_wanted():
         kit.emit(chosen)
     for finding in chosen:
@@ -69,6 +94,9 @@ def check(
             kit.say(f"  wrong: {kit.printable(line)}")
     if any(finding.faults for finding in chosen):
         raise typer.Exit(EXIT_FAILURE)
+
+
+app.command()(plugin_show.show)
 
 
 @app.command()
@@ -108,14 +136,20 @@ def new(
         str, typer.Argument(help="Name of the plugin, its manager and its topic: lamp", show_default=False)
     ],
     into: Annotated[Path, typer.Option(metavar="DIR", help="Create its directory in this one")] = Path(),
+    drivers: Annotated[
+        bool, typer.Option("--drivers/--no-drivers", help="With a contract of drivers, and a driver")
+    ] = True,
+    tables: Annotated[bool, typer.Option("--tables/--no-tables", help="With a table and its migration")] = False,
+    commands: Annotated[bool, typer.Option("--commands/--no-commands", help="With sub-commands of `ostler`")] = True,
 ) -> None:
     """Create a new plugin.
 
-    Writes a package that works as it is: a manager, a driver contract with a driver, a command, and tests.
+    Writes a package that installs, and passes its tests, ruff and `mypy --strict` as it is: a manager, what the options
+    ask for, a typed client, tests, a README and a file for continuous integration.
     """
-    from ostler.cli.scaffold import write_plugin  # 3 ms: only for `plugin new`
+    from ostler.cli.scaffold import PluginParts, write_plugin  # 3 ms: only for `plugin new`
 
-    files = write_plugin(name, into)
+    files = write_plugin(name, into, PluginParts(drivers, tables, commands))
     if kit.json_wanted():
         kit.emit({"files": files})
         return

@@ -149,11 +149,9 @@ class ServiceControl:
         row = await self.show(topic, on_host)
         if (row.forced_down is None) is not undo:
             await self._runtime.set_forced_down(topic, on_host, None if undo else self._override(who, reason))
-            what, why = (
-                "forced_up" if undo else "forced_down",
-                f"its word of {on_host}{f': {reason}' if reason else ''}",
-            )
-            self._runtime.state_notifier.notify_operator(topic, what, who, why)
+            action = "forced_up" if undo else "forced_down"
+            why = f"its word of {on_host}{f': {reason}' if reason else ''}"
+            self._runtime.state_notifier.notify_operator(topic, action, who, why)
         told, missed = await self._spread(ctx, topic, on_host, reason, undo) if spread else ([], [])
         return ForcedDownResult(service=await self.show(topic, on_host), told=told, missed=missed)
 

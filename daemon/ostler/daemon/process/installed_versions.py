@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 import os
-import sys
 from typing import TYPE_CHECKING
 
 import ostler
 from ostler.plugins.discovery import version_on_disk
+from ostler.plugins.plugin_directory import active_plugins
 
 if TYPE_CHECKING:
     from ostler.plugins import PluginHost
@@ -45,7 +45,7 @@ def _core_lines() -> list[str]:
 
 def _directory_mtimes() -> list[int]:
     stamps = []
-    for entry in sys.path:
+    for entry in active_plugins.replaced_path():
         try:
             stamps.append(os.stat(entry or ".").st_mtime_ns)  # noqa: PTH116  (each status asks)
         except OSError:

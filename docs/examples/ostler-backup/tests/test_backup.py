@@ -1,0 +1,148 @@
+"""Tests of the backup plugin: the service runs in this process, without a daemon or a socket."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+from ostler import DriverError, NotFound
+from ostler.testing import Host, check_driver, check_manager, check_rpc_api, check_rpc_client, host
+
+from ostler_backup.api import BackupApi
+from ostler_backup.directory import DirectoryDriver
+from ostler_backup.manager import BackupManager
+
+PLUGINS = ["ostler_backup.plugin"]
+
+
+class Places:
+    """The directories of a test, and the options that name them."""
+
+    def __init__(self, folder: Path) -> None:
+        self.home, self.target = folder / "home", folder / "target"
+        self.home.mkdir()
+        self.target.mkdir()
+        (self.home / "letter").write_text("dear reader")
+        key = folder / "key"
+        key.write_text("a key that signs")
+        key.chmod(0o600)
+        self.driver: dict[str, Any] = {"path": str(self.target), "key": {"file": str(key)}}
+        self.sources: dict[str, Any] = {
+            "home": {"path": str(self.home), "cron": "30 * * * *", "target": "disk", "keep": 2},
+            "mail": {"path": str(self.home), "cron": "0 3 * * *", "target": "disk"},
+        }
+        self.config = f"""
+[services.backup]
+manager = "backup"
+volumes = ["covered"]
+
+[services.backup.sources.home]
+path = "{self.home}"
+cron = "30 * * * *"
+target = "disk"
+keep = 2
+
+[services.backup.drivers.disk]
+driver = "directory"
+path = "{self.target}"
+key = {{file = "{key}"}}
+"""
+
+
+@pytest.fixture
+def places(tmp_path: Path) -> Places:
+    return Places(tmp_path)
+
+
+@pytest.fixture
+def h(places: Places) -> Iterator[Host]:
+    with host(plugins=PLUGINS, config=places.config, virtual_time=True) as running:
+        yield running
+
+
+def test_each_source_is_backed_up_at_its_own_time(h: Host, places: Places) -> None:
+    assert h.call("backup", "backups") == []
+    h.advance(3600)
+    assert [backup["source"] for backup in h.call("backup", "backups")] == ["home"]
+    assert h.events("backup.*.stored")[0].payload["source"] == "home"
+
+
+def test_old_backups_are_removed(h: Host, places: Places) -> None:
+    h.advance(3 * 3600)
+    assert len(h.call("backup", "backups", source="home")) == 2
+    assert len(list(places.target.glob("*.tar"))) == 2
+
+
+def test_an_archive_that_was_changed_is_found(h: Host, places: Places) -> None:
+    archive = h.call("backup", "back_up", source="home")["archive"]
+    assert h.call("backup", "verify", archive=archive)["archive"] == archive
+    with (places.target / archive).open("ab") as file:
+        file.write(b"more")
+    with pytest.raises(DriverError, match="was changed"):
+        h.call("backup", "verify", archive=archive)
+
+
+def test_a_target_that_is_away_is_tried_again(h: Host, places: Places) -> None:
+    away = places.target.with_name("away")
+    places.target.rename(away)
+    h.restart()
+    with h.client() as client:
+        operation = client.submit("backup", "back_up", source="home")
+        h.advance(1)
+        away.rename(places.target)
+        h.advance(1200)
+        assert operation.result(timeout=10)["source"] == "home"
+
+
+def test_backups_survive_a_crash(h: Host) -> None:
+    archive = h.call("backup", "back_up", source="home")["archive"]
+    h.restart(crash=True)
+    assert [backup["archive"] for backup in h.call("backup", "backups")] == [archive]
+
+
+def test_progress_is_reported(h: Host) -> None:
+    seen: list[Any] = []
+    h.on(on_progress=seen.append).call("backup", "back_up", source="home")
+    assert (seen[-1].done, seen[-1].total) == (1, 1)
+
+
+def test_volumes_that_no_source_covers_are_problems(h: Host) -> None:
+    manager = h.manager("backup")
+    for name in ("covered", "new"):
+        h.publish("volume", "created", {"name": name})
+    h.wait_for(manager.problems, "the events of volumes")
+    assert manager.problems() == ["volume new is in no source"]
+    h.publish("volume", "deleted", {"name": "new"})
+    h.wait_for(lambda: not manager.problems(), "the deletion")
+
+
+def test_an_unknown_source_is_refused(h: Host) -> None:
+    with pytest.raises(NotFound, match="source music not found"):
+        h.call("backup", "back_up", source="music")
+
+
+def test_the_commands(h: Host) -> None:
+    assert "Stored home-" in h.command("backup", "run", "home").stdout
+    (row,) = h.command("backup", "list", "--json").json()
+    assert "is unchanged" in h.command("backup", "verify", row["archive"]).stdout
+    assert "source music not found" in h.command("backup", "run", "music").stderr
+
+
+def test_the_driver_conforms(places: Places) -> None:
+    check_driver(DirectoryDriver, places.driver)
+
+
+def test_the_manager_conforms_also_when_drivers_fail(places: Places) -> None:
+    drivers = {"disk": (DirectoryDriver, places.driver)}
+    check_manager(BackupManager, {"sources": places.sources}, drivers=drivers, plugins=PLUGINS)
+
+
+def test_the_typed_client_matches_the_manager() -> None:
+    check_rpc_client(BackupApi, BackupManager)
+
+
+def test_the_version_reflects_the_changes_since_the_last_release() -> None:
+    # README.md says how to add the file of a release.
+    check_rpc_api(BackupManager, Path(__file__).parent / "api")
