@@ -113,6 +113,10 @@ crash: $(STAMP) ## Kill daemons 1000 times under a mixed load and check what the
 soak: $(STAMP) ## Load a daemon for ten minutes with kills, stops, reloads and a full disk, and check it
 	@exec $(BIN)/python tests/faults/soak_run.py $(ARGS)
 
+.PHONY: reloads
+reloads: $(STAMP) ## Reload a daemon a thousand times under load of eight clients (three minutes)
+	@OSTLER_RELOADS=1000 exec $(BIN)/pytest -q tests/functional/test_reload.py -k many
+
 .PHONY: attack
 attack: $(STAMP) ## Attack a daemon as other users and check that regular ones are served (root, ten minutes)
 	@exec $(BIN)/python tests/attack/run_attacks.py $(ARGS)

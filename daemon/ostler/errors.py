@@ -15,6 +15,7 @@ Those that programs decide by have a type, whatever a peer sent: `retry_after`, 
     ├── DriverError                       a driver failed
     │   ├── DriverNotReady                it is still initialising, or waits for its next try
     │   ├── DriverStuck                   a call into it has outlived its time budget
+    │   ├── DriverCrashed                 its own process has ended during the call
     │   └── FeatureNotSupported           it does not offer that optional feature
     ├── StoreError                        the database
     │   ├── StoreUnavailable              it cannot be reached now (locked, full, read-only)
@@ -256,6 +257,10 @@ class DriverNotReady(DriverError):
 
 class DriverStuck(DriverError):
     """Raised when a call into a driver has outlived its time budget, and for each call made while it is stuck."""
+
+
+class DriverCrashed(DriverError):
+    """Raised when the process of a driver has ended during a call; `reason` says how. It is started again."""
 
 
 class FeatureNotSupported(DriverError):

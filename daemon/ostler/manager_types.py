@@ -77,3 +77,29 @@ class DaemonAddresses(msgspec.Struct, frozen=True, kw_only=True):
     rpc: str = ""
     events: str = ""
     network: str = ""
+
+
+class LogLevel(msgspec.Struct, frozen=True, kw_only=True):
+    """The level of a logger, of all others under the empty name; `seconds_left` is None if it does not end."""
+
+    logger: str
+    level: str
+    seconds_left: float | None = None
+
+
+class FollowedRecord(msgspec.Struct, frozen=True, kw_only=True):
+    """A record of the log for who follows it, redacted as in the log; `detail` has further lines, as a traceback."""
+
+    at: float
+    level: str
+    logger: str
+    message: str
+    fields: dict[str, str] = {}
+    detail: str = ""
+
+
+class FollowedRecords(msgspec.Struct, frozen=True, kw_only=True):
+    """Records that were logged since the ones before, and how many more came faster than they were taken."""
+
+    records: list[FollowedRecord] = []
+    dropped: int = 0

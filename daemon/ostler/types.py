@@ -8,6 +8,8 @@ from typing import TYPE_CHECKING, Any, Literal, TypeAlias
 
 import msgspec
 
+from ostler.reload_types import OptionChange, ReloadResult
+
 if TYPE_CHECKING:
     Json: TypeAlias = "bool | int | float | str | list[Json] | dict[str, Json] | None"
 else:
@@ -90,7 +92,7 @@ class DriverStatus(msgspec.Struct, frozen=True, kw_only=True):
 
     `pending` says what new options wait for, empty when there are none. Of its calls `failures` failed since one
     succeeded last (at `last_success_at`) and `errors` since the start; a refusal is no failure. Times are wall times, 0
-    for never.
+    for never. `abandoned` counts instances that were given up and still hang.
     """
 
     name: str
@@ -107,6 +109,7 @@ class DriverStatus(msgspec.Struct, frozen=True, kw_only=True):
     last_error: str = ""
     last_error_at: float = 0.0
     last_success_at: float = 0.0
+    abandoned: int = 0
 
 
 class Peer(msgspec.Struct, frozen=True):
@@ -412,35 +415,12 @@ class OperationStatus(msgspec.Struct, frozen=True, kw_only=True):
     error: OperationError | None = None
 
 
-class OptionChange(msgspec.Struct, frozen=True, kw_only=True):
-    """One option that a reload found changed, and what the change needs; secrets stand as `***`."""
-
-    path: str
-    old: Json
-    new: Json
-    needs: str
-
-
-class ReloadResult(msgspec.Struct, frozen=True, kw_only=True):
-    """What a reload came to: applied or refused, each change, what needs a restart, and every problem.
-
-    `pending` has a line for each driver that applies its new options automatically when the work in it has completed.
-    """
-
-    ok: bool
-    at: float
-    summary: str
-    changes: list[OptionChange] = []
-    needs_restart: list[str] = []
-    problems: list[str] = []
-    pending: list[str] = []
-
-
 class DaemonStatus(msgspec.Struct, frozen=True, kw_only=True):
     """A summary of the daemon's state; `not_well` has one line for each problem, empty without problems.
 
     `memory` is that of the process; of that, `callers_memory` is held for callers, who together get `max_memory`. `log`
-    says where the log is, how many lines were lost since when and why, and what others changed.
+    says where the log is, how many lines were lost since when and why, and what others changed. `needs_restart` are the
+    changes that wait for a new process since a reload.
     """
 
     host: str
@@ -458,6 +438,7 @@ class DaemonStatus(msgspec.Struct, frozen=True, kw_only=True):
     plugins: list[PluginStatus] = []
     not_well: list[str] = []
     last_reload: ReloadResult | None = None
+    needs_restart: list[OptionChange] = []
     network: str = ""
     callers_memory: int = 0
     max_memory: int = 0

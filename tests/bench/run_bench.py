@@ -32,6 +32,7 @@ PARTS = {
     "operations": "submits beside one commit each",
     "restored": "exec to READY with many operations",
     "lag": "changes on another host to a scheduler",
+    "driver_calls": "drivers in processes of their own",
 }
 REQUIRED_PARTS = frozenset({"startup", "idle", "periodic_tasks", "calls", "events", "streams", "lag"})
 OUTPUT = Path(__file__).parents[2] / "build" / "bench.json"

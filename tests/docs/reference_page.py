@@ -9,6 +9,7 @@ from typing import Any
 from ostler import errors
 from ostler.cli.reference import EXIT_CODES
 from ostler.daemon.control.control_endpoint import ControlEndpoint
+from ostler.daemon.control.driver_control import DriverControl
 from ostler.errors import join_words
 from ostler.messaging.interface.introspection import list_exposed
 from ostler.operations import OperationControl
@@ -18,6 +19,7 @@ from ostler_volume.manager import VolumeManager
 INTERFACES: list[tuple[str, str, type]] = [
     ("ostler", "", ControlEndpoint),
     ("ostler", "operation.", OperationControl),
+    ("ostler", "driver.", DriverControl),
     ("volume", "", VolumeManager),
     ("scheduler", "", SchedulerManager),
 ]
@@ -33,6 +35,7 @@ ENVIRONMENT = {
     "_OSTLER_COMPLETE": "Set by the scripts of `ostler completion`: the command prints completions.",
     "NO_COLOR": "Anything in it, also nothing: no colours.",
     "TERM": "Unset, `dumb` or `unknown`: plain lines instead of tables and bars.",
+    "OSTLER_PAGER": "The pager for output that is longer than the terminal, before `PAGER`; `cat` or nothing: none.",
     "HOME": "The home of the user, for the directories of a daemon of a user.",
     "XDG_CONFIG_HOME": "The directory of the configuration of a daemon of a user, `~/.config` by default.",
     "XDG_STATE_HOME": "The directory of its state, `~/.local/state` by default.",
@@ -46,6 +49,7 @@ ENVIRONMENT = {
     "LISTEN_FDS": "Set by systemd: how many sockets are handed over.",
     "LISTEN_PID": "Set by systemd: the process that is meant.",
     "LISTEN_FDNAMES": "Set by systemd: the names of these sockets.",
+    "MALLOC_ARENA_MAX": "For the processes of drivers, `2` by default: how many arenas the C library may use.",
     "LISTEN_PIDFDID": "Set by systemd: the process that is meant; not needed, and not inherited by children.",
     "STATE_DIRECTORY": "Set by systemd (`StateDirectory=`): the directory of the state.",
     "RUNTIME_DIRECTORY": "Set by systemd (`RuntimeDirectory=`): the directory of the sockets.",

@@ -37,6 +37,7 @@ OFFLINE = {
     "db migrate",
     "plugin new",
     "plugin check",
+    "plugin show",
     "plugin api",
     "plugin install",
     "plugin remove",

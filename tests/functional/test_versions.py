@@ -149,12 +149,12 @@ def test_what_a_release_of_the_plugin_offered_is_compared_with_the_next(make_dae
     one.install("lamp", OLD)
     other.install("lamp", NEW, version="1.1")
     file = tmp_path / "lamp-1.0.json"
-    one.command("plugin", "api", "lamp", "--output", str(file), env=one.environ)
+    one.command("plugin", "api", "lamp", "--write", str(file), env=one.environ)
     assert json.loads(file.read_text())["namespaces"][""]["rpc_version"] == "1.0"
     shown = other.command("plugin", "api", "lamp", "--against", str(file), env=other.environ).stdout
     assert "lamp.dim was added: breaks new clients of an old service; requires a minor version" in shown
     assert "lamp.admin was added" in shown
-    back = other.command("plugin", "api", "lamp", "--output", str(tmp_path / "lamp-1.1.json"), env=other.environ).stdout
+    back = other.command("plugin", "api", "lamp", "--write", str(tmp_path / "lamp-1.1.json"), env=other.environ).stdout
     assert "The interface of lamp was written to" in back
     shown = one.command("plugin", "api", "lamp", "--against", str(tmp_path / "lamp-1.1.json"), env=one.environ, check=1)
     assert "wrong: lamp has version 1.0, but its changes require 2.0" in shown.stdout

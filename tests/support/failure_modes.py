@@ -33,6 +33,7 @@ FAILURE_MODES: dict[str, tuple[str, ...]] = {
         "a manager that raises `SystemExit` or `KeyboardInterrupt`",
         "an eternal task that ends",
         "a reload that hangs or finds no configuration",
+        "a reload that fails at any of its steps",
         "packages replaced while the daemon starts",
     ),
     "Plugins": (
@@ -45,6 +46,7 @@ FAILURE_MODES: dict[str, tuple[str, ...]] = {
         "a driver that is an empty class",
         "a driver with a wrong signature",
         "a driver that never comes back",
+        "a driver in its own process that crashes, hangs or floods the log",
         "eight callers of a backend that hangs, and somebody who wants another one",
         "four backends that hang at the start or at a reload",
         "a reload while a driver works for hours",

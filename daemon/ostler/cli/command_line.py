@@ -25,6 +25,7 @@ def run_command(
     *,
     connect: invocation.ClientFactory = invocation.open_client,
     now: Callable[[], float] = time.time,
+    sleep: Callable[[float], None] = time.sleep,
 ) -> int:
     """Run the command and return its exit code; every error becomes a line on stderr.
 
@@ -33,11 +34,12 @@ def run_command(
         environ: The environment.
         connect: Creates clients; tests pass a fake.
         now: Returns the wall time.
+        sleep: Waits for seconds.
     """
     standard_streams.prepare_standard_streams()
     arguments = split_global_options(argv)
     try:
-        code = _run_session(arguments, Invocation(environ=environ, connect=connect, now=now))
+        code = _run_session(arguments, Invocation(environ=environ, connect=connect, now=now, sleep=sleep))
         sys.stdout.flush()
     except BrokenPipeError:  # as in `ostler … | head`
         error_output.redirect_to_devnull(sys.stdout)
@@ -45,7 +47,7 @@ def run_command(
     except KeyboardInterrupt:
         return error_output.EXIT_INTERRUPTED
     except Exception as error:  # noqa: BLE001 - the one place where errors become output
-        return error_output.report_error(error, json=arguments.json, environ=environ)
+        return error_output.report_error(error, format=arguments.error_format, environ=environ)
     return code
 
 
@@ -56,6 +58,7 @@ def _run_session(arguments: GlobalOptions, bare: Invocation) -> int:
         root=None if remote is not None else arguments.root or bare.environ.get("OSTLER_ROOT") or None,
         remote=remote,
         json=arguments.json,
+        output=arguments.output_options(),
         timeout=_parse_timeout(arguments.timeout),
         trust_owner=arguments.trust_owner,
     )

@@ -9,11 +9,18 @@ import typer
 from typer.core import TyperGroup
 
 import ostler
+from ostler.cli.global_options import RESERVED_OPTIONS
+from ostler.cli.invocation import current_invocation
 from ostler.cli.plugin_commands import PluginCommands
-from ostler.errors import EXIT_USAGE
+from ostler.cli.view import VIEW_ATTRIBUTE
+from ostler.errors import EXIT_USAGE, InvalidInput, PluginError
 from ostler.spelling import nearest
 
-COMMON_OPTIONS_HELP = "Every command also accepts --root DIR, --json and --trust-owner."
+COMMON_OPTIONS_HELP = (
+    "Every command also accepts the global options, such as --root DIR, -o json|yaml|wide|name, --json, --wide, "
+    "--timeout TIME, -q and -v; see `ostler --help`."
+)
+_VIEW_HELP = "--watch[=TIME] shows it again and again."
 
 
 class Command(NamedTuple):
@@ -30,6 +37,7 @@ COMMANDS: dict[str, Command] = {
     "reload": Command("reload", "Reload the configuration of the daemon"),
     "config": Command("config", "Show the configuration with the origin of each value"),
     "service": Command("service", "List, show, enable, disable, freeze, drain and delete services"),
+    "driver": Command("driver", "List, show, restart and abandon drivers"),
     "plugin": Command("plugin", "List and check plugins, or create a new one"),
     "call": Command("call", "Call a method of a service and show its result"),
     "cast": Command("cast", "Send a request to a service without waiting for the result"),
@@ -42,7 +50,9 @@ COMMANDS: dict[str, Command] = {
     "periodic": Command("periodic", "List, show, run, pause and resume periodic tasks"),
     "top": Command("top", "Show calls per method, live"),
     "audit": Command("audit", "Show the audit log: who did what, and what was refused"),
-    "log-level": Command("log_level", "Show or set the log level of the daemon"),
+    "log": Command("log", "Show or follow the log of the daemon"),
+    "logs": Command("logs", "The same as `log`"),
+    "log-level": Command("log_level", "Show or set the log levels of the daemon"),
     "dump": Command("dump", "Show threads, tasks, queues, services, configuration"),
     "keys": Command("keys", "Create and show the keys of hosts and clients"),
     "db": Command("db", "Check, back up or restore the daemon's database"),
@@ -92,10 +102,33 @@ def _normalise_command(command: Any) -> Any:
     # An app that a plugin made with a bare `typer.Typer()` then behaves as Ostler's own commands do.
     command.params = [each for each in command.params if each.name not in ("install_completion", "show_completion")]
     command.rich_markup_mode = None
-    command.epilog = command.epilog or COMMON_OPTIONS_HELP
+    is_view = getattr(command.callback, VIEW_ATTRIBUTE, False)
+    command.epilog = command.epilog or (f"{_VIEW_HELP} {COMMON_OPTIONS_HELP}" if is_view else COMMON_OPTIONS_HELP)
+    _check_reserved_options(command)
     for child in getattr(command, "commands", {}).values():
         _normalise_command(child)
+    if current_invocation().output.watch and not is_view and not hasattr(command, "commands"):
+        command.callback = _refuse_watch
     return command
+
+
+def _check_reserved_options(command: Any) -> None:
+    """Refuse a command with an option that is parsed before any command: it would never see it.
+
+    Raises:
+        PluginError: It has one.
+    """
+    taken = sorted({name for each in command.params for name in each.opts} & RESERVED_OPTIONS)
+    if taken:
+        raise PluginError(
+            f"the command {command.name} declares {', '.join(taken)}, which belongs to every command of ostler",
+            hint="choose another name for the option",
+            verb=command.name,
+        )
+
+
+def _refuse_watch(*_arguments: object, **_options: object) -> None:
+    raise InvalidInput("--watch is for commands that show something and change nothing", hint="leave it out")
 
 
 def _print_version(wanted: bool) -> None:
@@ -112,7 +145,20 @@ def _root_callback(  # noqa: PLR0913, PLR0917 - `global_options.split_global_opt
             metavar="DIR", help="The daemon below this directory (or OSTLER_ROOT): DIR/etc, DIR/state, DIR/run"
         ),
     ] = "",
-    json: Annotated[bool, typer.Option("--json", help="Show results and errors as JSON")] = False,
+    output: Annotated[
+        str,
+        typer.Option("--output", "-o", metavar="FORMAT", help="Show results as json, yaml, wide (all columns) or name"),
+    ] = "",
+    json: Annotated[bool, typer.Option("--json", help="Show results and errors as JSON: -o json")] = False,
+    wide: Annotated[bool, typer.Option("--wide", help="Show all columns in full: -o wide")] = False,
+    watch: Annotated[
+        bool, typer.Option("--watch", help="Show it again every 2 s, or with --watch=TIME, until Ctrl-C")
+    ] = False,
+    no_headers: Annotated[bool, typer.Option("--no-headers", help="Show tables without titles")] = False,
+    no_color: Annotated[bool, typer.Option("--no-color", help="No colours (or NO_COLOR)")] = False,
+    no_pager: Annotated[bool, typer.Option("--no-pager", help="No pager (else OSTLER_PAGER, PAGER or less)")] = False,
+    quiet: Annotated[bool, typer.Option("--quiet", "-q", help="No confirmations and no progress")] = False,
+    verbose: Annotated[bool, typer.Option("--verbose", "-v", help="Report each call on stderr")] = False,
     timeout: Annotated[str, typer.Option(metavar="TIME", help="Time-out of a call: 30, 5min, 2h")] = "",
     address: Annotated[
         str, typer.Option(metavar="ADDR", help="The daemon at tcp://HOST:PORT (or OSTLER_ADDRESS)")
@@ -132,7 +178,8 @@ def _root_callback(  # noqa: PLR0913, PLR0917 - `global_options.split_global_opt
         bool, typer.Option("--version", "-V", help="Show the version and exit", is_eager=True, callback=_print_version)
     ] = False,
 ) -> None:
-    del root, json, timeout, address, server_key, secret_key, trust_owner, version
+    del root, output, json, wide, watch, no_headers, no_color, no_pager, quiet, verbose, timeout
+    del address, server_key, secret_key, trust_owner, version
     if context.invoked_subcommand is None:
         typer.echo(context.get_help(), err=True)
         raise typer.Exit(EXIT_USAGE)
@@ -148,7 +195,7 @@ def root_command() -> Any:
         context_settings={"help_option_names": ["-h", "--help"]},
         help="Ostler manages the resources of this host: `ostler run` is the daemon, every other command talks to it.",
         epilog=(
-            "--root, --json and --trust-owner are also accepted after the command. Exit codes: 0 success, 1 failure, "
+            "All but --version are also accepted after the command. Exit codes: 0 success, 1 failure, "
             "2 usage, 3 not running, 4 not permitted, 78 configuration, 130 interrupted."
         ),
     )

@@ -29,12 +29,17 @@ TRACEBACK_VARIABLE = "OSTLER_TRACEBACK"
 """The environment variable that makes the command print tracebacks, whatever its value."""
 
 
-def report_error(error: BaseException, *, json: bool, environ: Mapping[str, str]) -> int:
+def report_error(
+    error: BaseException,
+    *,
+    format: str,  # noqa: A002 - the word of its option
+    environ: Mapping[str, str],
+) -> int:
     """Print on stderr why the command failed, and return its exit code.
 
     Args:
         error: The exception. Usage errors of typer are recognised by their `format_message`.
-        json: Whether to print one JSON object instead of lines.
+        format: `json` or `yaml` to print one object instead of lines; empty for lines.
         environ: The environment.
     """
     facts = _error_fields(error)
@@ -42,11 +47,11 @@ def report_error(error: BaseException, *, json: bool, environ: Mapping[str, str]
         import traceback  # 3 ms: only for who looks for a defect
 
         _print_error(printable_lines("".join(traceback.format_exception(error)).rstrip("\n")))
-    if json:
-        from ostler.cli.output import to_json  # only for an error with `--json`
+    if format:
+        from ostler.cli.output import to_document  # only for an error with `--json`
 
         shown = {name: value for name, value in facts.items() if name != "subject"}
-        _print_error(to_json({"error": {**shown, **_located_problems(facts)}}))
+        _print_error(to_document({"error": {**shown, **_located_problems(facts)}}, format))
     else:
         for line in _error_lines(facts):
             _print_error(line)

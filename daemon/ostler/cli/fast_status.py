@@ -7,6 +7,7 @@ from collections.abc import Sequence
 from ostler.availability import absence_reason, format_override
 from ostler.cli import kit
 from ostler.cli.invocation import Invocation
+from ostler.cli.view import run_view
 from ostler.config.units import format_size
 from ostler.errors import EXIT_FAILURE, EXIT_OK
 from ostler.types import CONTROL_TOPIC, DaemonStatus, DriverStatus, PluginState, ServiceState, ServiceStatus
@@ -31,10 +32,16 @@ def run_status(session: Invocation, check: bool) -> int:  # noqa: ARG001 - the k
         session: Which daemon.
         check: Whether a problem is a failure.
     """
+    return run_view(lambda: _show(check))
+
+
+def _show(check: bool) -> int:
     with kit.client() as client:
         found = client.on(type=DaemonStatus).call(CONTROL_TOPIC, "status")
     if kit.json_wanted():
         kit.emit(found)
+    elif kit.names_wanted():
+        kit.show_table(found.services, SERVICE_COLUMNS)
     else:
         show_status(found)
     return EXIT_FAILURE if check and found.not_well else EXIT_OK
@@ -53,6 +60,9 @@ def show_status(status: DaemonStatus) -> None:
         kit.say(
             f"  last reload {kit.human_elapsed(status.last_reload.at)} ago: {kit.printable(status.last_reload.summary)}"
         )
+    for change in status.needs_restart:
+        old, new = (kit.to_json(value, indent=0) for value in (change.old, change.new))
+        kit.say(f"  restart needed for {kit.printable(f'{change.path}: {old} -> {new}')}")
     kit.say()
     kit.show_table(status.services, SERVICE_COLUMNS, empty="No services are configured.")
     drivers = [(service, driver) for service in status.services if service.here for driver in service.drivers]
@@ -125,14 +135,14 @@ def reason_text(service: ServiceStatus) -> str:
 
 
 SERVICE_COLUMNS = [
-    kit.Column("topic"),
-    kit.Column("host"),
-    kit.Column("state"),
-    kit.Column("seen", up_text),
-    kit.Column("enabled", override_text),
-    kit.Column("for", lambda service: kit.human_elapsed(service.since)),
-    kit.Column("in flight", "in_flight", right=True),
-    kit.Column("why", reason_text),
+    kit.Column("topic", priority=0, min_width=10),
+    kit.Column("host", priority=2),
+    kit.Column("state", priority=0, min_width=12),
+    kit.Column("seen", up_text, priority=3),
+    kit.Column("enabled", override_text, priority=1),
+    kit.Column("for", lambda service: kit.human_elapsed(service.since), priority=2, min_width=11),
+    kit.Column("in flight", "in_flight", right=True, priority=4),
+    kit.Column("why", reason_text, priority=0),
 ]
 
 
@@ -141,10 +151,10 @@ def _retry_text(pair: tuple[ServiceStatus, DriverStatus]) -> str:
 
 
 DRIVER_COLUMNS = [
-    kit.Column("backend", lambda pair: f"{pair[0].topic}/{pair[1].name}"),
-    kit.Column("driver", lambda pair: pair[1].driver),
-    kit.Column("state", lambda pair: pair[1].state),
-    kit.Column("for", lambda pair: kit.human_elapsed(pair[1].since)),
-    kit.Column("retry", _retry_text),
-    kit.Column("why", lambda pair: pair[1].why or pair[1].pending),
+    kit.Column("backend", lambda pair: f"{pair[0].topic}/{pair[1].name}", priority=0, min_width=16),
+    kit.Column("driver", lambda pair: pair[1].driver, priority=3),
+    kit.Column("state", lambda pair: pair[1].state, priority=0, min_width=12),
+    kit.Column("for", lambda pair: kit.human_elapsed(pair[1].since), priority=2, min_width=11),
+    kit.Column("retry", _retry_text, priority=1, min_width=11),
+    kit.Column("why", lambda pair: pair[1].why or pair[1].pending, priority=0),
 ]

@@ -11,6 +11,7 @@ from dataclasses import dataclass, field
 from types import TracebackType
 from typing import TYPE_CHECKING, Any, Protocol, Self, Unpack
 
+from ostler.cli.global_options import DEFAULT_OUTPUT, OutputOptions
 from ostler.errors import InvalidInput
 
 if TYPE_CHECKING:
@@ -88,11 +89,13 @@ class Invocation:
         root: The value of `--root` or `OSTLER_ROOT`, None without either.
         remote: The daemon given by its address, None without an address.
         trust_owner: Whether files of other users are accepted.
-        json: Whether to show results as JSON.
+        json: Whether to show results for programs, as JSON unless `output` says YAML.
+        output: How to show results.
         timeout: The value of `--timeout` in seconds, None if not given.
         connect: Creates a client.
         environ: The environment.
         now: Returns the wall time, from which ages are computed.
+        sleep: Waits for seconds, between two outputs of `--watch`.
     """
 
     root: str | None = None
@@ -103,6 +106,8 @@ class Invocation:
     now: Callable[[], float] = time.time
     remote: RemoteDaemon | None = None
     trust_owner: bool = False
+    output: OutputOptions = DEFAULT_OUTPUT
+    sleep: Callable[[float], None] = time.sleep
 
     def paths(self) -> Paths:
         """Return the paths of the daemon.

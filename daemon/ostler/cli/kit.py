@@ -25,10 +25,13 @@ from typing import TYPE_CHECKING, Any, cast
 from ostler.cli import invocation
 from ostler.cli.formatting import format_age, human_time, printable, text_of
 from ostler.cli.output import (
-    Column,
+    confirm_done,
     emit,
+    emit_item,
     heading,
+    is_quiet,
     json_wanted,
+    names_wanted,
     on_terminal,
     say,
     show_fields,
@@ -37,6 +40,8 @@ from ostler.cli.output import (
     warn,
 )
 from ostler.cli.progress_bar import progress
+from ostler.cli.table import Column
+from ostler.cli.view import view
 from ostler.errors import InvalidInput
 
 if TYPE_CHECKING:
@@ -47,9 +52,9 @@ if TYPE_CHECKING:
     from ostler.types import Json
 
 __all__ = [
-    "Column", "app", "client", "confirm", "emit", "heading", "human_age", "human_elapsed", "human_time",
-    "json_wanted", "on_terminal", "pairs", "printable", "progress", "run_operation", "say", "show_fields",
-    "show_table", "text_of", "to_json", "warn",
+    "Column", "app", "client", "confirm", "confirm_done", "emit", "emit_item", "heading", "human_age",
+    "human_elapsed", "human_time", "is_quiet", "json_wanted", "names_wanted", "on_terminal", "pairs", "printable",
+    "progress", "run_operation", "say", "show_fields", "show_table", "text_of", "to_json", "view", "warn",
 ]  # fmt: skip
 
 
@@ -142,7 +147,13 @@ def client(timeout: float | None = None, *, lenient: bool = False) -> Iterator[C
     seconds = chosen.timeout if chosen.timeout is not None else timeout
     where = chosen.remote or chosen.root
     with chosen.connect(where, invocation.DEFAULT_TIMEOUT if seconds is None else seconds, lenient) as opened:
-        yield cast("Client", opened)  # in tests a fake
+        if chosen.output.verbose:
+            from ostler.cli.traced_client import TracedClient  # only with `--verbose`
+
+            warn(f"connected to the daemon at {getattr(where, 'address', where) or 'the default place'}")
+            yield cast("Client", TracedClient(opened))
+        else:
+            yield cast("Client", opened)  # in tests a fake
 
 
 def confirm(question: str, *, yes: bool = False) -> None:

@@ -29,15 +29,15 @@ def format_progress(status: OperationStatus) -> str:
 
 
 COLUMNS = [
-    kit.Column("id"),
-    kit.Column("service", "topic"),
-    kit.Column("method"),
-    kit.Column("state"),
-    kit.Column("since", lambda status: kit.human_elapsed(status.since)),
-    kit.Column("by", "requester"),
-    kit.Column("attempts", right=True),
-    kit.Column("progress", format_progress),
-    kit.Column("why"),
+    kit.Column("id", priority=0, min_width=9),
+    kit.Column("service", "topic", priority=1),
+    kit.Column("method", priority=0, min_width=12),
+    kit.Column("state", priority=0, min_width=10),
+    kit.Column("since", lambda status: kit.human_elapsed(status.since), priority=1, min_width=11),
+    kit.Column("by", "requester", priority=2),
+    kit.Column("attempts", right=True, priority=3),
+    kit.Column("progress", format_progress, priority=0, min_width=10),
+    kit.Column("why", priority=1),
 ]
 
 _FIELDS: list[str | kit.Column] = [

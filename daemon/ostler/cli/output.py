@@ -1,65 +1,61 @@
-"""Shows results: tables on a terminal, aligned plain text in a pipe, JSON with `--json`."""
+"""Shows results: tables on a terminal, aligned plain text in a pipe, JSON, YAML or names if they are wanted."""
 
 from __future__ import annotations
 
+import os
 import sys
-from collections.abc import Callable, Iterable, Mapping, Sequence
-from typing import TYPE_CHECKING, Any, NamedTuple, TextIO
+from collections.abc import Iterable, Mapping, Sequence
+from typing import TYPE_CHECKING, Any, TextIO
 
 from ostler.cli import invocation
 from ostler.cli.formatting import display_width, printable, text_of
+from ostler.cli.global_options import NAME_FORMAT, WIDE_FORMAT, YAML_FORMAT
 from ostler.cli.standard_streams import unwrap
+from ostler.cli.table import (
+    COLUMN_GAP,
+    MAX_CELL_LENGTH,
+    Column,
+    Table,
+    align_row,
+    fit_table,
+    make_table,
+    natural_widths,
+    wrap_words,
+)
 from ostler.errors import InvalidInput
-from ostler.printable import printable_json, truncate_with_length
+from ostler.printable import printable_json
 
 if TYPE_CHECKING:
     from rich.console import Console
 
-_COLUMN_GAP = "  "
-MAX_CELL_LENGTH = 32_768
-"""The maximum number of characters of a cell; the layout of longer ones takes seconds. `--json` is not cut."""
-_MAX_RICH_ROWS = 2000
-"""The maximum number of rows of a terminal table; more are aligned as in a pipe, which is much faster."""
+_DEFAULT_WIDTH = 80
+_MIN_VALUE_WIDTH = 20
+"""The least width of the values of `show_fields`; on a narrower terminal their lines are longer than it."""
+_MAX_FITTED_ROWS = 20_000
+"""The maximum number of rows that are fitted to a terminal; more are aligned as in a pipe, which is faster."""
+_BOLD, _FAINT, _RESET = "\x1b[1m", "\x1b[2m", "\x1b[0m"
+_GREEN, _YELLOW, _RED, _GREY = "\x1b[32m", "\x1b[33m", "\x1b[31m", "\x1b[90m"
 _STYLES = {
-    "up": "green", "ready": "green", "loaded": "green", "well": "green",
-    "starting": "yellow", "initialising": "yellow", "degraded": "yellow", "draining": "yellow", "disabled": "yellow",
-    "found": "yellow", "paused": "yellow",
-    "failed": "red", "stuck": "red", "down": "red", "error": "red", "stopped": "bright_black", "blocked": "red",
+    "up": _GREEN, "ready": _GREEN, "loaded": _GREEN, "well": _GREEN,
+    "starting": _YELLOW, "initialising": _YELLOW, "degraded": _YELLOW, "draining": _YELLOW, "disabled": _YELLOW,
+    "found": _YELLOW, "paused": _YELLOW,
+    "failed": _RED, "stuck": _RED, "down": _RED, "error": _RED, "stopped": _GREY, "blocked": _RED,
 }  # fmt: skip
 
 
-class Column(NamedTuple):
-    """A column of a table.
-
-    Attributes:
-        title: Its title, shown in upper case.
-        value: Name of an attribute or key of a row, or a function of the row; if empty, the title.
-        right: Whether to align it to the right, as for numbers and sizes.
-    """
-
-    title: str
-    value: str | Callable[[Any], object] = ""
-    right: bool = False
-
-    def cell(self, row: object, index: int) -> str:
-        """Return this column's text for a row as shown: `printable`, and cut to `MAX_CELL_LENGTH`."""
-        return truncate_with_length(self.text(row, index), MAX_CELL_LENGTH)
-
-    def text(self, row: object, index: int) -> str:
-        """Return this column's text for a row; `index` is its position in rows that are plain sequences."""
-        if callable(self.value):
-            return text_of(self.value(row))
-        name = self.value or self.title
-        if isinstance(row, Mapping):
-            return text_of(row.get(name))
-        if isinstance(row, list) or type(row) is tuple:
-            return text_of(row[index])
-        return text_of(getattr(row, name.replace(" ", "_")))
-
-
 def json_wanted() -> bool:
-    """Return whether `--json` was given."""
+    """Return whether results are for programs: `--json`, `-o json` or `-o yaml`."""
     return invocation.current_invocation().json
+
+
+def names_wanted() -> bool:
+    """Return whether only names are wanted: `-o name`."""
+    return invocation.current_invocation().output.format == NAME_FORMAT
+
+
+def is_quiet() -> bool:
+    """Return whether confirmations and progress are not wanted: `-q`, and whatever is read by a program."""
+    return json_wanted() or names_wanted() or invocation.current_invocation().output.quiet
 
 
 def on_terminal(stream: TextIO | None = None) -> bool:
@@ -72,9 +68,42 @@ def on_terminal(stream: TextIO | None = None) -> bool:
         return False
 
 
+def terminal_width() -> int:
+    """Return the columns of the terminal: `COLUMNS`, or what the terminal itself says, or 80."""
+    given = os.environ.get("COLUMNS", "")
+    if given.isdecimal() and int(given):
+        return int(given)
+    try:
+        return os.get_terminal_size(unwrap(sys.stdout).fileno()).columns or _DEFAULT_WIDTH
+    except (OSError, ValueError, AttributeError):
+        return _DEFAULT_WIDTH
+
+
+def colours_wanted(stream: TextIO | None = None) -> bool:
+    """Return whether a stream (stdout by default) is a terminal, and colours were not turned off.
+
+    They are turned off by `--no-color`, and by the environment variable `NO_COLOR`, whatever its value.
+    """
+    session = invocation.current_invocation()
+    return on_terminal(stream) and session.output.color and "NO_COLOR" not in (session.environ or os.environ)
+
+
 def say(text: str = "") -> None:
-    """Print a line on stdout, `printable`; nothing with `--json`."""
-    if not json_wanted():
+    """Print a line on stdout, `printable`; nothing with `--json` or `-o name`."""
+    if not json_wanted() and not names_wanted():
+        print(printable(text))  # noqa: T201 - the command's output
+
+
+def hint(text: str) -> None:
+    """Print a remark below a result on a terminal, `printable` and faint; nothing with `-q`."""
+    if on_terminal() and not is_quiet():
+        line = printable(text)
+        _print_lines([f"{_FAINT}{line}{_RESET}" if colours_wanted() else line])
+
+
+def confirm_done(text: str) -> None:
+    """Print on stdout that something was done, `printable`; nothing with `-q`, `--json` or `-o name`."""
+    if not is_quiet():
         print(printable(text))  # noqa: T201 - the command's output
 
 
@@ -84,7 +113,7 @@ def warn(text: str) -> None:
 
 
 def emit(value: object) -> None:
-    """Show any value: as one JSON document with `--json`, else as text.
+    """Show any value: as one JSON document with `--json`, as YAML with `-o yaml`, else as text.
 
     Text is the fields of a struct or mapping, a table for a list of those, a line for each item of any other list, and
     nothing for None.
@@ -93,7 +122,7 @@ def emit(value: object) -> None:
         value: Anything msgspec can encode; other values are shown as text.
     """
     if json_wanted():
-        print(to_json(value))  # noqa: T201 - the command's output
+        _print(to_document(value))
     elif _has_fields(value):
         show_fields(value)
     elif isinstance(value, list | tuple) and value and all(map(_has_fields, value)):
@@ -101,9 +130,28 @@ def emit(value: object) -> None:
         show_table(value, list(names))
     elif isinstance(value, list | tuple):
         for item in value:
-            print(text_of(item))  # noqa: T201 - the command's output
+            _print(text_of(item))
     elif value is not None:
-        print(text_of(value))  # noqa: T201 - the command's output
+        _print(text_of(value))
+
+
+def emit_item(value: object) -> None:
+    """Show an item of a stream at once: a line of JSON with `--json`, a YAML document with `-o yaml`, else a line.
+
+    Args:
+        value: As for `emit`; structures are shown as JSON also without `--json`.
+    """
+    if invocation.current_invocation().output.format == YAML_FORMAT:
+        text = f"---\n{to_document(value)}"
+    elif json_wanted() or isinstance(value, dict | list) or _has_fields(value):
+        text = to_json(value, indent=0)
+    else:
+        text = text_of(value)
+    print(text, flush=True)  # noqa: T201 - the command's output
+
+
+def _print(text: str) -> None:
+    print(text)  # noqa: T201 - the command's output
 
 
 def _has_fields(value: object) -> bool:
@@ -137,6 +185,25 @@ def to_json(value: object, *, indent: int | None = None) -> str:
         raise InvalidInput("the value is nested too deeply to be shown as JSON") from None
 
 
+def to_document(value: object, format: str = "") -> str:  # noqa: A002 - the word of its option
+    """Return a value as a document for programs: YAML with `-o yaml`, else JSON.
+
+    Args:
+        value: As for `to_json`.
+        format: The format, by default the one of this run.
+    """
+    if (format or invocation.current_invocation().output.format) != YAML_FORMAT:
+        return to_json(value)
+    import msgspec  # 6 ms: not for `--help`
+
+    from ostler.cli.yaml_text import to_yaml  # only for `-o yaml`
+
+    try:
+        return to_yaml(msgspec.json.decode(_encode_json(value)))
+    except RecursionError:
+        raise InvalidInput("the value is nested too deeply to be shown as YAML") from None
+
+
 def _encode_json(value: object) -> bytes:
     import msgspec  # 6 ms: not for `--help`
 
@@ -156,103 +223,119 @@ def _escape_surrogates(value: object) -> object:
 
 
 def show_table(rows: Iterable[Any], columns: Sequence[str | Column], *, empty: str = "") -> None:
-    """Show rows as a table; with `--json` the rows themselves as a JSON list.
+    """Show rows as a table; with `--json` the rows themselves as a list, with `-o name` their names.
+
+    On a terminal a table never folds: texts are shortened and columns left out, by priority, unless `--wide` is given.
+    In a pipe it has all columns in full.
 
     Args:
         rows: Structs or other objects (columns are attributes), mappings (keys), or lists and tuples (positions).
-        columns: Names of attributes or keys, or `Column` for another title, a function, or right alignment.
+        columns: Names of attributes or keys, or `Column` for another title, a function, alignment or priority.
         empty: The text for a table without rows on a terminal; a pipe gets the header alone.
     """
     listed = list(rows)
     if json_wanted():
-        print(to_json(listed))  # noqa: T201 - the command's output
+        _print(to_document(listed))
         return
-    heads = [column if isinstance(column, Column) else Column(column) for column in columns]
-    if not listed and empty and on_terminal():
-        print(empty)  # noqa: T201 - the command's output
-        return
-    titles = [printable(head.title.upper()) for head in heads]
-    cells = [[head.cell(row, index) for index, head in enumerate(heads)] for row in listed]
-    if on_terminal() and len(cells) <= _MAX_RICH_ROWS:
-        _rich_table(titles, cells, heads)
+    table = make_table(listed, columns)
+    if names_wanted():
+        _print_lines(table.names())
+    elif not listed and empty and on_terminal():
+        if not is_quiet():
+            _print(empty)
     else:
-        print("\n".join(align_rows([titles, *cells], [head.right for head in heads])))  # noqa: T201 - the command's output
+        _show_rows(table, headers=invocation.current_invocation().output.headers)
+
+
+def _show_rows(table: Table, *, headers: bool) -> None:
+    output = invocation.current_invocation().output
+    if not on_terminal() or output.format == WIDE_FORMAT or len(table.rows) > _MAX_FITTED_ROWS:
+        _write_rows(table, natural_widths(table), headers=headers)
+        return
+    fitted = fit_table(table, terminal_width())
+    _write_rows(fitted.table, fitted.widths, headers=headers)
+    if (fitted.hidden or fitted.shortened) and not output.quiet:
+        output.on_shortened(fitted.hidden)
+
+
+def _write_rows(table: Table, widths: Sequence[int], *, headers: bool) -> None:
+    """Write the rows; on a terminal with styles, past the stream that would escape them: cells are `printable`."""
+    styled = colours_wanted()
+    lines = []
+    if headers:
+        title = COLUMN_GAP.join(align_row(table.titles, widths, table.columns)).rstrip()
+        lines.append(f"{_BOLD}{title}{_RESET}" if styled else title)
+    for row in table.rows:
+        cells = list(align_row(row, widths, table.columns))
+        if styled:
+            cells = [_styled(cell, text) for cell, text in zip(cells, row, strict=True)]
+        lines.append(COLUMN_GAP.join(cells).rstrip())
+    _print_lines(lines)
+
+
+def _styled(cell: str, text: str) -> str:
+    style = _STYLES.get(text)
+    return cell.replace(text, f"{style}{text}{_RESET}", 1) if style else cell
+
+
+def _print_lines(lines: Sequence[str]) -> None:
+    """Print lines whose texts are `printable`; styles among them reach the terminal."""
+    if lines:
+        print("\n".join(lines), file=unwrap(sys.stdout) if colours_wanted() else None)
 
 
 def show_fields(value: object, *, names: Sequence[str | Column] = ()) -> None:
-    """Show one object as a list of names and values; with `--json` as a JSON object.
+    """Show one object as a list of names and values; with `--json` as an object, with `-o name` its first value.
 
     Args:
         value: A struct, a mapping or any object with attributes.
         names: Which fields, in this order, as in `show_table`; by default all fields of a struct or mapping.
     """
     if json_wanted():
-        print(to_json(value))  # noqa: T201 - the command's output
+        _print(to_document(value))
         return
-    fields = [name if isinstance(name, Column) else Column(name) for name in names or _field_names(value)]
-    if not fields:
+    table = make_table([value], names or _field_names(value))
+    if not table.columns:
         return
-    pairs = [[printable(field.title.replace("_", " "), MAX_CELL_LENGTH), field.cell(value, 0)] for field in fields]
-    if on_terminal() and len(pairs) <= _MAX_RICH_ROWS:
-        _rich_fields(pairs)
-    else:
-        print("\n".join(align_rows(pairs, [False, False])))  # noqa: T201 - the command's output
+    if names_wanted():
+        _print_lines(table.names())
+        return
+    titles = [printable(column.title.replace("_", " "), MAX_CELL_LENGTH) for column in table.columns]
+    _print_lines(list(_field_lines(titles, table.rows[0])))
+
+
+def _field_lines(titles: Sequence[str], texts: Sequence[str]) -> Iterable[str]:
+    """Yield the lines of fields: on a terminal a long value continues below itself, broken between words."""
+    indent = max(map(display_width, titles)) + len(COLUMN_GAP)
+    wrapped = on_terminal() and invocation.current_invocation().output.format != WIDE_FORMAT
+    styled = colours_wanted()
+    for title, text in zip(titles, texts, strict=True):
+        lines = wrap_words(text, max(terminal_width() - indent, _MIN_VALUE_WIDTH)) if wrapped else [text]
+        name = title + " " * (indent - display_width(title))
+        style = _STYLES.get(text, "") if styled else ""
+        yield (f"{_BOLD}{name}{_RESET}{style}{lines[0]}{_RESET}" if styled else f"{name}{lines[0]}").rstrip()
+        yield from (" " * indent + line for line in lines[1:])
 
 
 def heading(text: str) -> None:
-    """Print a heading above a table, `printable`: bold on a terminal, nothing with `--json`."""
-    if json_wanted():
+    """Print a heading above a table, `printable`: bold on a terminal, nothing with `--json` or `-o name`."""
+    if json_wanted() or names_wanted():
         return
-    if on_terminal():
-        from rich.text import Text  # rich takes 18 ms: only for a terminal, here and below
-
-        rich_console().print(Text(printable(text), style="bold"))
-    else:
-        print(printable(text))  # noqa: T201 - the command's output
-
-
-def align_rows(rows: Sequence[Sequence[str]], right: Sequence[bool]) -> list[str]:
-    """Return rows as lines with aligned columns, without trailing spaces."""
-    widths = [max(map(display_width, column)) for column in zip(*rows, strict=True)]
-    lines = []
-    for row in rows:
-        cells = []
-        for cell, width, to_right in zip(row, widths, right, strict=True):
-            padding = " " * (width - display_width(cell))
-            cells.append(padding + cell if to_right else cell + padding)
-        lines.append(_COLUMN_GAP.join(cells).rstrip())
-    return lines
+    line = printable(text)
+    _print_lines([f"{_BOLD}{line}{_RESET}" if colours_wanted() else line])
 
 
 def rich_console(stream: TextIO | None = None) -> Console:
     """Return a rich console; only for a terminal, and for texts that are `printable`: it bypasses `EscapingStream`."""
-    # 18 ms: only for a terminal.
+    # 18 ms: only for what moves on a terminal.
     from rich.console import Console
 
-    return Console(file=unwrap(stream or sys.stdout), highlight=False, emoji=False, markup=False, soft_wrap=False)
-
-
-def _rich_table(titles: Sequence[str], cells: Sequence[Sequence[str]], heads: Sequence[Column]) -> None:
-    # 18 ms: only for a terminal.
-    from rich.table import Table
-    from rich.text import Text
-
-    table = Table(box=None, pad_edge=False, padding=(0, 2, 0, 0), header_style="bold")
-    for title, head in zip(titles, heads, strict=True):
-        table.add_column(Text(title), justify="right" if head.right else "left", overflow="fold")
-    for row in cells:
-        table.add_row(*(Text(cell, style=_STYLES.get(cell, "")) for cell in row))
-    rich_console().print(table)
-
-
-def _rich_fields(pairs: Sequence[Sequence[str]]) -> None:
-    # 18 ms: only for a terminal.
-    from rich.table import Table
-    from rich.text import Text
-
-    table = Table(box=None, pad_edge=False, padding=(0, 2, 0, 0), show_header=False)
-    table.add_column(no_wrap=True)
-    table.add_column(overflow="fold")
-    for name, text in pairs:
-        table.add_row(Text(name, style="bold"), Text(text, style=_STYLES.get(text, "")))
-    rich_console().print(table)
+    stream = stream or sys.stdout
+    return Console(
+        file=unwrap(stream),
+        no_color=not colours_wanted(stream),
+        highlight=False,
+        emoji=False,
+        markup=False,
+        soft_wrap=False,
+    )

@@ -8,7 +8,7 @@ from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
 
 from ostler.cli.formatting import printable
-from ostler.cli.output import json_wanted, on_terminal, rich_console
+from ostler.cli.output import is_quiet, on_terminal, rich_console
 
 if TYPE_CHECKING:
     from ostler.messaging.wire.request_context import Progress
@@ -33,7 +33,7 @@ def progress(label: str) -> Iterator[OnProgress]:
     Yields:
         The function to pass as `on_progress` to `Client.on`.
     """
-    if json_wanted() or not on_terminal(sys.stderr):
+    if is_quiet() or not on_terminal(sys.stderr):
         yield lambda _: None
         return
     bar = _ProgressBar(label)

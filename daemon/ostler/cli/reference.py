@@ -31,12 +31,20 @@ declarations of the commands (`python -m ostler.cli.reference > docs/cli.md`); a
 
 - `--root DIR`: the daemon below this directory, with its configuration in `DIR/etc`, state in `DIR/state` and sockets
   in `DIR/run`. The default is `OSTLER_ROOT`; without both, root uses the system's directories and a user those of XDG.
+- `-o FORMAT`, `--output FORMAT`: `json`, `yaml`, `wide` (tables with all columns in full) or `name` (names alone, one
+  line each, as arguments of other commands take them). `--json` is `-o json`, `--wide` is `-o wide`.
 - `--json`: results as JSON on stdout (one line in a pipe, indented on a terminal), and errors as one object on stderr:
   `{{"error": {{"name": …, "message": …, "hint": …, "exit_code": …}}}}`.
-- `--timeout TIME`: the time-out of a call (`30`, `5min`, `2h`), 60 s by default. Only before the command.
+- `--timeout TIME`: the time-out of a call (`30`, `5min`, `2h`), 60 s by default; of a stream, that of each item.
 - `--address tcp://HOST:PORT`, `--server-key KEY|FILE`, `--secret-key FILE`: the daemon of another host, its public
   key, and the file of your own secret key (`ostler keys new`); or `OSTLER_ADDRESS`, `OSTLER_SERVER_KEY` and
-  `OSTLER_SECRET_KEY`. Only before the command. Commands that need files of the daemon are refused.
+  `OSTLER_SECRET_KEY`. Commands that need files of the daemon are refused.
+- `--watch`, `--watch=TIME`: show it again every 2 s, or TIME, until Ctrl-C: for commands that show something and change
+  nothing. A terminal shows the newest output; elsewhere outputs are appended, with `--json` one line each. An error
+  after the first output is shown, and it is tried again.
+- `-q`, `--quiet`: no confirmations, remarks and progress; results and errors are shown.
+- `-v`, `--verbose`: report each call on stderr, with its time.
+- `--no-headers`, `--no-color`, `--no-pager`: tables without titles, no colours, no pager.
 - `--trust-owner` (or `OSTLER_TRUST_OWNER=1`): accept files of other users. Commands that read the configuration or
   write files (`run`, `check`, `config`, `keys`, `plugin`) refuse directories and files that users other than root and
   you own or can write: a configuration names code that is run. Commands that talk to a daemon, and `audit` while no
@@ -44,15 +52,18 @@ declarations of the commands (`python -m ostler.cli.reference > docs/cli.md`); a
 - `--version`: show the version. Only before the command.
 - `-h`, `--help`: show help.
 
-`--root`, `--json` and `--trust-owner` are accepted before and after the command; arguments after `--` are not parsed as
-options.
+All but `--version` are accepted before and after the command, and no command has an option of the same name; arguments
+after `--` are not parsed as options.
 
 ## Output
 
-On a terminal: tables, and a progress bar while a long call reports its progress. In a pipe, or on a terminal that can
-only print lines (`TERM` unset or `dumb`): the same text, aligned, without colours or boxes. A table without rows is a
-sentence on a terminal and the header alone in a pipe. `NO_COLOR` is respected. Errors go to stderr, as
-`ostler: message` and `hint:` lines, without a traceback unless `{TRACEBACK_VARIABLE}` is set.
+On a terminal: tables, and a progress bar while a long call reports its progress. A table never folds: when it is wider
+than the terminal, texts end in an ellipsis and the least important columns are left out; a line below says so, and
+`--wide` shows all. More lines than the terminal has are shown in a pager (`OSTLER_PAGER`, `PAGER` or `less -FRX`; `cat`
+or an empty value turns it off). In a pipe, or on a terminal that can
+only print lines (`TERM` unset or `dumb`): the same text, aligned, without colours, with all columns in full.
+A table without rows is a sentence on a terminal and the header alone in a pipe. `NO_COLOR` turns colours off.
+Errors go to stderr, as `ostler: message` and `hint:` lines, without a traceback unless `{TRACEBACK_VARIABLE}` is set.
 
 Text from services, other hosts, plugins and files cannot control the terminal. Control characters, line breaks in a
 name or reason, changes of the writing direction and invisible characters are shown as escapes (`\\x1b`, `\\n`,

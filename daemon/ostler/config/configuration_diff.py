@@ -9,26 +9,30 @@ from ostler.config.configuration import Configuration, Tables, flatten_option, m
 from ostler.config.layers import dotted
 from ostler.config.options import OptionsModel, Secret, option_metadata
 from ostler.redaction import SECRETS
-from ostler.types import Json, OptionChange, OptionValue
+from ostler.reload_types import OptionChange
+from ostler.types import Json, OptionValue
 
 _MISSING = object()
-_RESTART_LEVELS = ("service", "daemon")
+_SERVICE_DEPTH = 2
+"""The length of the path of a service; that of a driver is longer."""
+RESTART_LEVEL = "daemon"
+"""What a change of an option needs that a running daemon cannot adopt: a new process."""
 O = TypeVar("O", bound=OptionsModel)  # noqa: E741 - the name of a type
 
 
 def effective_options(running: O, requested: O) -> O:
-    """Return the new options that take effect without a restart, with the running values of all others.
+    """Return the new options as this process can adopt them: those that need a new process keep their values.
 
     A reload reports which options wait for a restart. No part of them must be visible before it.
     """
-    if type(requested) is not type(running):  # another manager or driver: only a restart changes it
-        return running
+    if type(requested) is not type(running):  # of another manager or driver, which begins with what is requested
+        return requested
     fields = type(requested).model_fields
     kept = {
-        name: getattr(running, name)
-        for name, field in fields.items()
-        if option_metadata(field).reload in _RESTART_LEVELS
+        name: getattr(running, name) for name, field in fields.items() if option_metadata(field).reload == RESTART_LEVEL
     }
+    if all(getattr(requested, name) == value for name, value in kept.items()):
+        return requested
     return requested.model_copy(update=kept)
 
 
@@ -64,7 +68,7 @@ def note_secrets_in_use(started: Configuration) -> None:
     """
     for model in started.tables.values():
         for name, field in type(model).model_fields.items():
-            if option_metadata(field).reload in _RESTART_LEVELS:
+            if option_metadata(field).reload == RESTART_LEVEL:
                 _note_secrets(getattr(model, name))
 
 
@@ -83,7 +87,7 @@ def _note_secrets(value: object) -> None:
 def diff(old: Configuration, new: Configuration) -> list[OptionChange]:
     """Return every option that differs, with what its change needs, secrets masked.
 
-    A table that was added or removed (a service, a driver, a plugin's section) is one change, and needs a restart.
+    A table that was added or removed (a service, a driver, a plugin's section) is one change.
 
     Args:
         old: The current configuration.
@@ -98,13 +102,17 @@ def _table_changes(old: Tables, new: Tables) -> Iterator[OptionChange]:
     for path in (old.keys() | new.keys()) - both:
         if any(path[:length] in (old.keys() ^ new.keys()) for length in range(1, len(path))):
             continue  # covered by the change of the table around it
+        needs = "driver" if len(path) > _SERVICE_DEPTH else "service" if path[0] == "services" else "live"
         yield OptionChange(
-            path=dotted(path), old=_masked_table(old.get(path)), new=_masked_table(new.get(path)), needs="daemon"
+            path=dotted(path), old=_masked_table(old.get(path)), new=_masked_table(new.get(path)), needs=needs
         )
 
 
 def _masked_table(model: OptionsModel | None) -> Json:
-    return None if model is None else {name: masked_option(model, name) for name in type(model).model_fields}
+    """Return the options that are set in a table; the others have their defaults."""
+    if model is None:
+        return None
+    return {name: masked_option(model, name) for name in type(model).model_fields if name in model.model_fields_set}
 
 
 def _option_changes(old: Tables, new: Tables) -> Iterator[OptionChange]:
@@ -112,13 +120,19 @@ def _option_changes(old: Tables, new: Tables) -> Iterator[OptionChange]:
         if path not in old:
             continue
         before, after = old[path], new[path]
-        names = {
-            **dict.fromkeys(own_option_names(new, path, after)),
-            **dict.fromkeys(own_option_names(old, path, before)),
-        }
-        for name in names:
-            if getattr(before, name, _MISSING) != getattr(after, name, _MISSING):
+        # Not those that are tables of their own in one of the two: a service's drivers.
+        own_new, own_old = {*own_option_names(new, path, after)}, {*own_option_names(old, path, before)}
+        only_there = ({*own_new} ^ {*own_old}) & {*type(after).model_fields} & {*type(before).model_fields}
+        names = (own_new | own_old) - only_there
+        for name in changed_options(before, after):
+            if name in names:
                 yield _option_change((*path, name), before, after)
+
+
+def changed_options(before: OptionsModel, after: OptionsModel) -> list[str]:
+    """Return the names of the options that differ between two tables."""
+    names = dict.fromkeys([*type(after).model_fields, *type(before).model_fields])
+    return [name for name in names if getattr(before, name, _MISSING) != getattr(after, name, _MISSING)]
 
 
 def _option_change(path: tuple[str, ...], before: OptionsModel, after: OptionsModel) -> OptionChange:

@@ -78,9 +78,9 @@ class PluginsSection(OptionsModel):
     required: list[str] = Field(
         [],
         help="Plugins without which the daemon does not start; other plugins may fail",
-        reload="daemon",
+        reload="live",
     )
-    disabled: list[str] = Field([], help="Plugins that are listed, but not loaded", reload="daemon")
+    disabled: list[str] = Field([], help="Plugins that are listed, but not loaded", reload="live")
     blocked: list[str] = Field([], help="Plugins that must not be imported, not even by other code", reload="daemon")
 
     def validate_options(self) -> Iterable[tuple[str, str]]:

@@ -82,9 +82,10 @@ rules, and names the file whose value is in effect then.
 | a change needs | |
 | --- | --- |
 | no restart | `ostler reload` (or SIGHUP) applies the new value while everything keeps running |
-| a restart of the driver | the driver is cleaned up and initialised again |
-| a restart of the service | the service is stopped and started again |
+| a restart of the driver | `ostler reload` initialises the driver again |
+| a restart of the service | `ostler reload` restarts the service |
 | a restart of the daemon | `systemctl restart ostler` |
 
-A reload lists the changes that wait for a restart.
+`ostler reload --plan` shows what a reload would change, and how. If a part of it fails, everything runs as before: see
+[reload.md](reload.md).
 """

@@ -8,21 +8,19 @@ from typing import TYPE_CHECKING
 from msgspec.structs import replace
 
 from ostler.config import diff
-from ostler.config.configuration_diff import effective_values
+from ostler.config.configuration_diff import RESTART_LEVEL, effective_options, effective_values
 
 if TYPE_CHECKING:
     from ostler.config.configuration import Configuration
     from ostler.config.options import OptionsModel
+    from ostler.reload_types import OptionChange
     from ostler.service import Service
     from ostler.service.resolve import ResolvedConfiguration
-    from ostler.types import OptionChange, OptionValue
-
-RESTART_SCOPES = ("service", "daemon")
-"""What cannot be changed in a running daemon, and is reported as needing a restart."""
+    from ostler.types import OptionValue
 
 
 class ActiveConfiguration:
-    """Knows which options are in effect: those of the last reload, and of the start where a restart is needed.
+    """Knows which options are in effect: those of the last reload, and of the start where a new process is needed.
 
     On the loop.
 
@@ -33,27 +31,34 @@ class ActiveConfiguration:
     def __init__(self, resolved: ResolvedConfiguration) -> None:
         self.resolved = resolved
         """The configuration of the last reload, or of the start, with the services it names."""
-        self.at_start = resolved.configuration
-        """The configuration of the start; of services that were started again since, that of their last start."""
+        self.running = resolved.configuration
+        """What really runs: its tables have the values of the start where a change needs a new process."""
+        self._pending_restart: list[OptionChange] = []
 
     @property
     def options(self) -> Configuration:
         """The options of the last reload, or of the start."""
         return self.resolved.configuration
 
-    def pending_restart(self, new: Configuration) -> list[OptionChange]:
-        """Return the changes of a new configuration that a restart would bring into effect."""
-        # Compared with the configuration at the start: such a change is pending over several reloads.
-        return [change for change in diff(self.at_start, new) if change.needs in RESTART_SCOPES]
+    def commit(self, resolved: ResolvedConfiguration) -> None:
+        """Record that a reload has put another configuration in effect, but for what needs a new process."""
+        self.resolved = resolved
+        before = self.running.tables
+        tables = {
+            path: effective_options(before.get(path, table), table)
+            for path, table in resolved.configuration.tables.items()
+        }
+        self.running = replace(self.running, tables=tables)
+        self._pending_restart = self.restart_changes(resolved.configuration)
 
-    def mark_service_restarted(self, service: Service | None) -> None:
-        """Record, after one service was started again, that none of its options waits for a restart any longer."""
-        if service is None or not any(service.spec is spec for spec in self.resolved.specs):
-            return  # it was not started, and is unchanged
-        mine = ("services", service.topic)
-        tables = {path: table for path, table in self.at_start.tables.items() if path[:2] != mine}
-        tables |= {path: table for path, table in self.options.tables.items() if path[:2] == mine}
-        self.at_start = replace(self.at_start, tables=tables)
+    def pending_restart(self) -> list[OptionChange]:
+        """Return the changes of the last reload and those before it that wait for a new process."""
+        return self._pending_restart
+
+    def restart_changes(self, new: Configuration) -> list[OptionChange]:
+        """Return the changes that only a new process would bring into effect, for a new configuration."""
+        # Compared with what runs: such a change is pending over several reloads.
+        return [change for change in diff(self.running, new) if change.needs == RESTART_LEVEL]
 
     def effective_values(self, services: Iterable[Service]) -> list[OptionValue]:
         """Return every option with the value in effect: options that need a restart have the value of the start."""
@@ -62,4 +67,4 @@ class ActiveConfiguration:
             actual["services", service.topic] = service.options
             for name in service.drivers or ():
                 actual["services", service.topic, "drivers", name] = service.driver_options(name)
-        return effective_values(self.at_start, self.options, actual)
+        return effective_values(self.running, self.options, actual)

@@ -16,9 +16,11 @@ from ostler.daemon.startup.directories import secure_directories
 from ostler.daemon.startup.start_checks import check_start
 from ostler.daemon.startup.step_tracker import LoadingMonitor, StepTracker
 from ostler.messaging.wire.request_context import request_log_fields
+from ostler.plugins.plugin_directory import activate_plugins
 from ostler.systemd import ServiceNotifier, SystemdNotifier, listen_fds, watchdog_interval
 
 if TYPE_CHECKING:
+    from ostler.config.layers import RawConfiguration
     from ostler.config.paths import Paths
     from ostler.daemon.process.fork_guard import ForkGuard
     from ostler.service.resolve import ResolvedConfiguration
@@ -50,13 +52,23 @@ def build_daemon(paths: Paths, overrides: list[str], guard: ForkGuard, defer_sig
         clock=SystemClock(),
         notifier=notifier,
         step_tracker=steps,
-        load_configuration=lambda step, before: load_configuration(
-            paths, overrides, plugins=resolved.plugins, previous=before, on_step=step
-        ),
+        load_configuration=lambda step, before: _load_again(paths, overrides, resolved, step, before),
         watchdog_interval=watchdog_interval(os.environ),
         make_transport=lambda: make_socket_transport(paths, resolved.configuration, fds),
         keep_lock=True,
     )
+
+
+def _load_again(
+    paths: Paths,
+    overrides: list[str],
+    running: ResolvedConfiguration,
+    on_step: Callable[[str], object],
+    before: RawConfiguration,
+) -> ResolvedConfiguration:
+    """Read and check everything for a reload, with the plugins that are installed now. Blocks."""
+    activate_plugins(paths)  # the set that is current now; what is imported stays
+    return load_configuration(paths, overrides, plugins=running.plugins, previous=before, on_step=on_step)
 
 
 def _load(

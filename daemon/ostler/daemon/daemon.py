@@ -18,7 +18,7 @@ from ostler.daemon.control.control_endpoint import ControlEndpoint
 from ostler.daemon.control.daemon_dump import daemon_dump
 from ostler.daemon.control.daemon_status import StatusReporter
 from ostler.daemon.daemon_parts import DaemonParts
-from ostler.daemon.liveness_probes import register_probes, retry_store
+from ostler.daemon.liveness_probes import probe_services, register_probes, retry_store
 from ostler.daemon.plugin_hooks import call_plugin_hooks
 from ostler.daemon.process.code_snapshot import CodeSnapshot
 from ostler.daemon.process.installed_versions import InstalledVersions
@@ -119,10 +119,13 @@ class Daemon:
         self._started_at = clock.wall()
         self._installed_versions = InstalledVersions(resolved.plugins)
         self._state_tracker = StateTracker(clock, self._on_state_change)
-        self._progress = ProgressReporter(notifier, step_tracker, self._state_tracker, self._group, self._is_up)
-        self.reloader = Reloader(
-            self.active, load_configuration, self.start_finished, notifier, clock, lambda: self.is_stopping
+        self._progress = ProgressReporter(
+            notifier, step_tracker, self._state_tracker, self._group, self._is_up, self.active.pending_restart
         )
+        self.reloader = Reloader(
+            self.active, load_configuration, self.start_finished, notifier, clock, lambda: self.is_stopping,
+            on_applied=self._on_reloaded, status_suffix=self._progress.pending_text,
+        )  # fmt: skip
         self.watchdog = self._make_watchdog(watchdog_interval)
         self._shutdown_watchdog = shutdown_watchdog or ShutdownWatchdog(_thread_lines)
         self._undo_stack = UndoStack(_log)
@@ -269,8 +272,7 @@ class Daemon:
         """Answer on the topic `ostler`, and connect to the other hosts."""
         store, messaging, _, runtime = parts
         resolved, options = self.active.resolved, self.active.options
-        journaled = {spec.topic for spec in resolved.specs if spec.manager.cls.journal_events}
-        messaging.enable_journal(store, journaled, options)
+        messaging.enable_journal(store, resolved.journaled_topics(), options)
         messaging.notifications.configure(options.notifications.model_dump(), resolved.sinks)
         messaging.start(self._make_control_endpoint(parts))
         await runtime.mark_gone(options.network.peers)
@@ -284,8 +286,10 @@ class Daemon:
             self._plugins,
             parts,
             last_reload=lambda: self.reloader.last_result,
+            pending_restart=self.active.pending_restart,
             problem_sources=[
                 self.watchdog.stale_signals,
+                self.reloader.problems,
                 parts.store.problems,
                 parts.messaging.problems,
                 parts.runtime.problems,
@@ -298,7 +302,7 @@ class Daemon:
             status=status,
             plugins=self._plugins,
             active=self.active,
-            reload=self.reloader.reload,
+            reloader=self.reloader,
             dump=self.dump,
             start_finished=self.start_finished,
         )
@@ -314,6 +318,11 @@ class Daemon:
         register_probes(self.watchdog, parts.store, parts.messaging, parts.runtime, self._clock)
         self.tasks.supervise(self.watchdog.run, name="watchdog")
         self._undo_stack.push("watchdog", lambda _seconds: self.watchdog.stop())
+
+    def _on_reloaded(self, parts: DaemonParts) -> None:
+        """Follow a reload that has added or removed services."""
+        if self.watchdog.is_probing:
+            probe_services(self.watchdog, parts.runtime, self._clock)
 
     def _begin_code_snapshot(self) -> CodeSnapshot:
         """Start reading the code that may still be imported, while the database is opened."""

@@ -18,18 +18,30 @@ if TYPE_CHECKING:
 
 _log = logging.getLogger(__name__)
 _RETRY_DELAY = 2.0
+_SERVICE_PREFIX = "service "
 
 
 def register_probes(watchdog: Watchdog, store: Store, messages: MessagingStack, runtime: Runtime, clock: Clock) -> None:
     """Register a probe for everything that must be alive."""
     watchdog.add_probe("the store", partial(probe_store, store))
     watchdog.add_probe("the RPC socket", messages.self_check)
-    for service in runtime.group:
-        watchdog.add_probe(f"service {service.topic}", partial(_probe_current_service, runtime, service.topic, clock))
+    probe_services(watchdog, runtime, clock)
+
+
+def probe_services(watchdog: Watchdog, runtime: Runtime, clock: Clock) -> None:
+    """Register a probe for each service, and remove those of services that are gone."""
+    wanted = {f"{_SERVICE_PREFIX}{service.topic}": service.topic for service in runtime.group}
+    known = {name for name in watchdog.probe_names() if name.startswith(_SERVICE_PREFIX)}
+    for name in known - wanted.keys():
+        watchdog.remove_probe(name)
+    for name in wanted.keys() - known:
+        watchdog.add_probe(name, partial(_probe_current_service, runtime, wanted[name], clock))
 
 
 async def _probe_current_service(runtime: Runtime, topic: str, clock: Clock) -> None:
-    await probe_service(runtime.group.services[topic], clock)  # an operator may have started it again
+    service = runtime.group.services.get(topic)  # an operator may have started it again, or a reload removed it
+    if service is not None:
+        await probe_service(service, clock)
 
 
 async def probe_store(store: Store) -> None:

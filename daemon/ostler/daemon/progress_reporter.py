@@ -5,15 +5,18 @@ from __future__ import annotations
 import asyncio
 import logging
 import re
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
 from typing import TYPE_CHECKING
 
 from ostler import log
 from ostler.daemon.process.stack_dump import format_dump, thread_stacks
+from ostler.daemon.reload_verdict import shown
 from ostler.daemon.startup.step_tracker import TIMEOUT_EXTENSION, StepTracker
+from ostler.errors import join_words
 from ostler.types import ServiceState
 
 if TYPE_CHECKING:
+    from ostler.reload_types import OptionChange
     from ostler.service import Service
     from ostler.service.service_group import ServiceGroup
     from ostler.service.state_tracker import StateTracker
@@ -39,6 +42,7 @@ class ProgressReporter:
         state_tracker: The state of the daemon: degraded while a service has failed.
         group: Returns the services; None before they exist.
         is_up: Returns whether the start has finished and no stop was requested: only then STATUS follows the services.
+        pending_restart: Returns the changes that wait for a new process.
     """
 
     def __init__(
@@ -48,12 +52,14 @@ class ProgressReporter:
         state_tracker: StateTracker,
         group: Callable[[], ServiceGroup | None],
         is_up: Callable[[], bool],
+        pending_restart: Callable[[], Sequence[OptionChange]] = list,
     ) -> None:
         self._notifier = notifier
         self._step_tracker = step_tracker
         self._state_tracker = state_tracker
         self._group = group
         self._is_up = is_up
+        self._pending_restart = pending_restart
 
     def _services(self) -> Iterable[Service]:
         return self._group() or ()
@@ -61,7 +67,12 @@ class ProgressReporter:
     def summary(self) -> str:
         """Return one line on the state of the services."""
         rows = [f"{service.topic} {service.state_tracker.state}" for service in self._services()]
-        return ", ".join(rows) or "no services are configured"
+        return (", ".join(rows) or "no services are configured") + self.pending_text()
+
+    def pending_text(self) -> str:
+        """Return what waits for a new process, for the end of a STATUS line; empty when nothing does."""
+        waiting = [f"{each.path} ({shown(each.old)} -> {shown(each.new)})" for each in self._pending_restart()]
+        return f"; restart needed for {join_words(waiting)}" if waiting else ""
 
     async def report_start(self) -> None:
         """Report what the start waits for, and ask for more time, for as long as the daemon is starting."""

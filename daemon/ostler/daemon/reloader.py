@@ -11,15 +11,19 @@ from ostler import log
 from ostler.aio import WorkerPool
 from ostler.bounds import WHY_LIMIT, safe_str
 from ostler.config import diff
-from ostler.config.configuration_diff import note_secrets_in_use
-from ostler.daemon.active_configuration import RESTART_SCOPES, ActiveConfiguration
+from ostler.config.configuration_diff import RESTART_LEVEL, note_secrets_in_use
+from ostler.daemon.active_configuration import ActiveConfiguration
 from ostler.daemon.policy_check import policy_warnings
+from ostler.daemon.reload_verdict import applied_summary, undone_summary
 from ostler.daemon.startup.step_tracker import StepTracker
-from ostler.errors import ConfigurationError, Draining, OstlerError, ServiceError, error_line, is_a, join_words
+from ostler.errors import ConfigurationError, Draining, OstlerError, ServiceError, error_line, is_a
 from ostler.operations import OperationLimits
 from ostler.printable import printable
 from ostler.redaction import SECRETS
-from ostler.types import CONTROL_TOPIC, OptionChange, ReloadResult
+from ostler.reload_types import OptionChange, ReloadPlan, ReloadResult
+from ostler.service.service_changes import ReloadOptions, ReloadOutcome, ReversibleStep, daemon_step_position
+from ostler.service.service_plan import Action, ServiceStep
+from ostler.types import CONTROL_TOPIC
 
 if TYPE_CHECKING:
     from ostler.clock import Clock
@@ -51,6 +55,8 @@ class Reloader:
         notifier: Notifies systemd.
         clock: The source of time.
         is_stopping: Returns whether the daemon is being stopped.
+        on_applied: Called after a reload that was carried out.
+        status_suffix: Returns what waits for a new process, for systemd's STATUS after a reload that has failed.
     """
 
     def __init__(
@@ -61,6 +67,9 @@ class Reloader:
         notifier: ServiceNotifier,
         clock: Clock,
         is_stopping: Callable[[], bool],
+        *,
+        on_applied: Callable[[DaemonParts], object] = lambda _parts: None,
+        status_suffix: Callable[[], str] = str,
     ) -> None:
         self._active = active
         self._load_configuration = load_configuration
@@ -68,8 +77,12 @@ class Reloader:
         self._notifier = notifier
         self._clock = clock
         self._is_stopping = is_stopping
+        self._on_applied = on_applied
+        self._status_suffix = status_suffix
         self._lock = asyncio.Lock()
         self._queued_reload: asyncio.Task[ReloadResult] | None = None
+        self._keep_failed = False
+        """What the queued reload does."""
         self._tasks: set[asyncio.Task[ReloadResult]] = set()
         self._step_tracker = StepTracker("reloading")
         self._current_read: tuple[float, asyncio.Future[None]] | None = None
@@ -80,17 +93,21 @@ class Reloader:
         """Request a reload for SIGHUP. On the loop; the verdict goes to the log and to systemd's STATUS."""
         self._join_queued_reload(_SIGHUP)
 
-    async def reload(self, requester: str) -> ReloadResult:
+    async def reload(self, requester: str, *, keep_failed: bool = False) -> ReloadResult:
         """Reload and return the verdict. On the loop.
 
         Args:
             requester: Who asked, for the log.
+            keep_failed: Whether drivers that do not work with what is new keep it and are tried again, instead of a
+                reload that is undone; it holds for all who share this reload.
 
         Raises:
             ConfigurationError: The new configuration is refused; nothing has changed.
             Draining: The daemon is being stopped, or its start has failed; nothing has changed.
         """
-        return await asyncio.shield(self._join_queued_reload(requester))
+        reload = self._join_queued_reload(requester)
+        self._keep_failed = self._keep_failed or keep_failed
+        return await asyncio.shield(reload)
 
     def _join_queued_reload(self, requester: str) -> asyncio.Task[ReloadResult]:
         """Return the next reload, which has not started reading."""
@@ -108,6 +125,17 @@ class Reloader:
         if not task.cancelled():
             task.exception()  # retrieved: it is in the log with the verdict, and there may be no waiter
 
+    def problems(self) -> list[str]:
+        """Return a line when the files are not what runs, because the last reload was refused or undone."""
+        result = self.last_result
+        if result is None or result.ok or result.changes:
+            return []
+        if result.steps:
+            what = "the last reload was undone, and the files have what did not work"
+        else:
+            what = "the last reload was refused or failed, and the files have not been applied"
+        return [f"{what}: a restart would use them; see `ostler config diff`, then `ostler reload`"]
+
     async def stop(self) -> None:
         """Stop waiting for reloads in progress. On the loop."""
         for task in self._tasks:
@@ -122,11 +150,12 @@ class Reloader:
             await self._lock.acquire()
         finally:
             self._queued_reload = None  # a later request may follow a change of a file that was already read
+            keep_failed, self._keep_failed = self._keep_failed, False
             if hurried is not None:
                 hurried.cancel()
         try:
             self._raise_if_stopping()
-            return await self._reload(parts, requester)
+            return await self._reload(parts, requester, keep_failed)
         finally:
             self._lock.release()
 
@@ -143,7 +172,7 @@ class Reloader:
         if self._is_stopping():
             raise Draining("the daemon is stopping", hint="the next start uses the new configuration")
 
-    async def _reload(self, parts: DaemonParts, requester: str) -> ReloadResult:
+    async def _reload(self, parts: DaemonParts, requester: str, keep_failed: bool) -> ReloadResult:
         _log.info("reload for %s", requester)
         audit = parts.audit_service if requester == _SIGHUP else None  # a request has its own audit entry
         # One datagram with both: under Type=notify-reload a reload hangs otherwise.
@@ -152,7 +181,7 @@ class Reloader:
             self._report_progress(), name="report the progress of the reload to systemd"
         )
         try:
-            result = await self._load_and_apply(parts)
+            result = await self._load_and_apply(parts, keep_failed)
         except ConfigurationError as error:
             error.send_sources()
             self._finish(self._refused_result(error), audit)
@@ -167,13 +196,21 @@ class Reloader:
             teller.cancel()
         return self._finish(result, audit)
 
-    async def _load_and_apply(self, parts: DaemonParts) -> ReloadResult:
+    async def _load_and_apply(self, parts: DaemonParts, keep_failed: bool) -> ReloadResult:
         SECRETS.begin_update()
-        resolved = await self._load_on_thread()
-        self._raise_if_stopping()
-        result = await self._apply(parts, resolved)
-        note_secrets_in_use(self._active.at_start)
-        SECRETS.commit_update()
+        plugins = self._active.resolved.plugins
+        loaded = plugins.snapshot()
+        resolved = None
+        try:
+            resolved = await self._load_on_thread()
+            self._raise_if_stopping()
+            result = await self._apply(parts, resolved, keep_failed)
+        finally:
+            if self._active.resolved is not resolved:  # refused, or undone
+                plugins.restore(loaded)
+        note_secrets_in_use(self._active.running)
+        if self._active.resolved is resolved:  # else what was read before is in use
+            SECRETS.commit_update()
         return result
 
     async def _report_progress(self) -> None:
@@ -242,46 +279,116 @@ class Reloader:
         extra = log.message_id("reload") | log.detail("\n".join(map(printable, result.problems)))
         _log.log(level, "%s", result.summary, extra=extra)
         if not self._is_stopping():
-            self._notifier.ready(result.summary)
+            suffix = "" if result.ok else self._status_suffix()
+            self._notifier.ready(f"{result.summary}{suffix}")
         return result
 
-    async def _apply(self, parts: DaemonParts, resolved: ResolvedConfiguration) -> ReloadResult:
-        before, new = self._active.options, resolved.configuration
-        changes = diff(before, new)
-        gone = [file for file in before.raw.files if file not in new.raw.files]
-        waiting = self._active.pending_restart(new)
-        self._active.resolved = resolved
-        _apply_options(parts, resolved)
-        problems = await self._reset_services(parts, resolved)
+    async def plan(self) -> ReloadPlan:
+        """Read and validate the configuration, and return what a reload would do with it now. On the loop.
+
+        Raises:
+            ConfigurationError: A reload would be refused.
+            Draining: The daemon is being stopped, or its start has failed.
+        """
+        parts = await asyncio.shield(self._start_finished)
+        async with self._lock:
+            self._raise_if_stopping()
+            plugins = self._active.resolved.plugins
+            loaded = plugins.snapshot()
+            try:
+                resolved = await self._load_on_thread()
+                return self._make_plan(parts, resolved)
+            finally:
+                plugins.restore(loaded)
+
+    def _make_plan(self, parts: DaemonParts, resolved: ResolvedConfiguration) -> ReloadPlan:
+        changes = diff(self._active.options, resolved.configuration)
+        steps = [*parts.runtime.plan(resolved.specs).steps]
+        steps.insert(daemon_step_position(steps), _daemon_step(changes))
+        waiting = self._active.restart_changes(resolved.configuration)
+        shown = [step.to_wire() for step in steps if step.options or step.action not in _QUIET_ACTIONS]
+        return ReloadPlan(changes=changes, steps=shown, needs_restart=waiting, warnings=resolved.warnings)
+
+    async def _apply(self, parts: DaemonParts, resolved: ResolvedConfiguration, keep_failed: bool) -> ReloadResult:
+        before = self._active.resolved
+        changes = diff(before.configuration, resolved.configuration)
+        daemon_part = ReversibleStep(
+            _daemon_step(changes),
+            lambda: _apply_options(parts, resolved),
+            lambda: _apply_options(parts, before),
+        )
+        outcome, problems = await parts.runtime.reload(
+            parts.runtime.plan(resolved.specs),
+            daemon_part,
+            should_continue=lambda: not self._is_stopping(),
+            on_step=self._step_tracker,
+            options=ReloadOptions(
+                resolved.configuration.daemon.reload_timeout, resolved.plugins.migrations(), keep_failed
+            ),
+        )
+        if outcome.was_stopped:
+            raise Draining("the daemon is stopping", hint="the next start uses the new configuration")
+        if outcome.failure:
+            return self._failed_result(outcome, problems)
+        self._active.commit(resolved)
+        await parts.runtime.mark_gone(resolved.configuration.network.peers)
+        self._on_applied(parts)
+        return self._applied_result(parts, before, changes, outcome, problems)
+
+    def _failed_result(self, outcome: ReloadOutcome, problems: Sequence[str]) -> ReloadResult:
+        lines = [outcome.failure, *outcome.not_undone, *problems]
+        return ReloadResult(
+            ok=False,
+            at=self._clock.wall(),
+            summary=undone_summary(outcome.failure, outcome.not_undone),
+            steps=outcome.steps,
+            needs_restart=self._active.pending_restart(),
+            problems=[safe_str(line, WHY_LIMIT) for line in lines],
+        )
+
+    def _applied_result(
+        self,
+        parts: DaemonParts,
+        before: ResolvedConfiguration,
+        changes: list[OptionChange],
+        outcome: ReloadOutcome,
+        problems: list[str],
+    ) -> ReloadResult:
+        files = self._active.options.raw.files
+        gone = [file for file in before.configuration.raw.files if file not in files]
         pending = parts.runtime.pending_options()
+        waiting = self._active.pending_restart()
         return ReloadResult(
             ok=not problems,
             at=self._clock.wall(),
-            summary=_summary(changes, waiting, problems, gone, pending),
+            summary=applied_summary(changes, waiting, problems, gone, pending),
             changes=changes,
-            needs_restart=[change.path for change in waiting],
+            steps=[step for step in outcome.steps if step.options or step.action not in _QUIET_ACTIONS],
+            needs_restart=waiting,
             problems=problems,
             pending=pending,
         )
 
-    async def _reset_services(self, parts: DaemonParts, resolved: ResolvedConfiguration) -> list[str]:
-        """Apply new options to the services and reset their managers; return what went wrong, a line each."""
-        await parts.runtime.mark_gone(resolved.configuration.network.peers)
-        return await parts.runtime.reset(
-            resolved.specs,
-            should_continue=lambda: not self._is_stopping(),
-            on_step=self._step_tracker,
-            timeout=resolved.configuration.daemon.reload_timeout,
-        )
+
+_QUIET_ACTIONS = (Action.APPLY_OPTIONS, Action.APPLY_DAEMON_OPTIONS)
 
 
-def _apply_options(parts: DaemonParts, resolved: ResolvedConfiguration) -> None:
+def _is_daemon_option(change: OptionChange) -> bool:
+    return not change.path.startswith("services.") and change.needs != RESTART_LEVEL
+
+
+def _daemon_step(changes: Sequence[OptionChange]) -> ServiceStep:
+    paths = tuple(change.path for change in changes if _is_daemon_option(change))
+    return ServiceStep(Action.APPLY_DAEMON_OPTIONS, "daemon", options=paths)
+
+
+async def _apply_options(parts: DaemonParts, resolved: ResolvedConfiguration) -> None:
     """Apply what a reload may change in the daemon itself."""
     options = resolved.configuration
     log.set_up(level=options.log.level, format=options.log.format, levels=options.log.levels)
     parts.store.retention_clock.trust_wall_clock()
     parts.store.set_slow_transaction(options.store.slow_transaction)
-    parts.messaging.apply(options)
+    parts.messaging.apply(options, resolved.journaled_topics())
     parts.messaging.notifications.configure(options.notifications.model_dump(), resolved.sinks)
     parts.audit_service.configure(options)
     parts.runtime.gone_age = options.daemon.gone_age
@@ -293,24 +400,3 @@ def _apply_options(parts: DaemonParts, resolved: ResolvedConfiguration) -> None:
 def _set_done(future: asyncio.Future[None]) -> None:
     if not future.done():
         future.set_result(None)
-
-
-def _summary(
-    changes: Sequence[OptionChange],
-    waiting: Sequence[OptionChange],
-    problems: Sequence[str],
-    gone: Sequence[str],
-    pending: Sequence[str],
-) -> str:
-    live = [change.path for change in changes if change.needs not in RESTART_SCOPES]
-    parts = [f"changed {join_words(live)}" if live else "nothing to change live"]
-    if waiting:
-        parts.append(f"needs a restart for {join_words(change.path for change in waiting)}")
-    if gone:
-        parts.append(f"files removed: {join_words(gone)}")
-    if pending:
-        what = "drivers apply" if len(pending) > 1 else "driver applies"
-        parts.append(f"{len(pending)} {what} new options after the work in progress")
-    if problems:
-        parts.append(f"{len(problems)} problem{'s' if len(problems) > 1 else ''}")
-    return f"reloaded{' with problems' if problems else ''}: {'; '.join(parts)}"

@@ -53,6 +53,15 @@ class Watchdog:
         """Add a probe: a coroutine that returns when the thing works, and raises or hangs when it does not."""
         self._probes[name] = (probe, self._guard.register_signal(name, self._clock))
 
+    @property
+    def is_probing(self) -> bool:
+        """Whether probes were registered: the start has come to it, and the stop has not."""
+        return bool(self._probes)
+
+    def probe_names(self) -> list[str]:
+        """Return the names of the probes."""
+        return list(self._probes)
+
     def remove_probe(self, name: str) -> None:
         """Remove a probe, because the thing is being stopped."""
         self._probes.pop(name, None)

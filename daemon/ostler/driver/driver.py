@@ -4,47 +4,46 @@ from __future__ import annotations
 
 import logging
 from abc import ABC
-from collections.abc import Callable, Mapping
-from typing import Any, ClassVar, Generic, TypeVar
+from collections.abc import Callable, Iterable, Mapping
+from typing import Any, ClassVar, Generic, Literal, Protocol, TypeVar
 
 import msgspec
 import typing_extensions
 
 from ostler.clock import Clock
-from ostler.config import Faults, Field, OptionsModel, Seconds, ValidationContext
+from ostler.config import Faults, Field, OptionsModel, Seconds, Size, ValidationContext
 from ostler.config.options import COUNT_MAX
 from ostler.config.type_arguments import adopt_type_arguments
 from ostler.driver.call_progress import report_progress
-from ostler.store import KeyValue  # not only for the type checker: `pydoc` reads the fields' types
 from ostler.types import Json
 
 F = TypeVar("F", bound=Callable[..., Any])
 BUDGET_ATTRIBUTE = "__ostler_budget__"
 FEATURE_ATTRIBUTE = "__ostler_feature__"
+MIN_MEMORY = 256 * 2**20
+"""Bytes of address space below which a process of a driver cannot be expected to start."""
 
 
 class DriverOptions(OptionsModel):
     """The options that every driver has; a driver's own are fields of a subclass, named `Options` in the driver."""
 
-    driver: str = Field(
-        help="Registered name of the driver, or its import path `package.module:Name`", reload="service"
-    )
-    workers: int = Field(4, ge=1, le=256, help="How many calls may run in this driver at once", reload="service")
+    driver: str = Field(help="Registered name of the driver, or its import path `package.module:Name`", reload="driver")
+    workers: int = Field(4, ge=1, le=256, help="How many calls may run in this driver at once", reload="driver")
     init_timeout: Seconds = Field(
-        60, gt=0, help="Time limit of `initialise`; after that the driver counts as stuck", reload="service"
+        60, gt=0, help="Time limit of `initialise`; after that the driver counts as stuck", reload="live"
     )
-    call_timeout: Seconds = Field(60, gt=0, help="Time budget of one call to the driver", reload="service")
+    call_timeout: Seconds = Field(60, gt=0, help="Time budget of one call to the driver", reload="live")
     capability_timeout: Seconds = Field(
         300,
         gt=0,
         help="Time budget of `capabilities`: statistics of an array may take minutes; no other backend waits for it",
-        reload="service",
+        reload="live",
     )
     retry_interval: Seconds = Field(
-        5, gt=0, help="Wait before the second attempt to initialise; doubled for each further one", reload="service"
+        5, gt=0, help="Wait before the second attempt to initialise; doubled for each further one", reload="live"
     )
     max_retry_interval: Seconds = Field(
-        300, gt=0, help="The longest wait between attempts to initialise", reload="service"
+        300, gt=0, help="The longest wait between attempts to initialise", reload="live"
     )
     failure_limit: int = Field(
         3,
@@ -53,6 +52,59 @@ class DriverOptions(OptionsModel):
         help="After so many failed calls in a row the service is degraded until one succeeds; refusals do not count",
         reload="live",
     )
+    isolation: Literal["thread", "process"] = Field(
+        "thread",
+        help="Where the driver runs: in threads of the daemon, or in a process of its own, which is started again when "
+        "it crashes or is stuck",
+        reload="driver",
+    )
+    memory_limit: Size = Field(
+        0,
+        shown="none",
+        help='The most address space of the driver\'s process; only with `isolation = "process"`. 0 for no limit',
+        reload="driver",
+    )
+    descriptor_limit: int = Field(
+        1024,
+        ge=64,
+        le=COUNT_MAX,
+        help='The most open files of the driver\'s process; only with `isolation = "process"`',
+        reload="driver",
+    )
+    kill_timeout: Seconds = Field(
+        5,
+        gt=0,
+        help="Wait after a call has exceeded its time budget and was cancelled, before the driver's process is killed; "
+        'only with `isolation = "process"`',
+        reload="live",
+    )
+
+    def validate_options(self) -> Iterable[tuple[str, str]]:
+        """Refuse limits that nothing would apply, and those that no driver can start with."""
+        if self.memory_limit and self.isolation != "process":
+            yield "memory_limit", 'needs `isolation = "process"`'
+        elif 0 < self.memory_limit < MIN_MEMORY:
+            yield "memory_limit", f"must be at least {MIN_MEMORY // 2**20} MiB, which the interpreter itself needs"
+
+
+class KeyValueStore(Protocol):
+    """A small key-value store: `ostler.KeyValue`, or what stands for it in a process of the driver's own."""
+
+    def get(self, key: str, default: Json = None) -> Json:
+        """Return the value of `key`, or `default` when there is none."""
+        ...
+
+    def set(self, key: str, value: Json) -> None:
+        """Set the value of `key`; it is committed when this returns."""
+        ...
+
+    def delete(self, key: str) -> bool:
+        """Remove `key`; return whether it existed."""
+        ...
+
+    def items(self, prefix: str = "") -> dict[str, Json]:
+        """Return all keys that begin with `prefix` and their values, in order of the keys."""
+        ...
 
 
 DriverOptionsT = typing_extensions.TypeVar("DriverOptionsT", bound=DriverOptions, default=Any)
@@ -68,7 +120,7 @@ class DriverEnvironment(msgspec.Struct, frozen=True, kw_only=True):
     options: Any
     clock: Clock
     log: logging.LoggerAdapter[logging.Logger]
-    kv: KeyValue
+    kv: KeyValueStore
     """A small key-value store of this driver's own; drivers have no other access to the database."""
 
 
@@ -242,6 +294,7 @@ class DriverSpec(msgspec.Struct, frozen=True, kw_only=True):
         environment: What it gets.
         build: Makes the driver, on a thread of its lane; by default `cls(environment)`.
         contract: The contract for a driver whose class differs from `cls`.
+        path: `package.module:Name` of the class or factory, which a process of its own imports; empty if it cannot.
     """
 
     name: str
@@ -250,3 +303,21 @@ class DriverSpec(msgspec.Struct, frozen=True, kw_only=True):
     environment: DriverEnvironment
     build: Callable[[DriverEnvironment], Driver] | None = None
     contract: type[Driver] = Driver
+    path: str = ""
+
+    @property
+    def is_isolated(self) -> bool:
+        """Whether the driver runs in a process of its own."""
+        return self.options.isolation == "process"
+
+    @property
+    def import_path(self) -> str:
+        """`path`, else that of the class; empty if it has none, as a class within a function."""
+        path = self.path or (f"{self.cls.__module__}:{self.cls.__qualname__}" if self.cls is not None else "")
+        return "" if "<" in path or path.startswith("__main__:") else path
+
+
+def with_options(spec: DriverSpec, options: DriverOptions) -> DriverSpec:
+    """Return a specification with other options."""
+    environment = msgspec.structs.replace(spec.environment, options=options)
+    return msgspec.structs.replace(spec, options=options, environment=environment)

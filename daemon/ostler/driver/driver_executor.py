@@ -165,6 +165,9 @@ class DriverExecutor:
     ) -> None:
         self.failure_streak = FailureStreak(clock)
         """What is known of failed calls."""
+        abandon = f"`ostler driver abandon {label.topic}/{label.driver}`"
+        self.stuck_hint = f"calls are refused until it returns; if it never does, {abandon}"
+        """What to do when the driver is stuck."""
         self._defects = UnexpectedErrors(_log, topic=label.topic, driver=label.driver)
         self._label = label
         self._loop = loop
@@ -430,7 +433,7 @@ class DriverExecutor:
         since = self._clock.wall() - seconds
         return DriverStuck(
             f"{self._label} is stuck: {oldest.label} has not returned for {seconds:.0f} s, since {format_time(since)}",
-            hint="further calls are refused until it returns; if it never does, restart the daemon",
+            hint=self.stuck_hint,
             driver=self._label.driver,
             topic=self._label.topic,
             method=oldest.label,

@@ -7,27 +7,49 @@ import logging
 import math
 import random
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from functools import partial
-from typing import Any
-
-from msgspec.structs import replace
+from typing import TYPE_CHECKING, Any
 
 from ostler.aio import LoopQueue, WorkerPool, waiting_for
 from ostler.bounds import escape_surrogates
 from ostler.clock import Clock
 from ostler.driver.contract import require_contract
-from ostler.driver.driver import BUDGET_ATTRIBUTE, FEATURE_ATTRIBUTE, Driver, DriverOptions, DriverSpec
+from ostler.driver.driver import (
+    BUDGET_ATTRIBUTE,
+    FEATURE_ATTRIBUTE,
+    Driver,
+    DriverOptions,
+    DriverSpec,
+    with_options,
+)
 from ostler.driver.driver_executor import DriverCall, DriverExecutor, DriverLabel, format_time, resolve_future
-from ostler.errors import DriverNotReady, DriverStuck, FeatureNotSupported, PluginError, error_line, is_a
+from ostler.errors import (
+    Conflict,
+    DriverCrashed,
+    DriverNotReady,
+    DriverStuck,
+    FeatureNotSupported,
+    PluginError,
+    error_line,
+    is_a,
+)
 from ostler.log.defects import UnexpectedErrors
 from ostler.redaction import redact
 from ostler.types import DriverState, DriverStatus
+
+if TYPE_CHECKING:
+    from ostler.driver.process.driver_process import DriverProcess
 
 _log = logging.getLogger(__name__)
 _INITIALISE_METHOD = "initialise"
 _HELD_POLL_INTERVAL = 0.25
 _RETRY_JITTER = 0.25
+_MAX_ABANDONED = 4
+"""The most instances of a driver that may hang after they were abandoned: each keeps its threads."""
+_ISOLATED_STUCK_HINT = "calls are refused until its process has been killed and started again"
+_EXIT_TIMEOUT = 2.0
+"""Seconds in which the process of a driver ends when it is asked to, before it is killed."""
 RENEWAL_TIMEOUT = 10.0
 """Seconds that new options wait in the foreground for calls in progress; then they are applied in the background."""
 _HOLD_TIMES = (1.0, 5.0, 30.0)
@@ -68,7 +90,10 @@ class DriverRunner:
         self.spec = spec
         self.label = DriverLabel(spec.name, spec.environment.topic)
         self._defects = UnexpectedErrors(_log, topic=self.label.topic, driver=self.label.driver)
-        self.driver: Driver | None = None
+        self.driver: Any = None
+        self._process: DriverProcess | None = None
+        self._crash_count = 0
+        self._ready_at = 0.0
         self._loop = loop
         self._loop_queue = loop_queue
         self._clock = clock
@@ -76,7 +101,8 @@ class DriverRunner:
         self._on_change = on_change
         self._on_ready = on_ready
         self._lock = threading.Condition()
-        self._executor = DriverExecutor(self.label, spec.options.workers, loop, loop_queue, clock, self._lock, self)
+        self._executor = self._make_executor()
+        self._abandoned: list[DriverExecutor] = []
         self._state, self._why, self._since = DriverState.INITIALISING, "not started yet", clock.wall()
         self._retry_timer: asyncio.TimerHandle | None = None
         self._retry_at = 0.0
@@ -86,22 +112,31 @@ class DriverRunner:
         self._stuck_call = "", clock.wall()
         self._was_failing = False
         self._is_held = False
-        self._pending_options: DriverOptions | None = None
+        self._pending_spec: DriverSpec | None = None
         self._renewal_task: asyncio.Task[None] | None = None
         self._claimed = asyncio.Event()
         self._is_stopping = False
         self._cleanup_pool: WorkerPool | None = None
         self._release_waiters: list[asyncio.Future[None]] = []
 
+    def _make_executor(self) -> DriverExecutor:
+        workers = self.spec.options.workers
+        return DriverExecutor(self.label, workers, self._loop, self._loop_queue, self._clock, self._lock, self)
+
     @property
     def state(self) -> DriverState:
         """The state now. Any thread."""
         return self._state
 
+    @property
+    def is_ready(self) -> bool:
+        """Whether it accepts calls: it is ready, and is not being stopped. Any thread."""
+        return self._state is DriverState.READY and not self._is_stopping
+
     def status(self) -> DriverStatus:
         """Return the driver as an operator sees it; `calls` counts those started since the start. Any thread."""
         with self._lock:
-            kind = type(self.driver) if self.driver is not None else self.spec.cls
+            kind = self._driver_class()
             streak = self._executor.failure_streak
             return DriverStatus(
                 name=self.spec.name,
@@ -118,6 +153,7 @@ class DriverRunner:
                 last_error=streak.shown_error(),
                 last_error_at=streak.last_error_at,
                 last_success_at=self._last_success_at(),
+                abandoned=self._count_abandoned(),
             )
 
     def _last_success_at(self) -> float:
@@ -126,7 +162,7 @@ class DriverRunner:
 
     def _pending_text(self) -> str:
         """Return what new options wait for, empty when there are none; with the lock held."""
-        if self._pending_options is None or self._is_stopping or self._state is DriverState.INITIALISING:
+        if self._pending_spec is None or self._is_stopping or self._state is DriverState.INITIALISING:
             return ""
         return (
             "applies new options as soon as no call is in progress: "
@@ -144,6 +180,19 @@ class DriverRunner:
         calls = f"{limit} calls in a row or more" if limit > 1 else "calls"
         error = streak.shown_error()
         return f"{self.label}: {calls} have failed, since {format_time(streak.since)}; the last error: {error}"
+
+    def subject(self) -> Any:
+        """Return what has the driver's methods: the instance, else its class; None if neither is known yet."""
+        return self._driver_class() if self.driver is None or self._process is not None else self.driver
+
+    def remote_attributes(self) -> Mapping[str, Any]:
+        """Return the plain attributes that an instance in a process of its own had when it became ready."""
+        return self.driver.__dict__["_attributes"] if self.driver is not None and self._process is not None else {}
+
+    def _driver_class(self) -> type[Driver] | None:
+        if self.driver is None or self._process is not None:
+            return self.spec.cls or (self.spec.contract if self.spec.is_isolated else None)
+        return type(self.driver)
 
     def calls_in_progress(self) -> list[str]:
         """Return the calls that have not returned, a line each. Any thread."""
@@ -179,6 +228,9 @@ class DriverRunner:
             )
         attempt = self._attempt_number
         try:
+            if self.spec.is_isolated and self.driver is None:
+                self._executor.stuck_hint = _ISOLATED_STUCK_HINT
+                self._start_process()
             call = self._executor.submit(
                 _INITIALISE_METHOD,
                 self._run_initialise,
@@ -190,13 +242,13 @@ class DriverRunner:
         else:
             self._executor.watch(call)
 
-    async def reinitialise(self, options: DriverOptions | None, timeout: float) -> DriverStatus:
-        """Clean up and create again; see `Drivers.reinitialise`."""
+    async def reinitialise(self, spec: DriverSpec, timeout: float) -> DriverStatus:
+        """Clean up and create again by a specification; see `Drivers.reinitialise`."""
         with self._lock:
             if self._is_stopping:
                 what = f"{self.label} cannot apply new options, it is {self._state}"
                 raise DriverNotReady(what, driver=self.spec.name)
-            self._pending_options = options or self.spec.options
+            self._pending_spec = spec
         if self._renewal_task is None or self._renewal_task.done():
             self._claimed.clear()
             self._renewal_task = self._loop.create_task(self._rebuild_when_idle(), name=f"new options of {self.label}")
@@ -213,15 +265,64 @@ class DriverRunner:
     def discard_pending_options(self) -> None:
         """Drop pending options: the current ones are wanted again."""
         with self._lock:
-            self._pending_options = None
+            self._pending_spec = None
 
     def apply_options(self, options: DriverOptions) -> None:
         """Apply other options; a driver that is being created right now may still get the previous ones."""
         with self._lock:
-            environment = replace(self.spec.environment, options=options)
-            self.spec = replace(self.spec, options=options, environment=environment)
+            self.spec = with_options(self.spec, options)
             if self.driver is not None:
                 self.driver.options = options
+
+    def hangs_in_initialise(self) -> bool:
+        """Return whether it is stuck because `initialise` does not return. Any thread."""
+        return self._state is DriverState.STUCK and self._executor.is_running(_INITIALISE_METHOD)
+
+    async def abandon(self, spec: DriverSpec | None = None) -> DriverStatus:
+        """Give up a stuck instance with its threads, and create another one; see `Drivers.abandon`. On the loop."""
+        with self._lock:
+            self._raise_unless_abandonable()
+            given_up = self._executor
+            self._abandoned.append(given_up)
+            # No `cleanup`: the instance is in use by the thread that hangs in it.
+            self.driver = None
+            process, self._process = self._process, None
+            self.spec, self._pending_spec = spec or self._pending_spec or self.spec, None
+            self._executor = self._make_executor()
+            self._attempt_number += 1
+            self._tries = 0
+            self._set_state(DriverState.INITIALISING, f"abandoned while stuck: {self._why}")
+        if self._renewal_task is not None:
+            self._renewal_task.cancel()
+        self._cancel_retry()
+        if process is not None:
+            process.kill("its driver was abandoned")
+        given_up.fail_remaining()
+        given_up.close()
+        _log.warning("%s: its stuck instance was abandoned, another one is created", self.label)
+        first = self._release_future()
+        self.start()
+        await first
+        return self.status()
+
+    def _raise_unless_abandonable(self) -> None:
+        if self._is_stopping or self._state is not DriverState.STUCK:
+            raise Conflict(
+                f"{self.label} is {self._state}, only a stuck driver can be abandoned",
+                hint=f"`ostler driver restart {self.label.topic}/{self.label.driver}` creates it again",
+                driver=self.spec.name,
+            )
+        if (left := self._count_abandoned()) >= _MAX_ABANDONED:
+            raise Conflict(
+                f"{left} earlier instances of {self.label} still hang; no further one is abandoned",
+                hint="`ostler dump` shows where they hang; restart the daemon if they never return",
+                driver=self.spec.name,
+            )
+
+    def _count_abandoned(self) -> int:
+        """Return how many abandoned instances still hang, and forget the others; with the lock held."""
+        self._abandoned = [executor for executor in self._abandoned if not executor.is_idle()]
+        return len(self._abandoned)
 
     async def stop(self, deadline: float) -> bool:
         """Stop before `deadline` of the loop's time; return whether something hangs. On the loop."""
@@ -237,6 +338,7 @@ class DriverRunner:
         if self._executor.is_running(_INITIALISE_METHOD):
             await self._executor.wait_idle_or_overdue(deadline - self._loop.time())
         cleaned, why = True, ""
+        self._end_hanging_initialise()
         if not self._executor.is_running(_INITIALISE_METHOD):
             cleaned, why = await self._take_down(max(0.05, deadline - self._loop.time()))
         hung = self._executor.active_lines() + ([] if cleaned else ["cleanup"])
@@ -259,6 +361,8 @@ class DriverRunner:
         self._stuck_call = call.label, call.started_wall
         why = f"{call.label} did not return within its {call.budget:g} s"
         _log.error("%s is stuck: %s", self.label, why)
+        if self._process is not None:
+            self._end_overdue_call(call, self._process)
         self._set_state(DriverState.STUCK, why)
         self._release_held_calls()
 
@@ -268,7 +372,8 @@ class DriverRunner:
         _log.warning("%s: %s returned late%s", self.label, call.label, outcome)
         over = self._executor.overdue_calls()
         # The end of an `initialise` is handled by `_on_initialise_end`.
-        if self._state is DriverState.STUCK and not over and call.label != _INITIALISE_METHOD and not self._is_stopping:
+        is_over = call.label == _INITIALISE_METHOD or self._is_stopping or is_a(error, DriverCrashed)
+        if self._state is DriverState.STUCK and not over and not is_over:
             self._set_state(DriverState.READY, "")
 
     def on_failure_count(self) -> None:
@@ -306,7 +411,7 @@ class DriverRunner:
             label, since = self._stuck_call
             raise DriverStuck(
                 f"{self.label} is stuck: {self._why}, since {format_time(since)}",
-                hint="calls are refused until it returns; if it never does, restart the daemon",
+                hint=self._executor.stuck_hint,
                 **{**facts, "method": label or method, "since": since},
             )
         if self._is_stopping:
@@ -318,7 +423,7 @@ class DriverRunner:
 
     def _budget(self, method: str) -> tuple[float, bool]:
         """Return the seconds that a method may take, and whether it usually takes long."""
-        for kind in type(self.driver).__mro__:
+        for kind in (self._driver_class() or Driver).__mro__:
             mark = getattr(vars(kind).get(method), BUDGET_ATTRIBUTE, None)
             if mark is not None:
                 budget = getattr(self.spec.options, mark[0]) if isinstance(mark[0], str) else mark[0]
@@ -346,8 +451,10 @@ class DriverRunner:
         with self._lock:
             if attempt != self._attempt_number or self._is_stopping:
                 return
+            error = self._discard_lost_process(error)
             if error is None:
                 self._tries = 0
+                self._ready_at = self._clock.monotonic()
                 self._executor.failure_streak.worked()  # it has begun anew; what it does then counts
                 self._was_failing = False
                 self._defects.clear(f"initialise of {self.label}")
@@ -361,19 +468,87 @@ class DriverRunner:
                 self._schedule_retry(error_line(error))
             self._release_held_calls()
 
-    def _schedule_retry(self, why: str) -> None:
+    def _schedule_retry(self, why: str, what: str = "could not be initialised, next attempt in") -> None:
         options = self.spec.options
         wait = min(options.max_retry_interval, options.retry_interval * 2.0 ** min(self._tries - 1, 60))
         wait *= 1.0 - _RETRY_JITTER * self._rng.random()
         self._retry_at = self._clock.wall() + wait
         self._set_state(DriverState.FAILED, why)
-        _log.warning("%s could not be initialised, next attempt in %.3g s: %s", self.label, wait, why)
+        _log.warning("%s %s %.3g s: %s", self.label, what, wait, why)
         self._retry_timer = self._loop.call_later(wait, self.start)
 
     def _cancel_retry(self) -> None:
         if self._retry_timer is not None:
             self._retry_timer.cancel()
             self._retry_timer = None
+
+    # ---------------------------------------------------------------- a driver in a process of its own
+
+    def _start_process(self) -> None:
+        """Start the process of a driver that has none. On the loop, with whose thread it dies."""
+        # 3 MB that a daemon without such drivers does not need.
+        from ostler.driver.process.driver_process import DriverProcess
+        from ostler.driver.process.remote_driver import RemoteDriver
+
+        if not self.spec.import_path:
+            raise PluginError(
+                f"{self.label} cannot run in a process of its own: nothing can be imported by a name there",
+                hint="name a class or a function at the top level of a module, or set `isolation` to `thread`",
+                driver=self.spec.name,
+            )
+        process = DriverProcess(self.spec, str(self.label), self._loop, self._loop_queue, self._on_crash)
+        self._process = process
+        self.driver = RemoteDriver(self.spec.cls or self.spec.contract, process)
+
+    def _on_crash(self, process: DriverProcess, error: DriverCrashed) -> None:
+        """Start a driver again whose process has ended. On the loop."""
+        with self._lock:
+            if self._is_stopping or process is not self._process:
+                return
+            _log.error("%s", error.message)
+            # The end of an attempt to initialise it is handled with that.
+            if self._state is DriverState.INITIALISING or self._executor.is_running(_INITIALISE_METHOD):
+                return
+            self._attempt_number += 1
+            self.driver = self._process = None
+            if self._clock.monotonic() - self._ready_at > self.spec.options.max_retry_interval:
+                self._crash_count = 0
+            self._crash_count += 1
+            self._tries = self._crash_count
+            self._schedule_retry(f"its process {error.reason}", "is started again in")
+
+    def _discard_lost_process(self, error: BaseException | None) -> BaseException | None:
+        """Drop a process that has ended while its driver was initialised; return the error of that attempt."""
+        if self._process is None or not (self._process.is_lost or is_a(error, DriverCrashed)):
+            return error
+        if error is None:
+            error = self._process.crash_error(_INITIALISE_METHOD)
+        self.driver = self._process = None
+        return error
+
+    def _end_overdue_call(self, call: DriverCall, process: DriverProcess) -> None:
+        """Cancel a call in its process, and kill that if the call does not return."""
+        process.cancel(call.label, call.context)
+        grace = self.spec.options.kill_timeout
+        why = f"{call.label} did not return within its {call.budget:g} s, nor within {grace:g} s of being cancelled"
+
+        def kill_if_overdue() -> None:
+            with self._lock:
+                overdue = self._executor.overdue_calls()
+            if process is self._process and overdue:
+                process.kill(why)
+
+        def wait_for_grace() -> None:
+            self._loop.call_later(grace, kill_if_overdue)
+
+        self._loop_queue.post(wait_for_grace)
+
+    def _end_hanging_initialise(self) -> None:
+        """Kill a process in which `initialise` still hangs; a thread can only be left alone. On the loop, in a stop."""
+        if self._process is not None and self._executor.is_running(_INITIALISE_METHOD):
+            self._process.kill("initialise did not return before the driver was stopped")
+
+    # ---------------------------------------------------------------- other options
 
     async def _rebuild_when_idle(self) -> None:
         """Wait until nothing is in progress, and create the driver again, until it runs with the wanted options.
@@ -383,7 +558,7 @@ class DriverRunner:
         """
         try:
             tries = 0
-            while self._pending_options is not None and not self._is_stopping:
+            while self._pending_spec is not None and not self._is_stopping:
                 if await self._claim_within(_HOLD_TIMES[min(tries, len(_HOLD_TIMES) - 1)]):
                     await self._rebuild(self.spec.options.init_timeout)
                     self._claimed.clear()
@@ -404,7 +579,7 @@ class DriverRunner:
             self._is_held = self._state is DriverState.READY and self._executor.longest_runtime() < seconds
         until = self._loop.time() + seconds
         while not self._try_claim():
-            unwanted = self._is_stopping or self._pending_options is None
+            unwanted = self._is_stopping or self._pending_spec is None
             if unwanted or not await self._executor.wait_idle(until - self._loop.time()):
                 with self._lock:
                     self._release_held_calls()
@@ -414,7 +589,7 @@ class DriverRunner:
     def _try_claim(self) -> bool:
         """Take an idle driver out of service; return False if something is in progress."""
         with self._lock:
-            if not self._executor.is_idle() or self._is_stopping or self._pending_options is None:
+            if not self._executor.is_idle() or self._is_stopping or self._pending_spec is None:
                 return False
             self._attempt_number += 1  # ignore the end of an attempt that is still being posted here
             # Hold calls again: a stuck call that returned meanwhile has released the others.
@@ -427,7 +602,7 @@ class DriverRunner:
     async def _rebuild(self, timeout: float) -> None:
         cleaned, why = await self._take_down(timeout)
         with self._lock:
-            wanted, self._pending_options = self._pending_options, None
+            wanted, self._pending_spec = self._pending_spec, None
             if not cleaned:
                 self._stuck_call = "cleanup", self._clock.wall() - timeout
                 self._set_state(DriverState.STUCK, f"cleanup did not return within its {timeout:g} s")
@@ -435,18 +610,40 @@ class DriverRunner:
         if why:
             _log.warning("%s applies its new options although its %s", self.label, why)
         if wanted is not None:
-            self.apply_options(wanted)
+            self._adopt(wanted)
         self._tries = 0
         first = self._release_future()
         self.start()
         if not self._is_stopping:
             await first
 
+    def _adopt(self, spec: DriverSpec) -> None:
+        """Run by another specification from now on; nothing is in progress."""
+        with self._lock:
+            before = self.spec
+            needs_threads = spec.options.workers != before.options.workers or spec.is_isolated is not before.is_isolated
+            self.spec = spec
+            if needs_threads:
+                self._executor.close()
+                self._executor = self._make_executor()
+
     async def _take_down(self, timeout: float) -> tuple[bool, str]:
         """Run `cleanup` in its own thread, as the lane's may all hang; return whether it has ended, and its error."""
         driver, self.driver = self.driver, None
+        process, self._process = self._process, None
         if driver is None:
             return True, ""
+        cleaned, why = await self._clean_up(driver, timeout)
+        if process is None:
+            return cleaned, why
+        if not cleaned:
+            why = f"cleanup did not return within its {timeout:g} s; its process was killed"
+            process.kill(why)
+        await process.end(_EXIT_TIMEOUT)
+        await self._executor.wait_idle(_EXIT_TIMEOUT)  # what hung in the process has its error now
+        return True, why
+
+    async def _clean_up(self, driver: Driver, timeout: float) -> tuple[bool, str]:
         pool = self._cleanup_pool = WorkerPool(f"{self.label.topic}.{self.label.driver}-cleanup", 1)
         try:
             work = asyncio.ensure_future(pool.run(driver.cleanup, label="cleanup"))

@@ -13,11 +13,11 @@ import typing_extensions
 from ostler.aio import LoopQueue
 from ostler.bounds import NAME_LIMIT, safe_str
 from ostler.clock import Clock
-from ostler.driver.driver import Driver, DriverOptions, DriverSpec
+from ostler.driver.driver import Driver, DriverOptions, DriverSpec, with_options
 from ostler.driver.driver_executor import resolve_future
 from ostler.driver.driver_runner import RENEWAL_TIMEOUT, DriverRunner
 from ostler.driver.proxy import DriverProxy
-from ostler.errors import DriverError, DriverNotFound
+from ostler.errors import Conflict, DriverError, DriverNotFound
 from ostler.types import DriverState, DriverStatus
 
 DriverT = typing_extensions.TypeVar("DriverT", bound=Driver, default=Any)
@@ -66,22 +66,22 @@ class Drivers(Mapping[str, DriverT]):
         self._on_ready = on_ready
         self._waiters: list[asyncio.Future[None]] = []
         self._is_started = False
-        inbox = LoopQueue(loop)
-        rng = rng or random.Random()  # noqa: S311 - spreads retries, guards nothing
-        self._runners = {
-            name: DriverRunner(
-                spec,
-                loop,
-                inbox,
-                clock,
-                rng,
-                partial(self._status_changed, name),
-                partial(self._driver_became_ready, name),
-            )
-            for name, spec in specs.items()
-        }
-        self._proxies = {
-            name: DriverProxy(runner, partial(self._call, runner)) for name, runner in self._runners.items()
+        self._inbox = LoopQueue(loop)
+        self._clock = clock
+        self._rng = rng or random.Random()  # noqa: S311 - spreads retries, guards nothing
+        # Both are replaced and never changed: other threads iterate over them.
+        self._runners = {name: self._make_runner(spec) for name, spec in specs.items()}
+        self._proxies = self._make_proxies({})
+
+    def _make_runner(self, spec: DriverSpec) -> DriverRunner:
+        name = spec.name
+        on_change, on_ready = partial(self._status_changed, name), partial(self._driver_became_ready, name)
+        return DriverRunner(spec, self._loop, self._inbox, self._clock, self._rng, on_change, on_ready)
+
+    def _make_proxies(self, before: Mapping[str, DriverProxy]) -> dict[str, DriverProxy]:
+        return {
+            name: before.get(name) or DriverProxy(runner, partial(self._call, runner))
+            for name, runner in self._runners.items()
         }
 
     def __getitem__(self, name: str) -> DriverT:
@@ -111,7 +111,7 @@ class Drivers(Mapping[str, DriverT]):
 
     def ready(self) -> list[str]:
         """Return the names of the drivers that are ready, in the order of the configuration. Any thread."""
-        return [name for name, runner in self._runners.items() if runner.state is DriverState.READY]
+        return [name for name, runner in self._runners.items() if runner.is_ready]
 
     def status(self, name: str) -> DriverStatus:
         """Return the status of a driver. Any thread.
@@ -129,9 +129,10 @@ class Drivers(Mapping[str, DriverT]):
         """Return a line for each ready driver whose calls all fail, by its name. Any thread."""
         return {name: line for name, runner in self._runners.items() if (line := runner.problem())}
 
-    def calls_in_progress(self) -> list[str]:
-        """Return the calls that have not returned, a line each, after a stop as well. Any thread."""
-        return [line for runner in self._runners.values() for line in runner.calls_in_progress()]
+    def calls_in_progress(self, name: str = "") -> list[str]:
+        """Return the calls that have not returned, of one driver or of all, after a stop as well. Any thread."""
+        runners = [self._get_runner(name)] if name else self._runners.values()
+        return [line for runner in runners for line in runner.calls_in_progress()]
 
     def options(self, name: str) -> DriverOptions:
         """Return the options that a driver runs with. Any thread.
@@ -190,24 +191,101 @@ class Drivers(Mapping[str, DriverT]):
         return await runner.call_async(method, arguments, named)
 
     async def reinitialise(
-        self, name: str, options: DriverOptions | None = None, *, timeout: float = RENEWAL_TIMEOUT
+        self,
+        name: str,
+        options: DriverOptions | None = None,
+        *,
+        spec: DriverSpec | None = None,
+        timeout: float = RENEWAL_TIMEOUT,
     ) -> DriverStatus:
         """Clean up a driver and create it again, with other options or the same, when none of its calls is in progress.
 
         The status is returned after the first attempt to initialise it. When its calls do not end within `timeout`
         seconds, `pending` of the status says what the options wait for; they are applied automatically afterwards. New
-        calls are delayed only briefly. All new options except `workers` take effect: the threads stay.
+        calls are delayed only briefly.
 
         Args:
             name: The driver.
             options: Its new options; they replace pending ones. None for the current ones.
+            spec: Its new specification, instead of options: another class may be in it.
             timeout: Seconds to wait for calls in progress.
 
         Raises:
             DriverNotFound: There is no such driver.
             DriverNotReady: It has been stopped.
         """
-        return await self._get_runner(name).reinitialise(options, timeout)
+        runner = self._get_runner(name)
+        wanted = spec or (runner.spec if options is None else with_options(runner.spec, options))
+        return await runner.reinitialise(wanted, timeout)
+
+    def spec(self, name: str) -> DriverSpec:
+        """Return the specification by which a driver runs. Any thread.
+
+        Raises:
+            DriverNotFound: There is no such driver.
+        """
+        return self._get_runner(name).spec
+
+    async def add(self, spec: DriverSpec) -> DriverStatus:
+        """Add a driver while the others run; return its status after the first attempt to initialise it. On the loop.
+
+        Raises:
+            Conflict: There is one of that name.
+        """
+        if spec.name in self._runners:
+            raise Conflict(f"driver {spec.name} exists already", driver=spec.name)
+        runner = self._make_runner(spec)
+        self._runners = {**self._runners, spec.name: runner}
+        self._proxies = self._make_proxies(self._proxies)
+        runner.start()
+        while runner.state is DriverState.INITIALISING and spec.name in self._runners:
+            changed: asyncio.Future[None] = self._loop.create_future()
+            self._waiters.append(changed)
+            await changed
+        return runner.status()
+
+    async def remove(self, name: str, drain_time: float, deadline: float) -> bool:
+        """Stop one driver and forget it; return whether something of it hangs. On the loop.
+
+        New calls are refused at once. Calls in progress have time to end, `cleanup` follows.
+
+        Args:
+            name: The driver.
+            drain_time: Seconds for calls in progress.
+            deadline: Further seconds for `cleanup`.
+
+        Raises:
+            DriverNotFound: There is no such driver.
+        """
+        runner = self._get_runner(name)
+        # A stop waits for calls in progress for half of its time.
+        hung = await runner.stop(self._loop.time() + 2 * max(drain_time, deadline))
+        self._runners = {other: each for other, each in self._runners.items() if other != name}
+        self._proxies = {other: each for other, each in self._proxies.items() if other != name}
+        self._status_changed(name, runner.status())
+        return hung
+
+    async def restore(self, spec: DriverSpec) -> DriverStatus:
+        """Run a driver by an earlier specification again, as `reinitialise`; a hanging `initialise` is abandoned.
+
+        Raises:
+            DriverNotFound: There is no such driver.
+        """
+        runner = self._get_runner(spec.name)
+        if runner.hangs_in_initialise():
+            return await runner.abandon(spec)
+        return await self.reinitialise(spec.name, spec=spec)
+
+    async def abandon(self, name: str) -> DriverStatus:
+        """Give a stuck driver up, with the threads that hang in it, and create another instance. On the loop.
+
+        The status is returned after the first attempt to initialise it.
+
+        Raises:
+            DriverNotFound: There is no such driver.
+            Conflict: It is not stuck, or too many earlier instances still hang.
+        """
+        return await self._get_runner(name).abandon()
 
     def discard_pending_options(self, name: str) -> None:
         """Drop pending options of a driver: the current ones are wanted again. On the loop."""

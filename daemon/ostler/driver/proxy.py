@@ -35,7 +35,9 @@ class DriverProxy:
             return runner.spec.name
         if name == "options":
             return runner.spec.options
-        subject = runner.driver if runner.driver is not None else runner.spec.cls
+        subject = runner.subject()
+        if name in (remote := runner.remote_attributes()):
+            return remote[name]
         if subject is None:  # the factory has not created it yet; a call reports that better than a missing attribute
             return partial(call, name)
         found = inspect.getattr_static(subject, name, _MISSING)

@@ -6,9 +6,10 @@ import logging
 import sys
 import threading
 import time
-from collections.abc import Iterator, Mapping
-from typing import Any, ClassVar, cast
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from typing import Any, ClassVar, NamedTuple, cast
 
+from ostler.log.followers import FOLLOWERS
 from ostler.log.handlers import SafeHandler
 
 _ROOT_NAME = "ostler"
@@ -31,7 +32,9 @@ class GuardedLogger(logging.Logger):
     def isEnabledFor(self, level: int) -> bool:  # noqa: N802 - its name in `logging`
         """Return whether the levels that the operator chose let a line pass."""
         guard = GuardedLogger.guard
-        return super().isEnabledFor(level) if guard is None else level >= guard.level_of(self.name)
+        if guard is None:
+            return super().isEnabledFor(level)
+        return level >= guard.level_of(self.name) or level >= FOLLOWERS.level
 
     def _log(
         self,
@@ -67,6 +70,9 @@ class GuardedLogger(logging.Logger):
         if guard is None:
             super().handle(record)
             return
+        if record.levelno < guard.level_of(self.name):  # somebody follows the log at a lower level
+            guard.handler.offer(record, is_logged=False)
+            return
         guard.handler.handle(record)
         try:
             if not self.disabled and record.levelno > self.manager.disable and self.filter(record):
@@ -83,6 +89,20 @@ class GuardedLogger(logging.Logger):
             logger = logger.parent if logger.propagate else None
 
 
+class TemporaryLevel(NamedTuple):
+    """A level that ends by itself.
+
+    Attributes:
+        level: The number of the level.
+        base: The level that the logger has afterwards.
+        until: The monotonic time at which it ends.
+    """
+
+    level: int
+    base: int
+    until: float
+
+
 class LogGuard:
     """Keeps the daemon's loggers and the root's handler as they were set up, and reports changes.
 
@@ -92,11 +112,16 @@ class LogGuard:
     Args:
         handler: Our handler.
         levels: The levels that were chosen, by name; of the root under the empty name.
+        now: Returns monotonic time, by which temporary levels end.
     """
 
-    def __init__(self, handler: SafeHandler, levels: Mapping[str, int]) -> None:
+    def __init__(
+        self, handler: SafeHandler, levels: Mapping[str, int], now: Callable[[], float] = time.monotonic
+    ) -> None:
         self.handler = handler
         self._levels = dict(levels)
+        self._now = now
+        self._temporary: dict[str, TemporaryLevel] = {}
         self._level_cache: dict[str, int] = {}
         self._restore_thread: threading.Thread | None = None
         self._restore_count = 0
@@ -130,13 +155,32 @@ class LogGuard:
         self.handler = handler
         self.handler.writer.on_poll = self.check
         self._levels = dict(levels)
+        for name, (level, _, until) in list(self._temporary.items()):
+            self._temporary[name] = TemporaryLevel(level, self._levels.get(name, logging.NOTSET), until)
+            self._levels[name] = level
+            logging.getLogger(name).setLevel(level)
         self._level_cache = {}
         self._guard_loggers()
 
-    def set_level(self, logger: str, level: int) -> None:
-        """Take over the level of one logger; NOTSET when it is to follow the one above it."""
+    def set_level(self, logger: str, level: int, seconds: float = 0.0) -> None:
+        """Take over the level of one logger; NOTSET when it is to follow the one above it.
+
+        Args:
+            logger: Its name; empty for the root.
+            level: The number of the level.
+            seconds: After how long it ends, also over reloads; 0 for a level that is valid until the next reload.
+        """
+        earlier = self._temporary.pop(logger, None)
+        if seconds:
+            base = earlier.base if earlier is not None else self._levels.get(logger, logging.NOTSET)
+            self._temporary[logger] = TemporaryLevel(level, base, self._now() + seconds)
         self._levels = {**self._levels, logger: level}
         self._level_cache = {}
+
+    def remaining_times(self) -> dict[str, float]:
+        """Return for how many seconds each temporary level is still valid."""
+        now = self._now()
+        return {name: max(0.0, each.until - now) for name, each in list(self._temporary.items())}
 
     def level_of(self, name: str) -> int:
         """Return the level that was chosen for a logger."""
@@ -157,11 +201,26 @@ class LogGuard:
         self._guard_loggers()
         if self._restore_thread is not None and self._restore_thread.is_alive():
             return
-        if changes := self._find_changes():
-            self._restore_thread = threading.Thread(
-                target=self._restore, args=(changes,), name="ostler-log-guard", daemon=True
-            )
-            self._restore_thread.start()
+        now = self._now()
+        if expired := [name for name, each in list(self._temporary.items()) if each.until <= now]:
+            self._start_thread(lambda: self._end_levels(expired))
+        elif changes := self._find_changes():
+            self._start_thread(lambda: self._restore(changes))
+
+    def _start_thread(self, run: Callable[[], None]) -> None:
+        self._restore_thread = threading.Thread(target=run, name="ostler-log-guard", daemon=True)
+        self._restore_thread.start()
+
+    def _end_levels(self, names: Sequence[str]) -> None:
+        """End temporary levels: the loggers have the levels again that they had before."""
+        for name in names:
+            ended = self._temporary.pop(name, None)
+            if ended is not None:
+                self._levels = {**self._levels, name: ended.base}
+                self._level_cache = {}
+                logging.getLogger(name).setLevel(ended.base)
+                level = logging.getLevelName(ended.level).lower()
+                _log.info("the temporary log level %s of %s has ended", level, name or "all loggers")
 
     def describe(self) -> str:
         """Return what others have changed, in words; empty when nothing."""

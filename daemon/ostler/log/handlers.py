@@ -8,6 +8,7 @@ from typing import NamedTuple, TextIO
 
 from ostler.errors import error_line
 from ostler.log.fields import REQUEST_ATTRIBUTE, LogFields
+from ostler.log.followers import FOLLOWERS
 from ostler.log.log_writer import LogLine, LogWriter
 from ostler.log.output_targets import DescriptorTarget, StreamTarget, make_target
 
@@ -71,10 +72,20 @@ class SafeHandler(logging.Handler):
 
     def handle(self, record: logging.LogRecord) -> bool:
         """Take a record in, unless a filter does not want it."""
+        if FOLLOWERS.are_present:
+            self.offer(record, is_logged=True)
         wanted: object = self.filter(record)  # since 3.12 a filter may return another record
         if wanted:
             self.emit(wanted if isinstance(wanted, logging.LogRecord) else record)
         return bool(wanted)
+
+    def offer(self, record: logging.LogRecord, *, is_logged: bool) -> None:
+        """Pass a record on to those who follow the log; `is_logged` says that the log has it as well."""
+        if not FOLLOWERS.are_present:
+            return
+        if self.get_log_fields is not None:
+            setattr(record, REQUEST_ATTRIBUTE, self.get_log_fields())
+        FOLLOWERS.offer(record, is_logged=is_logged)
 
     def emit(self, record: logging.LogRecord) -> None:
         """Queue one line."""

@@ -18,6 +18,7 @@ from ostler.log.handlers import LogOutput, SafeHandler, SafeStreamHandler
 from ostler.log.journald import JOURNALD_SOCKET, JournalHandler, is_stderr_journal
 from ostler.log.log_writer import LogWriter
 from ostler.log.output_targets import DescriptorTarget, make_target
+from ostler.manager_types import LogLevel
 
 _log = logging.getLogger(__name__)
 LEVELS: Mapping[str, int] = {
@@ -64,8 +65,8 @@ def set_up(
     """
     wanted = {**_LIBRARY_LEVELS, **(levels or {})}
     numbers = {
-        "": _parse_level(level),
-        **{name: _parse_level(text) for name, text in wanted.items() if text != INHERIT_LEVEL},
+        "": parse_level(level),
+        **{name: parse_level(text) for name, text in wanted.items() if text != INHERIT_LEVEL},
     }
     if format not in FORMATS:
         raise InvalidInput(f"log format {format!r} not found", hint=f"choose one of {', '.join(FORMATS)}")
@@ -137,15 +138,16 @@ def log_status() -> tuple[str, list[str]]:
     return "; ".join(notes), problems
 
 
-def set_level(level: str, logger: str = "") -> dict[str, str]:
-    """Change the level of a logger, of all loggers by default, until the next `set_up`. Any thread.
+def set_level(level: str, logger: str = "", seconds: float = 0.0) -> list[LogLevel]:
+    """Change the level of a logger, of all loggers by default, for a time or until the next `set_up`. Any thread.
 
     Args:
         level: debug, info, warning, error, critical, or `inherit` for a logger that is to follow the one above it.
         logger: Its name; empty for the root.
+        seconds: After how long the level of before is valid again; 0 for until the next `set_up`. Only with a guard.
 
     Returns:
-        What is in force now: see `levels`.
+        What is in force now: see `effective_levels`.
 
     Raises:
         InvalidInput: The level does not exist.
@@ -154,30 +156,40 @@ def set_level(level: str, logger: str = "") -> dict[str, str]:
         logging.getLogger(logger).setLevel(logging.NOTSET)
         _apply_level(logger, logging.NOTSET)
         return effective_levels()
-    logging.getLogger(logger).setLevel(_parse_level(level))
-    _apply_level(logger, _parse_level(level))
+    number = parse_level(level)
+    _apply_level(logger, number, seconds)
+    logging.getLogger(logger).setLevel(number)
     handler = _installed_handler(logging.getLogger())
     if handler is not None:
         handler.levelled_loggers.add(logger)
     return effective_levels()
 
 
-def _apply_level(logger: str, number: int) -> None:
+def _apply_level(logger: str, number: int, seconds: float = 0.0) -> None:
     if GuardedLogger.guard is not None:
-        GuardedLogger.guard.set_level(logger, number)
+        GuardedLogger.guard.set_level(logger, number, seconds)
 
 
-def effective_levels() -> dict[str, str]:
+def effective_levels() -> list[LogLevel]:
     """Return the levels in force: of the root logger under the empty name, and of each that has one of its own."""
     root = logging.getLogger()
-    found = {"": logging.getLevelName(root.level).lower()}
+    remaining = GuardedLogger.guard.remaining_times() if GuardedLogger.guard is not None else {}
+    found = {"": root.level}
     for name, logger in sorted(root.manager.loggerDict.copy().items()):
         if isinstance(logger, logging.Logger) and logger.level != logging.NOTSET:
-            found[name] = logging.getLevelName(logger.level).lower()
-    return found
+            found[name] = logger.level
+    return [
+        LogLevel(logger=name, level=logging.getLevelName(level).lower(), seconds_left=remaining.get(name))
+        for name, level in found.items()
+    ]
 
 
-def _parse_level(text: str) -> int:
+def parse_level(text: str) -> int:
+    """Return the number of a level.
+
+    Raises:
+        InvalidInput: It does not exist.
+    """
     number = LEVELS.get(text.lower())
     if number is None:
         raise InvalidInput(f"log level {text!r} not found", hint=f"choose one of {', '.join(LEVELS)}")

@@ -29,16 +29,16 @@ class ManagerOptions(OptionsModel):
     """The options that every service has; a manager's own are fields of a subclass, named `Options` in the manager."""
 
     manager: str = Field(
-        help="Registered name of the manager, or its import path `package.module:Name`", reload="daemon"
+        help="Registered name of the manager, or its import path `package.module:Name`", reload="service"
     )
-    enabled: bool = Field(True, help="Whether the service is started", reload="daemon")
+    enabled: bool = Field(True, help="Whether the service is started", reload="service")
     required: bool = Field(
-        False, help="Whether the daemon refuses to run when this service cannot start", reload="daemon"
+        False, help="Whether the daemon refuses to run when this service cannot start", reload="live"
     )
     critical: bool = Field(
         False, help="Whether the watchdog ping is withheld when `is_working` does not return", reload="live"
     )
-    depends_on: list[str] = Field([], help="Topics of services that must be up before this one starts", reload="daemon")
+    depends_on: list[str] = Field([], help="Topics of services that must be up before this one starts", reload="live")
     workers: int = Field(8, ge=1, le=1024, help="Threads for this service's `def` methods", reload="service")
     queue_limit: int = Field(
         1000,
@@ -53,7 +53,7 @@ class ManagerOptions(OptionsModel):
         ge=1,
         le=COUNT_MAX,
         help="Requests in progress, including those that wait for a thread; one more is refused as busy",
-        reload="service",
+        reload="live",
     )
     max_operations: int = Field(
         8,
@@ -71,16 +71,16 @@ class ManagerOptions(OptionsModel):
     capability_interval: Seconds = Field(
         60, gt=0, help="How often capabilities are reported to schedulers", reload="live"
     )
-    start_timeout: Seconds = Field(300, gt=0, help="Time limit of each hook of the start", reload="service")
+    start_timeout: Seconds = Field(300, gt=0, help="Time limit of each hook of the start", reload="live")
     driver_init_wait: Seconds = Field(
         5,
         ge=0,
         help="How long the start waits for the first attempt of its drivers before it continues without them",
-        reload="service",
+        reload="live",
     )
     drain_timeout: Seconds = Field(30, ge=0, help="How long a stop waits for work in progress", reload="live")
     drivers: dict[str, dict[str, Any]] = Field(
-        {}, help="The service's drivers (backends), one table each", reload="daemon"
+        {}, help="The service's drivers (backends), one table each", reload="live"
     )
 
     def validate_options(self) -> Iterable[tuple[str, str]]:
@@ -268,6 +268,15 @@ class Manager(Generic[ManagerOptionsT, DriverT]):
 
         Args:
             name: The driver's name in the configuration.
+        """
+
+    def driver_removed(self, name: str) -> Any:
+        """Run after a reload has taken a driver away; runs in the pool.
+
+        No call of it is in progress, and `self.drivers` no longer has it. What it raises is logged.
+
+        Args:
+            name: The name that the driver had in the configuration.
         """
 
     def is_working(self) -> Any:

@@ -5,8 +5,10 @@ from __future__ import annotations
 import inspect
 import logging
 from collections.abc import Callable, Collection, Iterable, Mapping
+from copy import copy
+from importlib import invalidate_caches
 from pathlib import PurePath
-from typing import Any, TypeVar
+from typing import Any, TypeAlias, TypeVar, cast
 
 import msgspec
 import pluggy
@@ -34,6 +36,11 @@ class _PluginRecord(msgspec.Struct):
     seconds: float = 0.0
     plugin: Any = None
     provides: dict[str, Mapping[Any, Any]] = {}
+
+
+_Snapshot: TypeAlias = "tuple[list[str], list[str], list[tuple[_PluginRecord, _PluginRecord]]]"
+_KEPT_STATES = (PluginState.LOADED, PluginState.BLOCKED)
+"""The states of plugins that a refresh keeps although they are no longer installed: what is imported goes on."""
 
 
 class PluginHost:
@@ -75,6 +82,8 @@ class PluginHost:
         self._plugin_manager.add_hookspecs(hookspecs)
         self._specs = {name: getattr(hookspecs, name) for name in vars(self._plugin_manager.hook) if name[0] != "_"}
         self._records: list[_PluginRecord] = []
+        self._imported_versions: dict[str, str] = {}
+        """The version of each distribution of which something may have been imported."""
         self._is_discovered = False
         self._on_step = on_step
 
@@ -90,6 +99,79 @@ class PluginHost:
             begun = self._clock.monotonic()
             self._load_plugin(record)
             record.seconds = self._clock.monotonic() - begun
+
+    def refresh(self, required: Collection[str], disabled: Collection[str]) -> None:
+        """Load what was installed since, and what had failed or was disabled; unload what is disabled now.
+
+        For a reload, on its thread. Code that has been imported stays as it is: another version of it needs a new
+        process. Raises nothing; see `discover`.
+
+        Args:
+            required: Names of plugins that must load.
+            disabled: Names of plugins that are listed but not loaded.
+        """
+        invalidate_caches()
+        self._required, self._disabled = list(dict.fromkeys(required)), list(dict.fromkeys(disabled))
+        for record in self._records:
+            if record.state is PluginState.LOADED and record.found.name in self._disabled:
+                self._unload(record)
+        entry_points = discovery.installed_plugins() if self._entry_points is None else self._entry_points
+        installed = {(found.name, found.distribution): found for found in entry_points}
+        # Replaced as a whole: the loop reads it meanwhile.
+        self._records = [
+            record
+            for record in self._records
+            if record.state in _KEPT_STATES or (record.found.name, record.found.distribution) in installed
+        ]
+        for key, found in sorted(installed.items()):
+            before = next((each for each in self._records if (each.found.name, each.found.distribution) == key), None)
+            if before is None or before.state is PluginState.FAILED or self._is_enabled_again(before):
+                self._load_again(found, before)
+
+    def _is_enabled_again(self, record: _PluginRecord) -> bool:
+        return record.state is PluginState.DISABLED and record.found.name not in self._disabled
+
+    def _unload(self, record: _PluginRecord) -> None:
+        self._plugin_manager.unregister(record.plugin)
+        record.state, record.why, record.provides = PluginState.DISABLED, "disabled in [plugins]", {}
+        record.plugin = None
+
+    def _load_again(self, found: DiscoveredPlugin, before: _PluginRecord | None) -> None:
+        record = _PluginRecord(found)
+        others = [each for each in self._records if each is not before]
+        self._records = sorted([*others, record], key=lambda each: (each.found.name, each.found.distribution))
+        imported = self._imported_versions.get(found.distribution, found.version)
+        if imported != found.version:
+            what = f"version {imported} of {found.distribution} was imported before, {found.version} is installed now"
+            self._fail(record, PluginError(what, hint="restart the daemon to use it"))
+            return
+        begun = self._clock.monotonic()
+        self._load_plugin(record)
+        record.seconds = self._clock.monotonic() - begun
+
+    def snapshot(self) -> object:
+        """Return what `restore` brings back: which plugins are loaded, failed and disabled now."""
+        return self._required, self._disabled, [(record, copy(record)) for record in self._records]
+
+    def restore(self, snapshot: object) -> None:
+        """Go back to an earlier state, after a reload that was refused or undone. On the loop.
+
+        What was imported meanwhile stays imported, and contributes nothing.
+        """
+        self._required, self._disabled, saved = cast("_Snapshot", snapshot)
+        before = {id(record) for record, _ in saved}
+        for record in self._records:
+            if id(record) not in before and self._is_registered(record):
+                self._plugin_manager.unregister(record.plugin)
+        for record, earlier in saved:
+            for name in _PluginRecord.__struct_fields__:
+                setattr(record, name, getattr(earlier, name))
+            if record.state is PluginState.LOADED and not self._is_registered(record):
+                self._plugin_manager.register(record.plugin, record.found.name)
+        self._records = [record for record, _ in saved]
+
+    def _is_registered(self, record: _PluginRecord) -> bool:
+        return record.plugin is not None and self._plugin_manager.get_plugin(record.found.name) is record.plugin
 
     def statuses(self) -> list[PluginStatus]:
         """Return the status of every plugin that was found, sorted by name."""
@@ -168,12 +250,19 @@ class PluginHost:
 
     def namespaces_of(self, cls: type) -> list[str]:
         """Return the table namespaces of the plugins that define a class or a base of it."""
+        return self._declared_by_plugins_of(cls, "ostler_migrations")
+
+    def sections_of(self, cls: type) -> list[str]:
+        """Return the configuration sections of the plugins that define a class or a base of it."""
+        return self._declared_by_plugins_of(cls, "ostler_config_sections")
+
+    def _declared_by_plugins_of(self, cls: type, hook: str) -> list[str]:
         packages = {base.__module__.partition(".")[0] for base in getattr(cls, "__mro__", ())}
         return [
-            namespace
+            name
             for record in self._records
             if record.found.module.partition(".")[0] in packages
-            for namespace in record.provides.get("ostler_migrations", {})
+            for name in record.provides.get(hook, {})
         ]
 
     def owner(self, hook: str, key: Any) -> str:
@@ -223,6 +312,7 @@ class PluginHost:
         try:
             self._raise_if_duplicate(record)
             self._on_step(f"importing plugin {name} ({record.found.value})")
+            self._imported_versions.setdefault(record.found.distribution, record.found.version)
             record.plugin = _run_guarded(record.found.load, f"{record.found.value} cannot be imported")
             self._check_version(record)
             self._register(record)

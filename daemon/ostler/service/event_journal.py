@@ -55,6 +55,10 @@ class LazyJournal:
         fits = TopicPatterns([*self._topics, *options.journal]).matches
         self._publisher.set_journal(self._journal or self, fits)
 
+    def set_topics(self, topics: Iterable[str]) -> None:
+        """Change the topics whose managers ask for a journal; `apply` puts them in effect."""
+        self._topics = sorted(topics)
+
     def append(self, template: EventTemplate, packed: bytes, at: float, tail: bytes) -> None:
         """Create the journal, and pass it its first event."""
         self._journal = self._publisher.journal = self._make_journal()

@@ -5,17 +5,16 @@ from __future__ import annotations
 import asyncio
 import logging
 import math
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Mapping
 from functools import partial
 from typing import Any
 
 from ostler import log
-from ostler.aio import RunningJob, TaskOwner, UndoStack, WorkerPool
+from ostler.aio import TaskOwner, UndoStack, WorkerPool
 from ostler.availability import is_up
 from ostler.bounds import WHY_LIMIT, escape_surrogates, truncate
-from ostler.config.configuration_diff import effective_options
 from ostler.driver import DriverOptions, Drivers
-from ostler.errors import Conflict, OstlerError, StoreUnavailable, error_line
+from ostler.errors import Conflict, StoreUnavailable
 from ostler.log.defects import UnexpectedErrors
 from ostler.manager import Manager, ManagerEnvironment, ManagerOptions, namespace_versions
 from ostler.messaging import Endpoint
@@ -24,6 +23,7 @@ from ostler.service.hook_calls import HookFailed, HookTimeout, call_hook, proble
 from ostler.service.owned_work import OwnedWork
 from ostler.service.service_drivers import ServiceDrivers
 from ostler.service.service_events import ServiceEvents
+from ostler.service.service_pools import MAX_CONCURRENT_RESETS, ServicePools, line
 from ostler.service.service_spec import ServiceContext, ServiceSpec
 from ostler.service.state_tracker import StateTracker
 from ostler.store import Registration
@@ -33,8 +33,6 @@ _log = logging.getLogger(__name__)
 _MIN_POLL_INTERVAL = 0.02
 _MAX_POLL_INTERVAL = 0.5
 """Seconds between two polls of what is still running, at first and later; threads end without notifying the loop."""
-_MAX_CONCURRENT_RESETS = 3
-"""The most runs of `reset` at once, of which all but one hang."""
 _CANCEL_GRACE = 5.0
 """Seconds that a drain waits for an overdue periodic run, once it has been cancelled."""
 _MIN_STOP_STEP_TIME = 0.5
@@ -67,8 +65,8 @@ class Service:
         self.topic = spec.topic
         self.options: ManagerOptions = spec.options
         self.manager: Manager | None = None
-        self.pool = WorkerPool(spec.topic, spec.options.workers, spec.options.queue_limit)
-        self.short_pool = WorkerPool(f"{spec.topic}-short", spec.options.workers, spec.options.queue_limit)
+        self._pools = ServicePools(spec.topic, spec.options, len(spec.drivers))
+        self.pool = self._pools.requests
         self.state_tracker = StateTracker(context.host.clock, lambda: on_change(self))
         self.step = "waiting"
         self.progress_text = ""
@@ -92,13 +90,6 @@ class Service:
             scheduler=context.periodic_scheduler, loop_queue=context.host.loop_queue, clock=context.host.clock,
             state=self.state_tracker, event_handlers=self._events,
         )  # fmt: skip
-        # Checks have threads of their own: they must not queue behind long work.
-        self._health_pool = WorkerPool(f"{spec.topic}-checks", 2)
-        # A thread for each backend, so that none waits for another.
-        self._capability_pool = WorkerPool(f"{spec.topic}-capabilities", max(1, len(spec.drivers)))
-        # Not in the pool of the checks: calls that hang here would use up its threads.
-        self._reset_pool = WorkerPool(f"{spec.topic}-reset", _MAX_CONCURRENT_RESETS)
-        self._cleanup_pool: WorkerPool | None = None
         self._defects = UnexpectedErrors(_log, topic=self.topic, manager=spec.options.manager)
         self.problems: list[str] = []
         """The last reported problems of the manager's own objects, a line each."""
@@ -117,6 +108,13 @@ class Service:
     def pending_options(self) -> list[str]:
         """Return what new options of its drivers wait for, a line each."""
         return self._service_drivers.pending_options() if self._service_drivers is not None else []
+
+    def refused_options(self) -> list[str]:
+        """Return new options of its drivers that were undone because they did not work, a line each."""
+        if self._service_drivers is None or self.has_ended:
+            return []
+        lines = self._service_drivers.refused_options.values()
+        return [f"new options were undone after the work in progress: {line}" for line in lines]
 
     def driver_options(self, name: str) -> DriverOptions:
         """Return the options that a driver runs with; the options of the specification before there are drivers."""
@@ -290,7 +288,7 @@ class Service:
             namespaces={name: cls(manager) for name, cls in manager.namespaces.items()},
             # The check of the configuration has checked the types of this class; to repeat it would cost milliseconds.
             trusted=type(manager) is self.spec.manager.cls,
-            short_pool=self.short_pool,
+            short_pool=self._pools.short,
         )
         endpoint.max_in_flight = self.options.max_in_flight
         operations = self._context.host.operations
@@ -330,7 +328,7 @@ class Service:
         else:
             self._mark_progress()
         self.state_tracker.set_problem("is_working", complaint)
-        self.state_tracker.set_problem("threads", self._thread_exhaustion())
+        self.state_tracker.set_problem("threads", self._pools.exhaustion(self.options.down_time))
         await self._update_problems(timeout)
         await self._service_drivers.check(timeout)
 
@@ -354,79 +352,73 @@ class Service:
     async def _call_check(self, name: str, hook: Callable[..., Any], timeout: float) -> Any:
         """Call a hook on a separate pool; one that has not returned from its last call is not called again."""
         label = f"{self.topic}.{name}"
-        for row in self._health_pool.running_jobs():
+        for row in self._pools.health.running_jobs():
             if row.label == label:
                 text = f"{name} of service {self.topic} has not returned for {row.seconds:.0f} s"
                 raise HookTimeout(text, hint="`ostler dump` shows where it hangs", service=self.topic, hook=name)
-        return await self._call_hook(name, hook, pool=self._health_pool, timeout=timeout)
+        return await self._call_hook(name, hook, pool=self._pools.health, timeout=timeout)
 
-    def _thread_exhaustion(self) -> str:
-        """Return a complaint when requests wait and no thread has become free for a whole `down_time`."""
-        for pool in (self.pool, self.short_pool):
-            rows, queued = pool.running_jobs(include_replaced=False), pool.queued_count
-            if queued and len(rows) >= pool.size and rows[-1].seconds >= self.options.down_time:
-                return f"{queued} requests are waiting and all {len(rows)} threads are busy, one with {rows[0].label}"
-        return ""
-
-    def _pool_rows(self) -> list[RunningJob]:
-        """Return the running jobs of requests and hooks, longest first."""
-        return sorted([*self.pool.running_jobs(), *self.short_pool.running_jobs()], key=lambda row: -row.seconds)
-
-    def _queued_count(self) -> int:
-        return self.pool.queued_count + self.short_pool.queued_count
-
-    async def reset(self, spec: ServiceSpec, timeout: float = math.inf) -> list[str]:
-        """Apply new options, as far as possible without a restart, and run the manager's `reset`.
+    def apply_options(self, options: ManagerOptions, sections: Mapping[str, Any]) -> None:
+        """Put other options in effect without a restart; the manager's `reset` follows. On the loop.
 
         Args:
-            spec: The specification by the new configuration.
-            timeout: Seconds that `reset` may take; never more than `start_timeout`.
-
-        Returns:
-            What went wrong, a line each; the new options are in effect nevertheless. Its drivers get theirs by
-            `apply_driver_options`.
+            options: All options of the service.
+            sections: The plugins' own sections of the configuration.
         """
-        if type(spec.options) is not type(self.options):  # another manager: applied with the restart
-            return []
-        if (
-            self.state_tracker.state in _ENDED_STATES
-        ):  # it had failed before, as its state says: not a problem of this reload
-            return []
-        self.options = options = effective_options(self.options, spec.options)
-        if self.manager is None or self._service_drivers is None:
-            return []
-        self.manager.options = options
-        self.manager.sections = {
-            name: effective_options(self.manager.sections.get(name, section), section)
-            for name, section in spec.sections.items()
-        }
-        problems = []
-        try:
-            self._context.host.operations.set_max_running(self.topic, options.max_operations)
-            self._context.periodic_scheduler.apply_options(self.topic, options)
-            await self._reset_manager(self.manager, min(timeout, options.start_timeout))
-        except OstlerError as error:
-            problems.append(error_line(error))
-        return problems
+        self.options = options
+        if self.manager is None or self.has_ended:
+            return
+        self.manager.options, self.manager.sections = options, sections
+        host = self._context.host
+        host.operations.set_max_running(self.topic, options.max_operations)
+        host.dispatcher.registry.set_max_in_flight(self.topic, options.max_in_flight)
+        self._context.periodic_scheduler.apply_options(self.topic, options)
 
-    async def apply_driver_options(self, spec: ServiceSpec) -> list[str]:
-        """Apply new options to its drivers; return what went wrong, a line each. After `reset`."""
-        if (
-            self._service_drivers is None
-            or type(spec.options) is not type(self.options)
-            or self.state_tracker.state in _ENDED_STATES
-        ):
-            return []
-        return await self._service_drivers.apply_options(spec)
+    @property
+    def sections(self) -> Mapping[str, Any]:
+        """The plugins' own sections of the configuration that the manager goes by."""
+        return self.manager.sections if self.manager is not None else self.spec.sections
+
+    async def reset(self, timeout: float = math.inf) -> None:
+        """Run the manager's `reset`; nothing to do for a service that is not running.
+
+        Args:
+            timeout: Seconds that it may take; never more than `start_timeout`.
+
+        Raises:
+            HookFailed: It raised, or has not returned in time.
+        """
+        # One that had failed before is not a problem of this reload: its state says it.
+        if self.manager is not None and self._service_drivers is not None and not self.has_ended:
+            await self._reset_manager(self.manager, min(timeout, self.options.start_timeout))
+
+    @property
+    def service_drivers(self) -> ServiceDrivers | None:
+        """Its drivers, with what adds, removes and renews them; None before they were built."""
+        return self._service_drivers
+
+    async def on_driver_removed(self, name: str) -> None:
+        """Tell the manager that one of its drivers was removed. What it raises is logged."""
+        assert self.manager is not None  # noqa: S101 - it had the driver
+        self.update_backend_count()
+        timeout = self.options.start_timeout
+        try:
+            await self._call_hook("driver_removed", self.manager.driver_removed, name, pool=self.pool, timeout=timeout)
+        except HookFailed as error:
+            self._log.error("%s", error)
+
+    def update_backend_count(self) -> None:
+        """Adapt the threads for capabilities to the number of drivers. On the loop."""
+        self._pools.set_backend_count(len(self.drivers or ()))
 
     async def _reset_manager(self, manager: Manager, timeout: float) -> None:
         """Run `reset` on a separate pool, even if an earlier one still hangs: its cause may be gone."""
-        hanging = self._reset_pool.running_jobs()
-        if len(hanging) >= _MAX_CONCURRENT_RESETS:
+        hanging = self._pools.reset.running_jobs()
+        if len(hanging) >= MAX_CONCURRENT_RESETS:
             text = f"reset of service {self.topic} was not started: {len(hanging)} earlier ones have not returned"
             hint = "`ostler dump` shows where they hang; restart the daemon if they never return"
             raise HookTimeout(text, hint=hint, service=self.topic, hook="reset")
-        await self._call_hook("reset", manager.reset, pool=self._reset_pool, timeout=timeout)
+        await self._call_hook("reset", manager.reset, pool=self._pools.reset, timeout=timeout)
 
     def capability_sources(self) -> list[str]:
         """Return the backends that are asked separately; `[""]` for a manager that answers for all of them at once."""
@@ -453,7 +445,7 @@ class Service:
             label,
             hook,
             *arguments,
-            pool=self._capability_pool,
+            pool=self._pools.capabilities,
             timeout=_CAPABILITY_TIMEOUT,
             defects=self._defects,
         )
@@ -480,7 +472,7 @@ class Service:
             rpc_version=self.spec.manager.cls.rpc_version,
             namespaces=namespace_versions(self.spec.manager.cls),
             in_flight=self._context.host.dispatcher.in_flight(self.topic),
-            queued=self._queued_count(),
+            queued=self._pools.queued_count(),
             workers=self.pool.size,
             drivers=self.drivers.statuses() if self.drivers is not None else [],
             tasks=self._owned_work.background.statuses(),
@@ -494,12 +486,15 @@ class Service:
 
     # ---------------------------------------------------------------- stop
 
-    async def drain(self, timeout: float, why: str = "the service is stopping") -> list[str]:
+    async def drain(
+        self, timeout: float, why: str = "the service is stopping", *, returns_after: float | None = None
+    ) -> list[str]:
         """Refuse new work, switch periodic tasks off, and wait for work in progress.
 
         Args:
             timeout: Seconds to wait.
             why: The reason that callers get.
+            returns_after: Seconds after which callers are told to try again: the service is restarted.
 
         Returns:
             What was still running at the end, a line each.
@@ -507,14 +502,14 @@ class Service:
         if not self._undo_stack or self.state_tracker.state in _ENDED_STATES:
             return []
         self.state_tracker.enter(ServiceState.DRAINING, why)
-        self._context.host.dispatcher.set_draining(self.topic, why)
+        self._context.host.dispatcher.set_draining(self.topic, why, returns_after)
         self._context.host.operations.drain_topic(self.topic)
         self._context.periodic_scheduler.remove(self.topic)
         self._events.drain()
         self._draining_since = asyncio.get_running_loop().time()
         await self._wait_until_empty(lambda: self._drain_waits_for() if self.is_draining else [], timeout)
         if self.is_draining:  # else it was resumed meanwhile
-            self._abandoned_work = {(row.thread, row.label) for row in self._pool_rows()}
+            self._abandoned_work = {(row.thread, row.label) for row in self._pools.request_rows()}
         return self.in_progress()
 
     def resume(self) -> None:
@@ -575,11 +570,11 @@ class Service:
 
     def _work_rows(self) -> list[tuple[str, str]]:
         """Return the work in progress of this service: the label of each, and a line."""
-        running = self._pool_rows()
-        waiting = self._queued_count()
+        running = self._pools.request_rows()
+        waiting = self._pools.queued_count()
         others = self._context.host.dispatcher.in_flight(self.topic) - len(running) - waiting
-        resets = self._reset_pool.running_jobs()
-        rows = [(row.label, f"{row.label} on {row.thread} for {row.seconds:.0f} s") for row in [*running, *resets]]
+        resets = self._pools.reset.running_jobs()
+        rows = [(row.label, line(row)) for row in [*running, *resets]]
         # Not on a thread: periodic tasks that are `async def`.
         periodic = set(self._context.periodic_scheduler.running_tasks(self.topic)) - {row.label for row in running}
         rows += [(name, f"periodic task {name} of {self.topic}") for name in sorted(periodic)]
@@ -639,8 +634,8 @@ class Service:
             # It may still be setting up what would be cleaned up here. `_stop_pool` reports it.
             self._log.warning("skipping cleanup_host: %s has not returned", begun[0])
             return []
-        # A thread of its own: those of the service may all hang. Half of the time, as the drivers come after it.
-        pool = self._cleanup_pool = WorkerPool(f"{self.topic}-cleanup", 1)
+        # Half of the time, as the drivers come after it.
+        pool = self._pools.open_cleanup()
         try:
             cleanup = self.manager.cleanup_host
             await call_hook(
@@ -660,39 +655,20 @@ class Service:
         return {f"{self.topic}.{name}" for name in names}
 
     async def _stop_pool(self, timeout: float) -> list[str]:
-        self.pool.close()
-        self.short_pool.close()
-        self._health_pool.close()
-        self._capability_pool.close()
-        self._reset_pool.close()
-        await self._wait_until_empty(lambda: self._running_work(awaited=True), timeout)
-        return self._running_work()
+        pools = self._pools
+        pools.close()
+        await self._wait_until_empty(lambda: pools.running_work(self._overdue_hooks, self._abandoned_work), timeout)
+        return pools.running_work()
 
     def stuck_work(self) -> list[str]:
         """Return the stuck drivers and hanging hooks of a running service, a line each."""
-        rows = [*self.pool.running_jobs(), *self._health_pool.running_jobs(), *self._reset_pool.running_jobs()]
-        hooks = [f"{row.label} (for {row.seconds:.0f} s)" for row in rows if row.label in self._overdue_hooks]
+        rows = [row for row in self._pools.hook_rows() if row.label in self._overdue_hooks]
+        hooks = [f"{row.label} (for {row.seconds:.0f} s)" for row in rows]
         drivers = self.drivers.statuses() if self.drivers is not None else []
         return hooks + [f"driver {each.name} ({each.why})" for each in drivers if each.state is DriverState.STUCK]
 
     def leftover_work(self) -> list[str]:
         """Return what still runs in the threads of an ended service and of its drivers, a line each."""
         drivers = self.drivers.calls_in_progress() if self.drivers is not None else []
-        rows = self._cleanup_pool.running_jobs() if self._cleanup_pool is not None else []
         owned = self._owned_work.background.running()
-        return [*self._running_work(), *owned, *(f"{row.label} for {row.seconds:.0f} s" for row in rows), *drivers]
-
-    def _running_work(self, *, awaited: bool = False) -> list[str]:
-        """Return the running jobs; if `awaited`, without those that are overdue or were given up already."""
-        rows = [
-            *self._pool_rows(),
-            *self._health_pool.running_jobs(),
-            *self._capability_pool.running_jobs(),
-            *self._reset_pool.running_jobs(),
-        ]
-        if awaited:
-            known = self._overdue_hooks
-            rows = [
-                row for row in rows if row.label not in known and (row.thread, row.label) not in self._abandoned_work
-            ]
-        return [f"{row.label} on {row.thread} for {row.seconds:.0f} s" for row in rows]
+        return [*self._pools.running_work(), *owned, *self._pools.cleanup_lines(), *drivers]

@@ -42,6 +42,10 @@ class ResolvedConfiguration(msgspec.Struct, frozen=True, kw_only=True):
     warnings: list[str]
     sinks: Mapping[str, Any] = {}
 
+    def journaled_topics(self) -> set[str]:
+        """Return the topics whose managers request that their events are stored."""
+        return {spec.topic for spec in self.specs if spec.manager.cls.journal_events}
+
 
 def discover_plugins(
     core: CoreConfiguration,
@@ -78,7 +82,7 @@ def resolve_configuration(
     Args:
         raw: What was read.
         environ: The environment, for credentials.
-        plugins: Plugins that were discovered before (a reload does not load plugins again).
+        plugins: Plugins that were discovered before; what was installed since is loaded, see `PluginHost.refresh`.
         entry_points: What to discover plugins from; by default what is installed.
         offline: Do not need credentials, which exist only inside the unit, nor secret files that only others can read.
         as_daemon: With `offline`: this user is the daemon's, and must be able to read all secret files.
@@ -87,7 +91,11 @@ def resolve_configuration(
     Raises:
         ConfigurationError: With all problems, in the order of the files and lines.
     """
-    plugins = plugins or discover_plugins(validate_core(raw), entry_points, on_step)
+    if plugins is None:
+        plugins = discover_plugins(validate_core(raw), entry_points, on_step)
+    else:
+        section = validate_core(raw).plugins
+        plugins.refresh(section.required, section.disabled)
     resolver = _Resolver(raw, plugins, on_step)
     resolver.resolve_all()
     on_step("checking options and reading secrets")
@@ -171,13 +179,14 @@ class _Resolver:
             },
             extensions=self.extensions.get(topic, {}),
             sections=configuration.sections,
-            namespaces=self._namespaces(topic),
+            namespaces=self._declared(topic, self._plugins.namespaces_of),
+            own_sections=self._declared(topic, self._plugins.sections_of),
         )
 
-    def _namespaces(self, topic: str) -> list[str]:
+    def _declared(self, topic: str, declared_of: Callable[[type], list[str]]) -> list[str]:
+        """Return what the plugins of the manager and the drivers of a service declare."""
         loaded = [self.managers[topic], *self.drivers.get(topic, {}).values()]
-        found = [namespace for each in loaded for namespace in self._plugins.namespaces_of(each.cls)]
-        return list(dict.fromkeys(found))
+        return list(dict.fromkeys(name for each in loaded for name in declared_of(each.cls)))
 
     # ---------------------------------------------------------------- one service
 

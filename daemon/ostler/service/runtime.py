@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import logging
-import math
 from collections.abc import Callable, Collection, Iterable, Sequence
 from typing import TYPE_CHECKING
 
@@ -21,7 +20,16 @@ from ostler.service.lifecycle import Service
 from ostler.service.owned_work import event_handler_key, periodic_key
 from ostler.service.periodic_saver import PeriodicSaver
 from ostler.service.service_actions import ServiceActions
+from ostler.service.service_changes import (
+    ReloadOptions,
+    ReloadOutcome,
+    ReversibleStep,
+    ServiceChanges,
+    carry_out,
+    daemon_step_position,
+)
 from ostler.service.service_group import ServiceGroup
+from ostler.service.service_plan import ServicePlan, make_plan
 from ostler.service.service_spec import HostServices, ServiceContext, ServiceSpec
 from ostler.service.signs import SignCollector
 from ostler.service.state_notifier import StateNotifier
@@ -38,6 +46,7 @@ _PRUNE_INTERVAL = 3600.0
 """Seconds between two removals of records of services that have been gone for long."""
 _FIRST_REPORT_TIMEOUT = 2.0
 """Seconds that the start waits for the first capabilities: a slow array must not delay it."""
+_DEFAULT_OPTIONS = ReloadOptions()
 _LAST_WRITE_TIMEOUT = 2.0
 """Seconds that a stop waits for the last records: a locked database must not delay it."""
 
@@ -87,7 +96,7 @@ class Runtime:
         self.gone_age = DEFAULT_GONE_AGE
         """Seconds after which the record of a service that is gone is removed; another may be put in its place."""
         self.service_actions = ServiceActions(self.group, lambda: self._specs, lambda: self._start_timeout)
-        services = self.group.services.values
+        services = self._list_services
         self.host_view = HostView(
             name, services, store, services_table, capabilities_table, router, clock, self._live_reports
         )
@@ -100,6 +109,9 @@ class Runtime:
         self.capability_reporter = CapabilityReporter(
             services, host, capabilities_table, services_table, router, has_subscriber, self.host_view.on_change
         )
+
+    def _list_services(self) -> list[Service]:
+        return list(self.group)
 
     def _make_service_context(self, host: HostServices) -> ServiceContext:
         # A circle: services report to parts that ask the services. They are called by methods of this class, which look
@@ -278,6 +290,7 @@ class Runtime:
             *self.operations.problems(),
             *self._periodic_problems(),
             *self._event_handler_problems(),
+            *(line for service in self.group for line in service.refused_options()),
             *told,
         ]
 
@@ -305,56 +318,58 @@ class Runtime:
     def _shown_problems(self) -> dict[str, dict[str, str]]:
         return {service.topic: service.state_tracker.problems for service in self.group if service.is_running}
 
-    async def reset(
+    def plan(self, specs: Iterable[ServiceSpec]) -> ServicePlan:
+        """Return what a reload would do with the services, for the specifications of a new configuration."""
+        return make_plan(self.group, specs)
+
+    async def reload(
         self,
-        specs: Iterable[ServiceSpec],
+        plan: ServicePlan,
+        daemon_part: ReversibleStep | None = None,
         should_continue: Callable[[], bool] = lambda: True,
         *,
         on_step: Callable[[str], object] = lambda _name: None,
-        timeout: float = math.inf,
-    ) -> list[str]:
-        """Apply new options to all services, as far as possible without a restart, and reset their managers.
+        options: ReloadOptions = _DEFAULT_OPTIONS,
+    ) -> tuple[ReloadOutcome, list[str]]:
+        """Carry out a plan: all of its steps, or none. Every manager that runs is reset.
 
-        All drivers apply their options concurrently: a busy or hanging one delays no other. A failed service is started
-        again, as its cause may be gone; the result is in its state.
+        A failed service is started again, as its cause may be gone; the result is in its state.
 
         Args:
-            specs: The specifications by the new configuration. New services are started, and removed ones stopped, by a
-                restart only.
-            should_continue: Called before each service; False when the daemon is stopping.
+            plan: From `plan`, made a moment before.
+            daemon_part: What the daemon itself does, before anything is removed.
+            should_continue: Called before each step; False when the daemon is stopping.
             on_step: Called with each step before it starts, as it may never return.
-            timeout: Seconds that the `reset` of one manager may take.
+            options: How it is carried out.
 
         Returns:
-            What went wrong, a line each.
+            What became of the steps, and problems that were no reason to take the reload back, a line each.
         """
-        self._specs = list(specs)
-        problems: list[str] = []
-        drivers: list[asyncio.Future[list[str]]] = []
-        try:
-            for spec in self._specs:
-                service = self.group.services.get(spec.topic)
-                if service is None:
-                    continue
-                if not should_continue():
-                    problems.append(f"service {spec.topic} was not reset: the daemon is stopping")
-                    continue
-                on_step(f"reset of service {spec.topic}")
-                problems += await service.reset(spec, timeout)
-                # Its intervals may have changed.
-                self.heartbeat_reporter.trigger(service)
-                self.capability_reporter.trigger(spec.topic)
-                drivers.append(asyncio.ensure_future(service.apply_driver_options(spec)))
-            on_step("new options of drivers")
-            for each in drivers:
-                problems += await each
-        finally:
-            for each in drivers:
-                each.cancel()
-        await self._restart_failed_services(should_continue, on_step)
+        changes = ServiceChanges(
+            self.group, self.service_actions, self.store, plan, options,
+            on_removed=self._on_removed, on_options=self._on_options,
+        )  # fmt: skip
+        parts = changes.parts()
+        if daemon_part is not None:
+            parts.insert(daemon_step_position([part.step for part in parts]), daemon_part)
+        outcome = await carry_out(parts, should_continue, on_step)
+        if not outcome.failure and not outcome.was_stopped:
+            changes.commit()
+            self._specs = list(plan.specs.values())
+            await self._restart_failed_services(should_continue, on_step)
         on_step("")
         self.host_view.on_change()
-        return problems
+        return outcome, changes.problems
+
+    def _on_removed(self, topic: str) -> None:
+        self.capability_reporter.forget(topic)
+        self.upgrades.invalidate()
+        self.host_view.on_change()
+
+    def _on_options(self, service: Service) -> None:
+        # Its intervals may have changed.
+        self.heartbeat_reporter.trigger(service)
+        self.capability_reporter.trigger(service.topic)
 
     async def _restart_failed_services(
         self, should_continue: Callable[[], bool], on_step: Callable[[str], object]

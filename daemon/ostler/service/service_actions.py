@@ -18,6 +18,9 @@ _MIN_TEARDOWN_TIME = 8.0
 """The least seconds for the stop of a service, in addition to the time for its work in progress."""
 
 
+_RETURN_DELAY = 1.0
+"""Seconds after which callers of a service that is being restarted are told to try again."""
+
 _START_WAIT = 2.0
 """Seconds that a reload waits for a service that it starts again; the start itself continues."""
 
@@ -84,8 +87,12 @@ class ServiceActions:
         """
         return await self._run_locked(topic, lambda: self._stop(topic, wait, why))
 
-    async def start(self, topic: str) -> None:
-        """Start a stopped or failed service with the current configuration; resume a draining one.
+    async def start(self, topic: str, spec: ServiceSpec | None = None) -> None:
+        """Start a stopped or failed service; resume a draining one.
+
+        Args:
+            topic: The service.
+            spec: Its specification; that of the current configuration by default.
 
         No effect on one that is up.
 
@@ -95,7 +102,32 @@ class ServiceActions:
             ServiceError: It could not be started, and is `failed`.
             Draining: The daemon is stopping.
         """
-        await self._run_locked(topic, lambda: self._start(topic))
+        await self._run_locked(topic, lambda: self._start(topic, spec))
+
+    async def start_new(self, spec: ServiceSpec) -> None:
+        """Start a service that this host does not have yet. Raises as `start`: then it is there, and has failed.
+
+        Args:
+            spec: Its specification.
+        """
+        self._raise_if_closed()
+        await self._run(spec.topic, lambda: self._group.replace_and_start(spec, self._start_timeout()))
+
+    async def stop_to_replace(self, topic: str, why: str, *, returns: bool) -> None:
+        """Stop a service for a reload, which starts it again or removes it. Raises as `restart`.
+
+        Args:
+            topic: The service.
+            why: The reason that callers get.
+            returns: Whether it is started again: callers are then told when to try again.
+        """
+
+        async def work() -> None:
+            if returns:
+                self._raise_if_stuck(topic)
+            await self._stop(topic, 0.0, why, returns_after=_RETURN_DELAY if returns else None)
+
+        await self._run_locked(topic, work)
 
     async def begin_start(self, topic: str) -> None:
         """Start a failed service, and wait a short time for it; the result is in its state."""
@@ -110,10 +142,10 @@ class ServiceActions:
         """
 
         async def work() -> None:
-            self._spec(topic)
+            spec = self._spec(topic)
             self._raise_if_stuck(topic)
-            await self._stop(topic, wait, why)
-            await self._start(topic)
+            await self._stop(topic, wait, why, returns_after=_RETURN_DELAY)
+            await self._start(topic, spec)
 
         await self._run_locked(topic, work)
 
@@ -149,7 +181,9 @@ class ServiceActions:
 
     async def _run_locked(self, topic: str, work: Callable[[], Coroutine[Any, Any, T]]) -> T:
         self._service(topic)
+        return await self._run(topic, work)
 
+    async def _run(self, topic: str, work: Callable[[], Coroutine[Any, Any, T]]) -> T:
         async def run() -> T:
             async with self._locks[topic]:
                 return await work()
@@ -169,7 +203,7 @@ class ServiceActions:
         if not task.cancelled():
             task.exception()  # retrieved: the caller may have gone
 
-    async def _stop(self, topic: str, wait: float, why: str) -> list[str]:
+    async def _stop(self, topic: str, wait: float, why: str, *, returns_after: float | None = None) -> list[str]:
         service = self._service(topic)
         if service.has_ended:
             return []
@@ -186,11 +220,11 @@ class ServiceActions:
                 topic=topic,
             )
         limit = wait or service.options.drain_timeout
-        await service.drain(limit, why)
+        await service.drain(limit, why, returns_after=returns_after)
         self._group.cancel_requests(topic, why)
         return await service.stop(max(_MIN_TEARDOWN_TIME, limit), why=why)
 
-    async def _start(self, topic: str) -> None:
+    async def _start(self, topic: str, spec: ServiceSpec | None) -> None:
         service = self._service(topic)
         if service.is_running:
             return
@@ -199,7 +233,7 @@ class ServiceActions:
             return
         if not service.has_ended:
             raise Conflict(f"service {topic} is starting", topic=topic)
-        await self._group.replace_and_start(self._spec(topic), self._start_timeout())
+        await self._group.replace_and_start(spec or self._spec(topic), self._start_timeout())
 
     def _spec(self, topic: str) -> ServiceSpec:
         for spec in self._specs():
@@ -225,14 +259,17 @@ class ServiceActions:
             raise Conflict(f"service {topic} is stopping or starting", hint="wait until that has finished", topic=topic)
 
     def _service(self, topic: str) -> Service:
-        if self._is_closed:
-            raise self._stopping_error()
+        self._raise_if_closed()
         service = self._group.services.get(topic)
         if service is None:
             raise NotFound(
                 f"service {topic} is not running on this host", hint="see `ostler service list`", topic=topic
             )
         return service
+
+    def _raise_if_closed(self) -> None:
+        if self._is_closed:
+            raise self._stopping_error()
 
     @staticmethod
     def _stopping_error() -> Draining:

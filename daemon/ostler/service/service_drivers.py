@@ -5,19 +5,24 @@ from __future__ import annotations
 import asyncio
 import logging
 from collections.abc import Awaitable, Callable
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from ostler import log
-from ostler.config.configuration_diff import effective_options
-from ostler.driver import Driver, DriverEnvironment, DriverOptions, Drivers, DriverSpec
-from ostler.errors import Busy, DriverError, error_line
+from ostler.driver import Driver, DriverEnvironment, Drivers, DriverSpec
+from ostler.errors import Busy, DriverError, error_line, join_words
 from ostler.log.defects import UnexpectedErrors
 from ostler.service.hook_calls import HookFailed
-from ostler.service.service_spec import ServiceContext, ServiceSpec, required_reload_scopes
+from ostler.service.service_spec import ServiceContext, ServiceSpec
 from ostler.service.state_tracker import StateTracker
 from ostler.types import DriverState, DriverStatus
 
+if TYPE_CHECKING:
+    from ostler.plugins import ResolvedObject
+
 _UNAVAILABLE_STATES = (DriverState.FAILED, DriverState.STUCK, DriverState.STOPPED)
+_MIN_CLEANUP_TIME = 5.0
+"""The least seconds for `cleanup` of a driver that is removed."""
+_PENDING_POLL_INTERVAL = 1.0
 DriverReadyHook = Callable[[str], Awaitable[Any]]
 """Runs the manager's `driver_ready` for a driver; raises HookFailed."""
 
@@ -55,6 +60,8 @@ class ServiceDrivers:
         self._handover_locks: dict[str, asyncio.Lock] = {name: asyncio.Lock() for name in spec.drivers}
         self._log = logging.getLogger(f"ostler.service.{spec.topic}")
         self._defects = UnexpectedErrors(self._log, topic=spec.topic)
+        self.refused_options: dict[str, str] = {}
+        """Why new options that were applied after long work did not work, by the name of the driver."""
         self.drivers = Drivers(
             self._driver_specs(spec),
             asyncio.get_running_loop(),
@@ -64,18 +71,20 @@ class ServiceDrivers:
         )
 
     def _driver_specs(self, spec: ServiceSpec) -> dict[str, DriverSpec]:
-        contract = spec.manager.cls.driver_type or Driver
-        return {
-            name: DriverSpec(
-                name=name,
-                cls=loaded.cls,
-                options=options,
-                environment=self._make_environment(name, options),
-                build=loaded.build,
-                contract=contract,
-            )
-            for name, (loaded, options) in spec.drivers.items()
-        }
+        return {name: self.driver_spec(spec, name) for name in spec.drivers}
+
+    def driver_spec(self, spec: ServiceSpec, name: str) -> DriverSpec:
+        """Return the specification of one driver of a service."""
+        loaded, options = spec.drivers[name]
+        return DriverSpec(
+            name=name,
+            cls=loaded.cls,
+            options=options,
+            environment=self._make_environment(name, options),
+            build=loaded.build,
+            contract=spec.manager.cls.driver_type or Driver,
+            path=_import_path(loaded),
+        )
 
     def _make_environment(self, name: str, options: Any) -> DriverEnvironment:
         logger = logging.getLogger(f"ostler.driver.{self._topic}.{name}")
@@ -150,6 +159,8 @@ class ServiceDrivers:
                 self._set_problem("driver_ready", name, "")
 
     def _on_status_change(self, name: str, status: DriverStatus) -> None:
+        if name not in self.drivers:  # removed: its last states are still being told
+            return
         self._state_notifier.notify_driver(self._topic, status)
         well = status.state in (DriverState.READY, DriverState.STOPPED)
         if not well:
@@ -205,40 +216,131 @@ class ServiceDrivers:
             self._set_problem("working", name, complaint)
         await self._hand_over(name)
 
-    async def apply_options(self, spec: ServiceSpec) -> list[str]:
-        """Apply new options to the drivers, concurrently; return what went wrong, a line each.
+    # ---------------------------------------------------------------- changes while the service runs
 
-        Live options are applied directly. When another option has changed, the driver is created again as soon as no
-        call is in progress in it; a failure with the new options is a problem. Long calls are not awaited here:
-        `pending` in the status says so, and the options are applied automatically afterwards.
+    async def add(self, spec: DriverSpec) -> None:
+        """Add a driver, and have the manager take it over.
+
+        Raises:
+            DriverError: Its first attempt has failed or hangs, or the manager refuses it. It is there nevertheless; the
+                caller removes it.
         """
-        found = await asyncio.gather(
-            *(self._apply_driver_options(name, wanted) for name, (_, wanted) in spec.drivers.items())
-        )
-        return [problem for problem in found if problem]
+        name = spec.name
+        self._handover_locks[name] = asyncio.Lock()
+        await self._raise_unless_adopted(await self.drivers.add(spec))
 
-    async def _apply_driver_options(self, name: str, wanted: DriverOptions) -> str:
-        if name not in self.drivers:  # new: created with the restart
+    async def remove(self, name: str, drain_time: float) -> list[str]:
+        """Drain and stop a driver, and forget it; return what hangs, a line each.
+
+        Args:
+            name: The driver; no effect if there is none of that name.
+            drain_time: Seconds for its calls in progress.
+        """
+        if name not in self.drivers:
+            return []
+        self._handover_done.discard(name)
+        self._on_offer_changed(self._topic)  # no new work is placed there, while it drains
+        lines = self.drivers.calls_in_progress(name)
+        hung = await self.drivers.remove(name, drain_time, _MIN_CLEANUP_TIME)
+        if (check := self._checks.pop(name, None)) is not None:
+            check.cancel()
+        self._handover_begun.discard(name)
+        self._handover_locks.pop(name, None)
+        self._problems.pop(name, None)
+        self.refused_options.pop(name, None)
+        for about in ("driver", "working", "driver_ready", "failing"):
+            self._state_tracker.set_problem(f"{about} {name}", "")
+        self._on_offer_changed(self._topic)
+        what = f"driver {name} of service {self._topic}"
+        return [f"{what} hangs: {join_words(lines) or 'cleanup'}"] if hung else []
+
+    async def renew(self, spec: DriverSpec, *, goes_back: bool = True) -> str:
+        """Create a driver again by another specification; return a problem that it had before as well, if any.
+
+        The driver is created again as soon as no call is in progress in it. Long calls are not awaited here: `pending`
+        in the status says so.
+
+        Args:
+            spec: The new specification.
+            goes_back: Whether a driver that fails with it after long work goes back to what it was.
+
+        Raises:
+            DriverError: It worked before, and does not with the new specification; the caller restores it.
+        """
+        name = spec.name
+        self.refused_options.pop(name, None)
+        before, was_ready = self.drivers.spec(name), self.drivers.status(name).state is DriverState.READY
+        status = await self.drivers.reinitialise(name, spec=spec)
+        if status.pending:
+            if was_ready and goes_back:
+                self._spawn(self._watch_pending(name, before), f"new options of driver {name}")
             return ""
-        running = self.drivers.options(name)
-        options = effective_options(running, wanted)
+        if was_ready:
+            await self._raise_unless_adopted(status)
+            return ""
+        return self._failure(status)
+
+    async def restore(self, spec: DriverSpec) -> None:
+        """Have a driver run by an earlier specification again.
+
+        Raises:
+            DriverError: It does not work with that now either.
+        """
+        status = await self.drivers.restore(spec)
+        if not status.pending:
+            await self._raise_unless_adopted(status)
+
+    async def _watch_pending(self, name: str, before: DriverSpec) -> None:
+        """Go back to the earlier specification when new options, applied after long work, turn out not to work."""
+        # Polled: nothing is told of the end of pending options, and they may wait for hours.
+        while name in self.drivers and self._is_pending(name):  # noqa: ASYNC110
+            await asyncio.sleep(_PENDING_POLL_INTERVAL)
+        if name not in self.drivers:
+            return
+        failure = self._failure(self.drivers.status(name))
+        if not failure or self.drivers.spec(name) is before:
+            return
+        self._log.error("%s; it goes back to its earlier options", failure)
+        self.refused_options[name] = failure
         try:
-            if "driver" in required_reload_scopes(running, options):
-                status = await self.drivers.reinitialise(name, options)
-                if status.state is DriverState.FAILED:
-                    return f"driver {name} of service {self._topic} has failed: {status.why}"
-                return ""
-            self.drivers.discard_pending_options(name)
-            if options != running:
-                self.drivers.apply_options(name, options)
+            await self.restore(before)
         except DriverError as error:
-            return error_line(error)
+            self._log.error("driver %s could not go back to its earlier options: %s", name, error_line(error))
+
+    def _is_pending(self, name: str) -> bool:
+        status = self.drivers.status(name)
+        return bool(status.pending) or status.state is DriverState.INITIALISING
+
+    async def _raise_unless_adopted(self, status: DriverStatus) -> None:
+        if failure := self._failure(status):
+            raise DriverError(failure, driver=status.name)
+        await self._hand_over(status.name)
+        if why := self._problems.get(status.name, {}).get("driver_ready"):
+            raise DriverError(why, driver=status.name)
+
+    def _failure(self, status: DriverStatus) -> str:
+        if status.state is DriverState.FAILED:
+            return f"driver {status.name} of service {self._topic} has failed: {status.why}"
+        if status.state is DriverState.STUCK:
+            return f"driver {status.name} of service {self._topic} is stuck: {status.why}"
         return ""
 
     def pending_options(self) -> list[str]:
         """Return what new options of drivers wait for, a line each."""
         return [f"driver {one.name} of {self._topic} {one.pending}" for one in self.drivers.statuses() if one.pending]
 
+    def driver_names(self) -> list[str]:
+        """Return the names of the drivers."""
+        return list(self.drivers)
+
     async def stop(self, timeout: float) -> list[str]:
         """Tear all drivers down within `timeout` seconds; return those that hang, a line each."""
         return [f"driver {name} of service {self._topic}" for name in await self.drivers.stop(timeout)]
+
+
+def _import_path(loaded: ResolvedObject) -> str:
+    """Return what a process of its own imports to create the driver: `package.module:Name`; empty if nothing can be."""
+    if loaded.kind == "object":  # that of the daemon cannot be anywhere else
+        return ""
+    value = loaded.value.build if loaded.kind == "module" else loaded.value
+    return f"{value.__module__}:{value.__qualname__}" if hasattr(value, "__qualname__") else ""

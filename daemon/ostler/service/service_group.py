@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import AsyncIterator, Awaitable, Callable, Iterator, Sequence
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterator, Mapping, Sequence
 from contextlib import asynccontextmanager
 
 from ostler.errors import Conflict, ServiceError, error_line, is_expected, join_words
@@ -52,7 +52,44 @@ class ServiceGroup:
         self._start_timeouts: set[asyncio.Timeout] = set()
 
     def __iter__(self) -> Iterator[Service]:
-        return iter(self.services.values())
+        return iter(list(self.services.values()))  # a reload may add and remove some meanwhile
+
+    def add(self, spec: ServiceSpec) -> Service:
+        """Create a service, which is not started yet, or another one in place of one that has ended.
+
+        Raises:
+            DependencyCycle: It needs a service that needs it.
+        """
+        self.set_dependencies({spec.topic: spec.options.depends_on})
+        service = self.services[spec.topic] = Service(spec, self._context, self._on_change)
+        self._sort()
+        return service
+
+    def remove(self, topic: str) -> None:
+        """Forget a service that has ended, and what its callers are told of it."""
+        self.services.pop(topic, None)
+        self._dependencies.pop(topic, None)
+        self._context.host.dispatcher.registry.forget(topic)
+        self._sort()
+
+    def set_dependencies(self, depends_on: Mapping[str, Sequence[str]]) -> None:
+        """Change what services need: they are stopped before it, and started after it.
+
+        Args:
+            depends_on: Topic to the topics it needs; other topics keep theirs.
+
+        Raises:
+            DependencyCycle: There is a cycle; nothing has changed.
+        """
+        changed = {**self._dependencies, **{topic: list(needs) for topic, needs in depends_on.items()}}
+        self.order = start_order(changed)
+        self._dependencies = changed
+        self._sort()
+
+    def _sort(self) -> None:
+        self.order = [topic for topic in start_order(self._dependencies) if topic in self.services]
+        for topic in self.order:
+            self.services[topic] = self.services.pop(topic)
 
     async def start(self, timeout: float | None = None) -> None:
         """Start all services. A service that fails or is not up in time stays `failed` unless it is required.
@@ -142,7 +179,7 @@ class ServiceGroup:
                 raise ServiceError(f"service {service.topic} needs {needed}, which failed to start")
 
     async def replace_and_start(self, spec: ServiceSpec, timeout: float | None) -> None:
-        """Create a service again in place of one that has ended, and start it.
+        """Create a service, in place of one that has ended if there is one, and start it.
 
         Args:
             spec: Its specification.
@@ -153,7 +190,8 @@ class ServiceGroup:
             ServiceError: It could not be started; it is `failed`, and the daemon continues, even if it is required.
         """
         topic = spec.topic
-        if left := self.services[topic].leftover_work():
+        before = self.services.get(topic)
+        if before is not None and (left := before.leftover_work()):
             raise Conflict(
                 f"service {topic} cannot be started: still running from its last run: {join_words(left)}",
                 hint="a hanging thread cannot be ended: start the service when it has returned (`ostler dump` shows "
@@ -163,7 +201,7 @@ class ServiceGroup:
         if missing := [each for each in spec.options.depends_on if not self._is_running(each)]:
             needs = join_words(missing)
             raise Conflict(f"service {topic} needs {needs}, which is not up", hint=f"start {needs} first", topic=topic)
-        service = self.services[topic] = Service(spec, self._context, self._on_change)
+        service = self.add(spec)
         limit = asyncio.timeout(timeout)
         try:
             async with limit:
@@ -260,7 +298,7 @@ class ServiceGroup:
 
         async def one(service: Service) -> list[str]:
             for topic, needs in self._dependencies.items():
-                if service.topic in needs:
+                if service.topic in needs and topic in done:
                     await done[topic].wait()
             try:
                 return await act(service)

@@ -8,7 +8,6 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 import msgspec
 
 from ostler.clock import Clock
-from ostler.config.options import OptionsModel, option_metadata
 from ostler.manager import ManagerOptions
 from ostler.manager_types import DaemonAddresses
 
@@ -37,6 +36,7 @@ class ServiceSpec(msgspec.Struct, frozen=True, kw_only=True):
         extensions: Kind to name to class, of the kinds that the manager declares.
         sections: The plugins' own sections of the configuration.
         namespaces: The table namespaces that it requires: those of the plugins of its manager and drivers.
+        own_sections: The names of those sections that the plugins of its manager and drivers declare.
     """
 
     topic: str
@@ -46,6 +46,7 @@ class ServiceSpec(msgspec.Struct, frozen=True, kw_only=True):
     extensions: Mapping[str, Mapping[str, Any]] = {}
     sections: Mapping[str, Any] = {}
     namespaces: Sequence[str] = ()
+    own_sections: Sequence[str] = ()
 
 
 class HostServices(NamedTuple):
@@ -100,11 +101,3 @@ class ServiceContext(msgspec.Struct, frozen=True, kw_only=True):
     event_handlers: Callable[[], EventHandlers | None] = lambda: None
     on_capability_change: Callable[[str, str, str, bool], None] = lambda *_: None
     on_offer_changed: Callable[[str], None] = lambda _: None
-
-
-def required_reload_scopes(one: OptionsModel, other: OptionsModel) -> set[str]:
-    """Return what a change between two sets of options restarts: `live` (nothing), `driver`, `service`, `daemon`."""
-    fields = type(one).model_fields
-    return {
-        option_metadata(field).reload for name, field in fields.items() if getattr(one, name) != getattr(other, name)
-    }

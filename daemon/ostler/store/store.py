@@ -264,6 +264,20 @@ class Store:
         finally:
             connection.close()
 
+    def add_tables(self, namespace: str, package: ModuleType | str) -> None:
+        """Bring the tables of a plugin up to date that was loaded after the start; no effect when they are. Blocks.
+
+        Raises:
+            StoreError: See `migrate`.
+            ContractError: Likewise.
+        """
+        if namespace in self._migrations and namespace not in self.failed_migrations:
+            return
+        self.migrate(namespace, package)
+        # From now on they are also there when the database is opened again.
+        self._migrations = {**self._migrations, namespace: package}
+        self.failed_migrations.pop(namespace, None)
+
     def write(self, fn: Callable[[], T], *, label: str = "", urgent: bool = False) -> T:
         """Run `fn` on the writer's thread and return its result when it is committed. Any thread but the loop's.
 

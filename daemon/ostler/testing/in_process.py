@@ -50,6 +50,7 @@ from ostler.service import HostServices as HostParts
 from ostler.service import Runtime, Service
 from ostler.service.event_journal import LazyJournal, journal_page, journal_topics
 from ostler.service.resolve import ResolvedConfiguration, resolve_configuration
+from ostler.service.service_changes import ReloadOptions
 from ostler.service.service_spec import ServiceSpec
 from ostler.store import Store
 from ostler.testing.controlled_time import ControlledTimeLoop
@@ -322,7 +323,16 @@ class Host(SyncCallMethods):
         """
         raw = load_text(config, "the test's configuration")
         self._assembly = resolve_configuration(raw, {}, plugins=self._assembly.plugins)
-        if problems := self.run(self._while_time_passes(self._started_runtime().reset(self._specs()))):
+        runtime = self._started_runtime()
+        specs = self._specs()
+
+        async def reload() -> list[str]:
+            outcome, problems = await runtime.reload(
+                runtime.plan(specs), options=ReloadOptions(migrations=self._assembly.plugins.migrations())
+            )
+            return [*filter(None, [outcome.failure]), *outcome.not_undone, *problems]
+
+        if problems := self.run(self._while_time_passes(reload())):
             raise ServiceError("; ".join(problems))
 
     def _specs(self) -> list[ServiceSpec]:

@@ -18,6 +18,7 @@ _TopicArgument = Annotated[
 
 
 @app.command()
+@kit.view
 def explain(
     topic: _TopicArgument,
     size: Annotated[str, typer.Option(help="Space that is needed, such as 10GiB; 0 for any")] = "0",
@@ -46,6 +47,7 @@ def explain(
 
 
 @app.command()
+@kit.view
 def candidates(
     topic: Annotated[str, typer.Argument(help="Only the backends of this topic")] = "",
 ) -> None:
@@ -94,21 +96,21 @@ def _note(one: Candidate) -> str:
 
 
 _JUDGEMENT_COLUMNS = [
-    kit.Column("host"),
-    kit.Column("backend"),
+    kit.Column("host", priority=0, key=True),
+    kit.Column("backend", priority=0, key=True),
     kit.Column("free", lambda one: _size(one.free), right=True),
-    kit.Column("weights", _weights),
+    kit.Column("weights", _weights, priority=2),
     kit.Column("total", _total, right=True),
-    kit.Column("verdict", _verdict),
+    kit.Column("verdict", _verdict, priority=0),
 ]
 _CANDIDATE_COLUMNS = [
-    kit.Column("topic"),
-    kit.Column("host"),
-    kit.Column("backend"),
-    kit.Column("total", lambda one: _size(one.facts.get("total_bytes")), right=True),
-    kit.Column("free", _free, right=True),
+    kit.Column("topic", priority=2, key=True),
+    kit.Column("host", priority=0, key=True),
+    kit.Column("backend", priority=0, key=True),
+    kit.Column("total", lambda one: _size(one.facts.get("total_bytes")), right=True, priority=2),
+    kit.Column("free", _free, right=True, priority=0),
     kit.Column("promised", lambda one: _size(one.promised), right=True),
-    kit.Column("features", _features),
-    kit.Column("reported", lambda one: f"{format_seconds(one.age, units=2)} ago", right=True),
+    kit.Column("features", _features, priority=3),
+    kit.Column("reported", lambda one: f"{format_seconds(one.age, units=2)} ago", right=True, priority=3),
     kit.Column("note", _note),
 ]

@@ -81,6 +81,7 @@ def create(
 
 
 @app.command("list")
+@kit.view
 def list_volumes(
     context: typer.Context,
     backend: Annotated[str, typer.Option(help="Only volumes of backends with this name")] = "",
@@ -91,7 +92,7 @@ def list_volumes(
         listed = client.on(type=VolumeListing).call(context.obj, "volume_listing", backend=backend, on_host=host)
     _warn_of(listed.unreachable)
     columns: list[str | kit.Column] = [
-        kit.Column("name", lambda one: _host_argument(one.name, one.host, listed.host)),
+        kit.Column("name", lambda one: _host_argument(one.name, one.host, listed.host), priority=0),
         *_VOLUME_COLUMNS,
     ]
     kit.show_table(
@@ -100,6 +101,7 @@ def list_volumes(
 
 
 @app.command()
+@kit.view
 def show(context: typer.Context, name: _NameArgument) -> None:
     """Show a volume."""
     with kit.client() as client:
@@ -221,6 +223,7 @@ def create_snapshot(context: typer.Context, volume: _VolumeNameArgument, name: _
 
 
 @snapshots.command("list")
+@kit.view
 def list_snapshots(
     context: typer.Context,
     volume: Annotated[
@@ -233,7 +236,7 @@ def list_snapshots(
         listed = client.on(type=SnapshotListing).call(context.obj, "snapshot_listing", volume=volume, on_host=host)
     _warn_of(listed.unreachable)
     columns: list[str | kit.Column] = [
-        kit.Column("volume", lambda one: _host_argument(one.volume, one.host, listed.host)),
+        kit.Column("volume", lambda one: _host_argument(one.volume, one.host, listed.host), priority=0, key=True),
         *_SNAPSHOT_COLUMNS,
     ]
     kit.show_table(
@@ -285,7 +288,7 @@ def _show(thing: Volume | Snapshot, sentence: str) -> None:
     if kit.json_wanted():
         kit.emit(thing)
     else:
-        kit.say(kit.printable(sentence))
+        kit.confirm_done(sentence)
 
 
 def _for_each(names: list[str], do_one: Callable[[str], str], done: str = "deleted") -> None:
@@ -307,7 +310,7 @@ def _for_each(names: list[str], do_one: Callable[[str], str], done: str = "delet
             refusal = error
         else:
             deleted.append(name)
-            kit.say(kit.printable(f"{done} {what}"))
+            kit.confirm_done(f"{done} {what}")
     if kit.json_wanted() and (deleted or refusal is None):
         kit.emit({done: deleted})
     if refusal is not None:
@@ -327,24 +330,24 @@ def _format_since(one: Volume | Snapshot) -> str:
     return kit.human_time(one.since)
 
 
-_SIZE_COLUMN = kit.Column("size", _format_size, right=True)
+_SIZE_COLUMN = kit.Column("size", _format_size, right=True, priority=0)
 _VOLUME_COLUMNS: tuple[str | kit.Column, ...] = (
     _SIZE_COLUMN,
-    "state",
-    "host",
-    "backend",
-    kit.Column("snapshots", right=True),
-    "device",
-    "source",
-    "why",
+    kit.Column("state", priority=0),
+    kit.Column("host", priority=3),
+    kit.Column("backend", priority=1),
+    kit.Column("snapshots", right=True, priority=4),
+    kit.Column("device", priority=2, min_width=10),
+    kit.Column("source", priority=3),
+    kit.Column("why", priority=1),
 )
 _SNAPSHOT_COLUMNS: tuple[str | kit.Column, ...] = (
-    "name",
+    kit.Column("name", priority=0, key=True),
     _SIZE_COLUMN,
-    "state",
-    "host",
-    kit.Column("created", lambda one: kit.human_time(one.created)),
-    "why",
+    kit.Column("state", priority=0),
+    kit.Column("host", priority=3),
+    kit.Column("created", lambda one: kit.human_time(one.created), priority=2, min_width=19),
+    kit.Column("why", priority=1),
 )
 _VOLUME_FIELDS = (
     "name", kit.Column("size", lambda one: f"{format_size(one.size)} ({one.size} bytes)"), "state", "why",

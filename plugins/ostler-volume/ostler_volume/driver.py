@@ -62,10 +62,10 @@ class VolumeDriverOptions(DriverOptions):
         ge=1,
         le=256,
         help="Maximum number of concurrent calls into this driver, including long copies",
-        reload="service",
+        reload="driver",
     )
     copy_budget: Seconds = Field(
-        300, gt=0, help="The driver counts as stuck if a copy makes no progress for this long", reload="service"
+        300, gt=0, help="The driver counts as stuck if a copy makes no progress for this long", reload="live"
     )
     image_timeout: Seconds = Field(
         30,

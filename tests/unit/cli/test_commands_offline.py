@@ -10,6 +10,7 @@ import re
 import sqlite3
 import subprocess
 import sys
+import tomllib
 from pathlib import Path
 from typing import Any
 
@@ -78,8 +79,20 @@ def test_an_override_is_checked_as_well(ostler: Any, root: Path) -> None:
 def test_the_configuration_of_the_files_is_shown(ostler: Any, root: Path) -> None:
     configure(root, '[daemon]\nhost = "node1"\n')
     out = ostler("config", "cat", "--no-defaults").out
-    assert out == f'OPTION       VALUE    FROM\ndaemon.host  "node1"  {root}/etc/ostler.toml:2:1\n'
-    assert "log.level" in ostler("config", "cat").out
+    assert out == f'[daemon]\nhost = "node1"  # {root}/etc/ostler.toml:2:1\n'
+    everything = ostler("config", "cat").out
+    assert 'level = "info"  # default' in everything
+    assert tomllib.loads(everything)["daemon"]["host"] == "node1"
+
+
+def test_the_configuration_is_shown_below_a_prefix(ostler: Any, root: Path) -> None:
+    configure(root, '[daemon]\nhost = "node1"\n[log.levels]\n"ostler.store" = "debug"\n')
+    assert set(tomllib.loads(ostler("config", "cat", "log").out)) == {"log"}
+    assert tomllib.loads(ostler("config", "cat", 'log.levels."ostler.store"').out) == {
+        "log": {"levels": {"ostler.store": "debug"}}
+    }
+    assert ostler("config", "cat", "daemon", "-o", "name").out.splitlines()[0] == "daemon.host"
+    assert ostler("config", "cat", "lo").err.startswith("ostler: no option begins with lo\n")
 
 
 def test_a_difference_between_daemon_and_files_is_shown(ostler: Any, client: Any, root: Path) -> None:
@@ -108,7 +121,7 @@ def test_a_value_is_set_in_a_file_of_its_own(ostler: Any, root: Path) -> None:
     ]  # fmt: skip
     assert [path.name for path in file.parent.iterdir()] == ["90-set.toml"]
     row = ostler("config", "cat").out.splitlines()[1]
-    assert row.split()[:2] == ["daemon.host", '"node2"']
+    assert row.startswith('host = "node2"  # ')
     assert f"{file}:2:" in row
 
 
@@ -213,16 +226,16 @@ def test_the_interface_of_a_manager_is_written_to_a_file_or_the_screen(ostler: A
     assert json.loads(out)["namespaces"][""]["methods"]["get_volume"]["result"] == {"ref": "Volume"}
     file = root / "new" / "volume-1.0.json"
     assert (
-        ostler("plugin", "api", "volume", "--output", str(file)).out
+        ostler("plugin", "api", "volume", "--write", str(file)).out
         == f"The interface of volume was written to {file}.\n"
     )
     assert file.read_text() == out
-    assert ostler("plugin", "api", "volume", "--output", str(root)).code == 2
+    assert ostler("plugin", "api", "volume", "--write", str(root)).code == 2
 
 
 def test_what_changed_in_an_interface_is_said_with_what_is_due(ostler: Any, root: Path) -> None:
     file = root / "volume-1.0.json"
-    ostler("plugin", "api", "volume", "--output", str(file))
+    ostler("plugin", "api", "volume", "--write", str(file))
     assert ostler("plugin", "api", "volume", "--against", str(file)).out == "No changes.\n"
     before = json.loads(file.read_text())
     del before["namespaces"][""]["methods"]["get_volume"]["arguments"]["name"]

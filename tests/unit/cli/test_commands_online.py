@@ -16,8 +16,9 @@ from ostler.cli.commands.handler import format_state as format_handler_state
 from ostler.cli.commands.periodic import format_state
 from ostler.cli.fast_status import override_text
 from ostler.errors import ConfigurationError, DaemonNotRunning, NotPermitted, Problem, ServiceNotFound, WrongCallKind
-from ostler.manager_types import EventHandlerStatus, LockStatus
+from ostler.manager_types import EventHandlerStatus, FollowedRecord, FollowedRecords, LockStatus, LogLevel
 from ostler.messaging.events import Event, Gap
+from ostler.reload_types import OptionChange, ReloadPlan, ReloadResult, ReloadStep
 from ostler.store import VacuumResult
 from ostler.types import (
     ArgumentDescription,
@@ -28,14 +29,12 @@ from ostler.types import (
     MemberVersion,
     MethodDescription,
     OperatorOverride,
-    OptionChange,
     OptionValue,
     PeriodicHistory,
     PeriodicRunStatus,
     PeriodicStatus,
     PluginState,
     PluginStatus,
-    ReloadResult,
     Role,
     ServiceState,
     ServiceStatus,
@@ -71,20 +70,68 @@ def answer(client: Any) -> Any:
 
 def test_reload_shows_the_verdict(ostler: Any, client: Any, answer: Any) -> None:
     change = OptionChange(path="log.level", old="info", new="debug", needs="live")
-    verdict = ReloadResult(
-        ok=True, at=NOW, summary="applied one change", changes=[change], needs_restart=["services.x"]
-    )
+    waiting = OptionChange(path="daemon.host", old="one", new="two", needs="daemon")
+    verdict = ReloadResult(ok=True, at=NOW, summary="applied one change", changes=[change], needs_restart=[waiting])
     answer("reload", verdict)
     assert ostler("reload") == (
         0,
         (
             "applied one change\n\nOPTION     OLD   NEW    NEEDS\nlog.level  info  debug  live\n\n"
-            "These changes take effect after a restart (`systemctl restart ostler`):\n  services.x\n"
+            "These changes take effect after a restart (`systemctl restart ostler`):\n"
+            '  daemon.host: "one" -> "two"\n'
         ),
         "",
     )
-    assert client.opened == [(None, 300.0)]
-    assert json.loads(ostler("reload", "--json").out)["needs_restart"] == ["services.x"]
+    assert client.opened == [(None, 900.0)]
+    assert json.loads(ostler("reload", "--json").out)["needs_restart"][0]["new"] == "two"
+
+
+def test_a_reload_that_was_undone_names_its_steps(ostler: Any, answer: Any) -> None:
+    steps = [
+        ReloadStep(action="add driver", subject="volume/second", options=["x"], outcome="failed", why="no disk"),
+        ReloadStep(action="restart service", subject="echo", options=["y"], outcome="not begun"),
+        ReloadStep(action="apply options", subject="other", outcome="undone"),
+    ]
+    answer("reload", ReloadResult(ok=False, at=NOW, summary="failed: no disk", steps=steps, problems=["no disk"]))
+    assert ostler("reload") == (
+        1,
+        (
+            "failed: no disk\n  add driver volume/second: failed\n  restart service echo: not begun\n"
+            "`ostler reload --keep-failed` applies it nevertheless, and tries failed drivers again.\n"
+        ),
+        "",
+    )
+
+
+def test_the_plan_shows_changes_and_steps(ostler: Any, client: Any, answer: Any) -> None:
+    change = OptionChange(path="services.door.workers", old=8, new=3, needs="service")
+    step = ReloadStep(action="restart service", subject="gate", why="it needs door")
+    answer("reload_plan", ReloadPlan(changes=[change], steps=[step]))
+    shown = ostler("reload", "--plan").out
+    assert "services.door.workers" in shown
+    assert "  1. restart service gate (it needs door)\n" in shown
+    answer("reload_plan", ReloadPlan())
+    assert ostler("reload", "--plan").out == "Nothing has changed.\n"
+
+
+STUCK = DriverStatus(name="second", driver="file", state=DriverState.STUCK, why="create did not return", errors=3)
+
+
+def test_drivers_are_listed_and_shown_with_their_errors(ostler: Any, answer: Any) -> None:
+    volume = ServiceStatus(topic="volume", host="node1", manager="volume", state=ServiceState.UP, drivers=[STUCK])
+    answer("service_list", [volume])
+    assert "volume/second  node1  file  stuck" in ostler("driver", "list").out
+    assert "second" not in ostler("driver", "list", "other").out
+    assert "create did not return" in ostler("driver", "show", "volume/second").out
+    assert "available: volume/second" in ostler("driver", "show", "volume/third").err
+    assert "write SERVICE/NAME" in ostler("driver", "show", "volume").err
+
+
+def test_a_driver_that_was_abandoned_and_fails_again_ends_with_1(ostler: Any, answer: Any) -> None:
+    answer("driver.abandon", STUCK)
+    assert ostler("driver", "abandon", "volume/second") == (
+        1, "driver volume/second is stuck: create did not return\n", "",
+    )  # fmt: skip
 
 
 def test_a_refused_reload_says_every_problem_and_ends_with_78(ostler: Any, answer: Any) -> None:
@@ -303,7 +350,8 @@ def test_a_call_passes_arguments_and_shows_the_result(ostler: Any, client: Any, 
     assert client.calls == [("volume", "list", {"owner": "x"})]
     options = client.views[-1]
     assert options.pop("on_progress") is not None
-    assert options == {"host": "node2", "timeout": 300.0}
+    assert options == {"host": "node2"}
+    assert client.opened == [(None, 300.0)]
 
 
 def test_call_prints_what_a_method_yields_line_by_line(ostler, client):
@@ -319,7 +367,8 @@ def test_call_prints_what_a_method_yields_line_by_line(ostler, client):
         0, 'a\\nb\n{"name":"a","size":5}\n7\n-\n', ""
     )  # fmt: skip
     assert asked == [("volume", "watch", {"owner": "x"})]
-    assert client.views[-1] == {"host": None, "timeout": 5.0}
+    assert client.views[-1] == {"host": None}
+    assert client.opened == [(None, 5.0)]
     assert ostler("--json", "call", "volume", "watch").out == '"a\\nb"\n{"name":"a","size":5}\n7\nnull\n'
 
 
@@ -379,7 +428,7 @@ def test_arguments_may_have_the_names_of_options(ostler: Any, client: Any, answe
     assert ostler("call", "volume", "plan", *words, "--host", "node2", "--timeout", "5").code == 0
     named = {"host": "a", "timeout": "3", "retry": "no", "type": "x", "topic": "t", "method": "m"}
     assert client.calls[-1] == ("volume", "plan", named)
-    assert (client.views[-1]["host"], client.views[-1]["timeout"]) == ("node2", 5.0)
+    assert (client.views[-1]["host"], client.opened[-1]) == ("node2", (None, 5.0))
     assert ostler("cast", "volume", "plan", *words).code == 0
     assert client.casts == [("volume", "plan", named)]
 
@@ -636,15 +685,32 @@ def test_a_task_has_one_state() -> None:
 
 
 def test_the_log_level_is_shown_and_set(ostler: Any, client: Any, answer: Any) -> None:
-    answer("log_levels", {"": "info"})
-    assert ostler("log-level").out == "LOGGER        LEVEL\n(all others)  info\n"
+    answer("log_levels", [LogLevel(logger="", level="info")])
+    assert ostler("log-level").out == "LOGGER        LEVEL  ENDS\n(all others)  info   -\n"
     client.calls.clear()
-    answer("log_level", {"ostler": "debug", "ostler.store": "info"})
-    assert (
-        ostler("log-level", "DEBUG", "ostler").out == "LOGGER        LEVEL\nostler        debug\nostler.store  info\n"
-    )
-    assert client.calls == [("ostler", "log_level", {"level": "debug", "logger": "ostler"})]
-    assert json.loads(ostler("log-level", "--json").out) == {"": "info"}, "to look is no change"
+    answer("log_level", [LogLevel(logger="ostler.store", level="debug", seconds_left=600.0)])
+    shown = "LOGGER        LEVEL  ENDS\nostler.store  debug  in 10min\n"
+    for words in (["ostler.store", "DEBUG"], ["debug", "ostler.store"]):
+        assert ostler("log-level", *words, "--for", "10min").out == shown
+    asked = {"level": "debug", "logger": "ostler.store", "seconds": 600.0}
+    assert client.calls == [("ostler", "log_level", asked)] * 2
+    assert json.loads(ostler("log-level", "--json").out) == [{"logger": "", "level": "info", "seconds_left": None}]
+
+
+@pytest.mark.parametrize(
+    ("words", "why"),
+    [
+        (["ostler.store", "loud"], "loud is not a log level"),
+        (["ostler.store", "--for", "10min"], "no level was given"),
+        (["debug", "--for", "10min", "--keep"], "cannot be combined"),
+    ],
+)
+def test_a_log_level_that_says_nothing_is_refused_before_it_is_sent(
+    ostler: Any, client: Any, words: list[str], why: str
+) -> None:
+    result = ostler("log-level", *words)
+    assert (result.code, client.calls) == (2, [])
+    assert why in result.err
 
 
 def test_a_dump_is_readable_and_json(ostler: Any, answer: Any) -> None:
@@ -701,11 +767,9 @@ FILES = [
 def test_the_running_configuration_is_shown_with_origins(ostler: Any, answer: Any) -> None:
     answer("config", RUNNING)
     assert ostler("config", "cat", "--running", "--no-defaults").out == (
-        "OPTION       VALUE    FROM\n"
-        'daemon.host  "node1"  /etc/ostler/ostler.toml:2:1\n'
-        "old.key      1        /etc/ostler/ostler.toml:9:1\n"
+        '[daemon]\nhost = "node1"  # /etc/ostler/ostler.toml:2:1\n\n[old]\nkey = 1  # /etc/ostler/ostler.toml:9:1\n'
     )
-    assert 'log.level    "info"   default' in ostler("config", "cat", "--running").out
+    assert 'level = "info"  # default' in ostler("config", "cat", "--running").out
 
 
 def test_a_diff_has_a_row_for_what_is_not_the_same() -> None:
@@ -713,3 +777,50 @@ def test_a_diff_has_a_row_for_what_is_not_the_same() -> None:
         {"option": "log.level", "running": '"info"', "files": '"debug"', "from": "/etc/ostler/conf.d/a.toml:1:1"},
         {"option": "old.key", "running": "1", "files": "", "from": ""},
     ]
+
+
+def test_yaml_and_names_are_formats_of_every_list(ostler: Any, answer: Any) -> None:
+    answer("service_list", [VOLUME])
+    assert ostler("service", "list", "-o", "name").out == "volume\n"
+    assert ostler("service", "list", "-o", "yaml").out.startswith("- topic: volume\n  host: node1\n")
+    assert ostler("status", "-o", "nam").err == (
+        "ostler: output format nam not found\nhint: did you mean `-o name`?\n"
+    )  # fmt: skip
+
+
+def test_a_command_that_changes_something_cannot_be_watched(ostler: Any, client: Any) -> None:
+    result = ostler("service", "enable", "volume", "--watch")
+    assert (result.code, client.calls) == (2, [])
+    assert "--watch is for commands that show something" in result.err
+
+
+def test_each_call_is_reported_without_its_arguments_if_wanted(ostler: Any, answer: Any) -> None:
+    answer("list", [], topic="volume")
+    assert "call volume.list: 0." in ostler("call", "volume", "list", "key=secret", "-v").err
+    assert "secret" not in ostler("call", "volume", "list", "key=secret", "-v").err
+
+
+def test_the_log_is_followed_one_record_a_line(ostler: Any, client: Any) -> None:
+    record = FollowedRecord(
+        at=NOW,
+        level="error",
+        logger="ostler.x",
+        message="no\x1b",
+        fields={"service": "a"},
+        detail="\n    Trace\n    back",
+    )
+    asked = []
+
+    def stream(topic: str, method: str, **arguments: Any) -> Any:
+        asked.append((topic, method, arguments))
+        yield FollowedRecords()
+        yield FollowedRecords(records=[record], dropped=3)
+
+    client.stream = stream
+    result = ostler("log", "-f", "--level", "DEBUG", "--service", "a")
+    assert result.out == "2027-01-15 08:00:00 ERROR    ostler.x: no\\x1b [service=a]\n    Trace\n    back\n"
+    assert result.err == "-- missed: 3 records came faster than they were read\n"
+    wanted = {"level": "debug", "logger": "", "service": "a", "request": ""}
+    assert asked == [("ostler", "log_follow", wanted)]
+    assert json.loads(ostler("log", "-f", "--json").out)["message"] == "no\x1b"
+    assert "needs `--follow`" in ostler("log", "--level", "debug").err

@@ -154,6 +154,7 @@ def test_what_is_deep_in_itself_ends_in_words() -> None:
 
 def test_large_cells_and_many_rows_are_shown_in_bounded_time() -> None:
     out = shown(lambda: kit.show_table([{"a": "x" * 10_000_000}], ["a"]), terminal=True)
-    assert "(10000000 characters)" in out.replace("\n", "")
+    assert out == f"A\n{'x' * 109}…\n"
+    assert "(10000000 characters)" in shown(lambda: kit.show_table([{"a": "x" * 10_000_000}], ["a"]))
     out = shown(lambda: kit.show_table([{"a": number} for number in range(20_000)], ["a"]), terminal=True)
     assert out.count("\n") == 20_001

@@ -60,7 +60,7 @@ def test_a_secret_key_on_the_command_line_is_refused_and_not_said_again():
 
 
 def test_the_command_talks_to_the_address_and_needs_no_files(ostler, client, tmp_path):
-    client.answers["ostler", "log_levels"] = {"": "info"}
+    client.answers["ostler", "log_levels"] = []
     secret = tmp_path / "my.key"
     words = ("--address", "tcp://node2:7890", "--server-key", KEY, f"--secret-key={secret}")
     assert ostler(*words, "log-level").code == 0

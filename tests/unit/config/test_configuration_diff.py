@@ -64,7 +64,7 @@ def test_a_secret_in_use_is_redacted_although_the_file_has_another(tmp_path):
     assert SECRETS.redact(f"{first} {second}") == "*** ***"
 
 
-def test_tables_that_come_and_go_need_a_new_daemon(lamp):
+def test_tables_that_come_and_go_are_one_change_each(lamp):
     class Other(OptionsModel):
         driver: str = Field(help="")
 
@@ -73,11 +73,11 @@ def test_tables_that_come_and_go_need_a_new_daemon(lamp):
     sections = {("services", "lamp"): lamp_model, ("services", "lamp", "drivers", "cellar"): hall}
     found = changes(lamp(BASE), validate(load_text(moved), sections, {}))
     assert [(path, needs) for path, _, _, needs in found] == [
-        ("services.lamp.drivers.cellar", "daemon"),
-        ("services.lamp.drivers.hall", "daemon"),
+        ("services.lamp.drivers.cellar", "driver"),
+        ("services.lamp.drivers.hall", "driver"),
     ]
     gone = changes(lamp(BASE), validate(load_text(""), {}, {}))
-    assert [(path, new, needs) for path, _, new, needs in gone] == [("services.lamp", None, "daemon")]
+    assert [(path, new, needs) for path, _, new, needs in gone] == [("services.lamp", None, "service")]
 
 
 def test_another_class_behind_the_same_name_is_compared_option_by_option(lamp):
@@ -98,14 +98,16 @@ def test_another_class_behind_the_same_name_is_compared_option_by_option(lamp):
 
 
 def test_what_waits_for_a_restart_is_shown_as_it_runs_and_where_it_was_read(lamp):
-    old = lamp(BASE)
-    new = lamp("\n" + BASE.replace("workers = 4", 'workers = 5\npoll = "1min"').replace("hall", "cellar"))
+    old = lamp(BASE + '[daemon]\nhost = "one"\n')
+    changed = BASE.replace("workers = 4", 'workers = 5\npoll = "1min"').replace("hall", "cellar")
+    new = lamp("\n" + changed + '[daemon]\nhost = "two"\n')
     hall = old.drivers["lamp", "hall"].model_copy(update={"path": "/dev/else"})
     found = {
         each.path: (each.value, each.origin)
         for each in effective_values(old, new, {("services", "lamp", "drivers", "hall"): hall})
     }
-    assert found["services.lamp.workers"] == (4, "ostler.toml:4:1")
+    assert found["daemon.host"] == ("one", "ostler.toml:8:1")
+    assert found["services.lamp.workers"] == (5, "ostler.toml:5:1")
     assert found["services.lamp.poll"] == (60.0, "ostler.toml:6:1")
     assert found["services.lamp.drivers.hall.path"] == ("/dev/else", "default")
     assert not [path for path in found if "cellar" in path]

@@ -33,6 +33,7 @@ class Trouble:
     def __init__(self) -> None:
         self.calls: list[str] = []
         self.errors: dict[str, BaseException] = {}
+        self.once: set[str] = set()
         self.gates: dict[str, threading.Event] = {}
 
     def hang(self, where: str) -> threading.Event:
@@ -43,7 +44,10 @@ class Trouble:
         if where in self.gates:
             self.gates[where].wait(20)
         if where in self.errors:
-            raise self.errors[where]
+            error = self.errors[where]
+            if where in self.once:
+                del self.errors[where]
+            raise error
 
     def let_go(self) -> None:
         for gate in self.gates.values():
@@ -59,6 +63,9 @@ def make_plugin(trouble: Trouble) -> object:  # noqa: C901 - classes with many h
 
         def initialise(self):
             trouble.meet(f"initialise {self.name} {self.options.colour}")
+
+        def shine(self):
+            trouble.meet("shine")
 
     class Lamp(Manager):
         driver_type = LampDriver

@@ -21,29 +21,35 @@ def resolve():
     return lambda text: resolve_configuration(load_text(text), {}, entry_points=plugins)
 
 
-def test_what_needs_a_restart_is_pending_until_the_service_was_restarted(resolve) -> None:
-    active, new = ActiveConfiguration(resolve(LAMP)), resolve(CHANGED)
-    assert [change.path for change in active.pending_restart(new.configuration)] == ["services.lamp.workers"]
-    active.resolved = new
-    assert [change.path for change in active.pending_restart(new.configuration)] == ["services.lamp.workers"]
-    active.mark_service_restarted(SimpleNamespace(topic="lamp", spec=new.specs[0]))
-    assert active.pending_restart(new.configuration) == []
+def paths(changes):
+    return [(change.path, change.old, change.new) for change in changes]
 
 
-def test_a_service_that_runs_as_before_leaves_its_options_pending(resolve) -> None:
-    old, new = resolve(LAMP), resolve(CHANGED)
-    active = ActiveConfiguration(old)
-    active.resolved = new
-    active.mark_service_restarted(SimpleNamespace(topic="lamp", spec=old.specs[0]))
-    active.mark_service_restarted(None)
-    assert [change.path for change in active.pending_restart(new.configuration)] == ["services.lamp.workers"]
+def test_what_needs_a_new_process_is_pending_over_several_reloads(resolve) -> None:
+    active = ActiveConfiguration(resolve('[daemon]\nhost = "one"\n' + LAMP))
+    new = resolve('[daemon]\nhost = "two"\n' + CHANGED)
+    assert paths(active.restart_changes(new.configuration)) == [("daemon.host", "one", "two")]
+    assert active.pending_restart() == []
+    active.commit(new)
+    active.commit(resolve('[daemon]\nhost = "three"\n' + LAMP))
+    assert paths(active.pending_restart()) == [("daemon.host", "one", "three")]
+    active.commit(resolve('[daemon]\nhost = "one"\n' + LAMP))
+    assert active.pending_restart() == []
 
 
 def test_values_are_those_that_the_services_run_with(resolve) -> None:
-    active = ActiveConfiguration(resolve(LAMP))
-    running = active.resolved.specs[0].options.model_copy(update={"greeting": "well"})
-    active.resolved = resolve(CHANGED)
-    service = SimpleNamespace(topic="lamp", options=running, drivers=None)
+    active = ActiveConfiguration(resolve('[daemon]\nhost = "one"\n' + LAMP))
+    running = active.resolved.specs[0].options
+    active.commit(resolve('[daemon]\nhost = "two"\n' + CHANGED))
+    service = SimpleNamespace(topic="lamp", options=running, drivers=None)  # its restart waits
     found = {each.path: each.value for each in active.effective_values([service])}
-    assert found["services.lamp.greeting"] == "well"
-    assert found["services.lamp.workers"] != 3
+    assert (found["services.lamp.greeting"], found["services.lamp.workers"]) == ("hello", 8)
+    assert found["daemon.host"] == "one"
+
+
+def test_services_that_come_and_go_are_among_the_values(resolve) -> None:
+    active = ActiveConfiguration(resolve(LAMP))
+    active.commit(resolve(LAMP.replace("services.lamp", "services.door")))
+    found = {each.path for each in active.effective_values([])}
+    assert "services.door.greeting" in found
+    assert not [path for path in found if path.startswith("services.lamp")]

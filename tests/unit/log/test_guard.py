@@ -8,9 +8,11 @@ import pytest
 
 from ostler import log
 from ostler.log.guard import GuardedLogger
+from ostler.manager_types import LogLevel
 
 # private: _lock: of logging itself, held as by another thread
 # private: _poll, _restore_thread: what the writer does each second, without the second
+# private: _now: virtual time
 # private: _next_poll: the writer polls at once
 
 
@@ -131,6 +133,41 @@ def test_levels_that_an_operator_sets_count(guard, stream):
     assert "no more" not in stream.getvalue()
     restored(guard)
     assert "changed how" not in stream.getvalue()
+
+
+def test_a_temporary_level_ends_by_itself_also_over_a_reload(guard, stream):
+    time = [100.0]
+    guard._now = lambda: time[0]
+    log.set_level("debug", "ostler.guarded", 600.0)
+    restored(guard)
+    log.set_up("warning")
+    logging.getLogger("ostler.guarded").debug("still seen")
+    assert "still seen" in stream.getvalue()
+    assert [each for each in log.effective_levels() if each.logger == "ostler.guarded"] == [
+        LogLevel(logger="ostler.guarded", level="debug", seconds_left=600.0)
+    ]
+    time[0] += 600.0
+    restored(guard)
+    logging.getLogger("ostler.guarded").info("not seen")
+    assert logging.getLogger("ostler.guarded").level == logging.NOTSET
+    assert "not seen" not in stream.getvalue()
+    assert "changed how" not in stream.getvalue()
+
+
+def test_a_temporary_level_ends_at_what_was_set_before_it(guard, stream):
+    time = [100.0]
+    guard._now = lambda: time[0]
+    log.set_level("error", "ostler.guarded")
+    for seconds in (600.0, 5.0):  # the second one shortens the first
+        log.set_level("debug", "ostler.guarded", seconds)
+    time[0] += 5.0
+    restored(guard)
+    assert logging.getLogger("ostler.guarded").level == logging.ERROR
+    log.set_level("debug", "ostler.guarded", 5.0)
+    log.set_level("info", "ostler.guarded")  # to stay
+    time[0] += 5.0
+    restored(guard)
+    assert logging.getLogger("ostler.guarded").level == logging.INFO
 
 
 def test_a_handler_of_others_that_fails_is_not_the_trouble_of_who_logs(guard, stream):

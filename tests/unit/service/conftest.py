@@ -56,6 +56,11 @@ class Trouble:
             gate.set()
 
 
+def problems_of(outcome, problems):
+    """All that a reload complains of, a line each: why it was undone, or what was no reason for that."""
+    return [*filter(None, [outcome.failure]), *outcome.not_undone, *problems]
+
+
 class Bench:
     """A runtime and what a test looks at."""
 
@@ -81,7 +86,7 @@ class Bench:
 
     async def reset(self, config):
         self.resolved = self._take_in(config)
-        return await self.runtime.reset(self.resolved.specs)
+        return problems_of(*await self.runtime.reload(self.runtime.plan(self.resolved.specs)))
 
 
 def make_manager(trouble: Trouble) -> type[Manager]:  # noqa: C901 - a class with many hooks, no branches

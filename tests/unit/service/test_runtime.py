@@ -42,10 +42,10 @@ async def test_a_reset_takes_services_one_by_one_and_ends_with_the_daemon(bench,
 
     async with bench(config) as b:
         await b.runtime.start()
-        specs = b.resolved.specs
         answers = iter([True, False])
-        problems = await b.runtime.reset(specs, should_continue=lambda: next(answers))
-        assert problems == [f"service {specs[1].topic} was not reset: the daemon is stopping"]
+        plan = b.runtime.plan(b.resolved.specs)
+        outcome, _ = await b.runtime.reload(plan, should_continue=lambda: next(answers))
+        assert (outcome.was_stopped, [step.outcome for step in outcome.steps]) == (True, ["done", "not begun"])
         assert trouble.calls.count("end of reset lamp") == 1
         assert "reset other" not in trouble.calls
 
@@ -57,15 +57,6 @@ async def test_one_service_that_cannot_be_reset_keeps_no_other_from_it(bench, tr
         await b.runtime.start()
         assert len(await b.reset(config)) == 1
         assert "end of reset other" in trouble.calls
-
-
-async def test_what_is_new_in_the_configuration_waits_for_the_restart(bench, trouble) -> None:
-    async with bench(LAMP) as b:
-        await b.runtime.start()
-        added = LAMP + '[services.lamp.drivers.desk]\ndriver = "gpio"\n[services.other]\nmanager = "lamp"\n'
-        assert await b.reset(added) == []
-        assert list(b.group.services) == ["lamp"]
-        assert list(b.service().drivers) == []
 
 
 @pytest.mark.failure_mode("Life", "an eternal task that ends")

@@ -44,7 +44,7 @@ def audit(
         return
     with until_interrupted():
         for entry in follow_entries(wanted):
-            print(format_entry(entry), flush=True)  # noqa: T201 - the command's output
+            kit.emit_item(entry if kit.json_wanted() else format_entry(entry))
 
 
 def read_entries(filters: dict[str, Any]) -> list[AuditEntry]:
@@ -120,8 +120,6 @@ def format_result(entry: AuditEntry) -> str:
 
 def format_entry(entry: AuditEntry) -> str:
     """Return an entry as one line."""
-    if kit.json_wanted():
-        return kit.to_json(entry, indent=0)
     return kit.printable(
         f"{kit.human_time(entry.at)} {format_caller(entry)} {entry.topic}.{entry.method} {entry.arguments or '{}'} "
         f"{format_result(entry)} [{entry.request_id}]"
@@ -129,11 +127,11 @@ def format_entry(entry: AuditEntry) -> str:
 
 
 COLUMNS = [
-    kit.Column("at", lambda entry: kit.human_time(entry.at)),
-    kit.Column("who", format_caller),
-    kit.Column("method", lambda entry: f"{entry.topic}.{entry.method}"),
-    kit.Column("arguments"),
-    kit.Column("result", format_result),
-    kit.Column("took", lambda entry: format_seconds(entry.seconds, units=2), right=True),
-    kit.Column("request", "request_id"),
+    kit.Column("at", lambda entry: kit.human_time(entry.at), priority=0, min_width=19),
+    kit.Column("who", format_caller, priority=0),
+    kit.Column("method", lambda entry: f"{entry.topic}.{entry.method}", priority=0, min_width=16),
+    kit.Column("arguments", priority=1, min_width=16),
+    kit.Column("result", format_result, priority=0, min_width=12),
+    kit.Column("took", lambda entry: format_seconds(entry.seconds, units=2), right=True, priority=2),
+    kit.Column("request", "request_id", priority=3, min_width=9, key=True),
 ]

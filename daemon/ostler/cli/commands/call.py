@@ -19,9 +19,6 @@ def call(
     method: Annotated[str, typer.Argument(metavar="METHOD", help="The method", show_default=False)] = "",
     words: Annotated[list[str] | None, typer.Argument(metavar="[KEY=VALUE]...", help="Arguments of the method")] = None,
     host: Annotated[str | None, typer.Option(help="Call the service on this host", show_default=False)] = None,
-    timeout: Annotated[
-        str | None, typer.Option(metavar="TIME", help="Time-out of the call: 30, 5min, 2h", show_default=False)
-    ] = None,
     wants_help: Annotated[
         bool, typer.Option("--help", "-h", help="Show this help, or with TOPIC and METHOD the method's description")
     ] = False,
@@ -31,7 +28,7 @@ def call(
     `ostler call TOPIC METHOD --help` shows the arguments of a method, `ostler describe TOPIC` lists the methods. Lists
     and tables are written as JSON.
     Progress is shown while the call runs; Ctrl-C cancels it on the server as well.
-    The items of a stream are written as they arrive, one line each; TIME then applies to each item.
+    The items of a stream are written as they arrive, one line each; `--timeout` then applies to each item.
     """
     if not (topic and method):
         _help_or_usage(context, wants_help)
@@ -41,28 +38,17 @@ def call(
             method_calls.show_method(method_calls.find_method(client, topic, method, host))
         return
     arguments: dict[str, Any] = method_calls.parse_arguments(words or [])
-    seconds = method_calls.parse_timeout(timeout)
     with kit.client(lenient=True) as client:
-        with_timeout = client.on(timeout=seconds)
         try:
             with kit.progress(f"{topic}.{method}") as on_progress:
-                result = method_calls.call_or_relay(
-                    with_timeout.on(on_progress=on_progress), topic, method, host, arguments
-                )
+                result = method_calls.call_or_relay(client.on(on_progress=on_progress), topic, method, host, arguments)
         except WrongCallKind as error:
             if not error.details.get("streams"):
                 raise
-            for item in method_calls.stream_or_relay(with_timeout, topic, method, host, arguments):
-                print(_format_item(item), flush=True)  # noqa: T201 - the command's output
+            for item in method_calls.stream_or_relay(client, topic, method, host, arguments):
+                kit.emit_item(item)
             return
     kit.emit(result)
-
-
-def _format_item(item: object) -> str:
-    """Return an item of a stream as one line: as JSON with `--json`, or if it is not a plain value."""
-    if kit.json_wanted() or isinstance(item, dict | list):
-        return kit.to_json(item, indent=0)
-    return kit.text_of(item)
 
 
 def _help_or_usage(context: typer.Context, wants_help: bool) -> None:

@@ -25,4 +25,4 @@ def cast(
     if kit.json_wanted():
         kit.emit({"accepted": True, "topic": topic, "method": method})
     else:
-        kit.say(kit.printable(f"{topic} has accepted {method}"))
+        kit.confirm_done(f"{topic} has accepted {method}")

@@ -8,42 +8,65 @@ from typing import Annotated
 import typer
 
 from ostler.cli import kit, without_daemon
-from ostler.errors import EXIT_FAILURE
-from ostler.types import CONTROL_TOPIC, Json, OptionValue
+from ostler.errors import EXIT_FAILURE, NotFound
+from ostler.types import CONTROL_TOPIC, DaemonStatus, Json, OptionValue
 
 app = kit.app(help="Show the configuration with the origin of each value; secrets are masked.")
 
 COLUMNS = [
-    kit.Column("option", "path"),
-    kit.Column("value", lambda option: format_option_value(option.value)),
+    kit.Column("option", "path", priority=0),
+    kit.Column("value", lambda option: format_option_value(option.value), priority=0),
     kit.Column("from", "origin"),
 ]
 
 
 @app.command()
+@kit.view
 def cat(
+    prefix: Annotated[
+        str, typer.Argument(metavar="[PREFIX]", help="Only this option or table: services.volume", show_default=False)
+    ] = "",
     running: Annotated[
         bool, typer.Option("--running", help="Show the values of the running daemon instead of those of the files")
     ] = False,
     no_defaults: Annotated[bool, typer.Option("--no-defaults", help="Omit options that have their default")] = False,
 ) -> None:
-    """Show each value with its file, line, column.
+    """Show the values as TOML, each with its file, line, column.
 
-    Options that are set in no file have the origin `default`; secrets are masked.
+    Options that are set in no file have the origin `default`; secrets are masked, and comments. With --json a list of
+    objects with `path`, `value` and `origin`.
     """
+    from ostler.cli.config_text import config_toml, matches_prefix  # 10 ms: only for `config cat`
+
     values = _running_values() if running else without_daemon.resolve_configuration().configuration.values()
-    kit.show_table([value for value in values if not (no_defaults and value.origin == "default")], COLUMNS)
+    found = [value for value in values if not prefix or matches_prefix(value.path, prefix)]
+    if prefix and not found:
+        raise NotFound(f"no option begins with {prefix}", hint="`ostler config cat` shows all of them", prefix=prefix)
+    shown = [value for value in found if not (no_defaults and value.origin == "default")]
+    if kit.json_wanted() or kit.names_wanted():
+        kit.show_table(shown, COLUMNS)
+    elif shown:
+        print(config_toml(shown))  # noqa: T201 - the command's output, of several lines
 
 
 @app.command()
+@kit.view
 def diff(
     check: Annotated[bool, typer.Option("--check", help="Exit with 1 if there is a difference")] = False,
+    running: Annotated[
+        bool, typer.Option("--running", help="Only what was reloaded already, and waits for a restart of the daemon")
+    ] = False,
 ) -> None:
     """Show the differences between the files and the running daemon.
 
-    `ostler reload` applies the values of the files. Secrets are masked, and so never differ.
+    `ostler reload` applies the values of the files, `ostler reload --plan` shows how. Secrets are masked, and so never
+    differ.
     """
-    found = list(difference_rows(_running_values(), without_daemon.resolve_configuration().configuration.values()))
+    if running:
+        found = _waiting_rows()
+    else:
+        files = without_daemon.resolve_configuration().configuration.values()
+        found = list(difference_rows(_running_values(), files))
     kit.show_table(found, ["option", "running", "files", "from"], empty="No differences.")
     if check and found:
         raise typer.Exit(EXIT_FAILURE)
@@ -65,10 +88,8 @@ def set_value(
     if kit.json_wanted():
         kit.emit(done._asdict())
         return
-    kit.say(
-        kit.printable(
-            f"{key} = {format_option_value(done.value)} was written to {done.file}; `ostler reload` applies it"
-        )
+    kit.confirm_done(
+        f"{key} = {format_option_value(done.value)} was written to {done.file}; `ostler reload` applies it"
     )
 
 
@@ -88,7 +109,7 @@ def unset_value(
         kit.emit(done._asdict())
         return
     now = "has its default now" if done.origin == "default" else f"is now the one of {done.origin}"
-    kit.say(kit.printable(f"{key} was removed from {done.file} and {now}; `ostler reload` applies it"))
+    kit.confirm_done(f"{key} was removed from {done.file} and {now}; `ostler reload` applies it")
 
 
 @app.command()
@@ -123,6 +144,20 @@ def difference_rows(running: Iterable[OptionValue], files: Iterable[OptionValue]
                 "files": format_option_value(new.value) if new else "",
                 "from": new.origin if new else "",
             }
+
+
+def _waiting_rows() -> list[dict[str, str]]:
+    with kit.client() as client:
+        status = client.on(type=DaemonStatus).call(CONTROL_TOPIC, "status")
+    return [
+        {
+            "option": change.path,
+            "running": format_option_value(change.old),
+            "files": format_option_value(change.new),
+            "from": "",
+        }
+        for change in status.needs_restart
+    ]
 
 
 def _running_values() -> list[OptionValue]:

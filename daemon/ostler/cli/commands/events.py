@@ -35,7 +35,7 @@ def events(
     seen = 0
     with until_interrupted(), kit.client() as client:
         for event in client.events(pattern, since=since or None, last=last, refetch=True):
-            print(format_event(event), flush=True)  # noqa: T201 - the command's output
+            kit.emit_item(event_fields(event) if kit.json_wanted() else format_event(event))
             seen += 1
             if count and seen >= count:
                 return
@@ -45,16 +45,18 @@ def format_event(event: Event | Gap) -> str:
     """Return an event, or a gap in the numbers of a publisher, as one line."""
     if isinstance(event, Gap):
         return _format_gap(event)
-    if kit.json_wanted():
-        # By field name: on the wire an event is an array, which would be unreadable.
-        return kit.to_json({name: getattr(event, name) for name in event.__struct_fields__}, indent=0)
     payload = kit.to_json(event.payload, indent=0)
     priority = f"{event.priority} " if event.priority else ""
     return kit.printable(f"{kit.human_time(event.at)} {priority}{event.key} #{event.sequence} {payload}")
 
 
+def event_fields(event: Event | Gap) -> dict[str, object]:
+    """Return an event by field name, or a gap as a field of its own: on the wire an event is an array."""
+    if isinstance(event, Gap):
+        return {"gap": event._asdict()}
+    return {name: getattr(event, name) for name in event.__struct_fields__}
+
+
 def _format_gap(gap: Gap) -> str:
-    if kit.json_wanted():
-        return kit.to_json({"gap": gap._asdict()}, indent=0)
     known = f"events {gap.first} to {gap.last} of" if gap.last else "an unknown number of events of"
     return kit.printable(f"-- missed: {known} {gap.topic} on {gap.host}")

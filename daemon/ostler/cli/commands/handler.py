@@ -25,15 +25,15 @@ def format_state(handler: EventHandlerStatus) -> str:
 
 
 COLUMNS = [
-    kit.Column("service"),
-    kit.Column("handler"),
-    kit.Column("patterns", lambda handler: ", ".join(handler.patterns)),
-    kit.Column("hosts", lambda handler: ", ".join(handler.hosts) or "-"),
-    kit.Column("state", format_state),
+    kit.Column("service", priority=0, key=True),
+    kit.Column("handler", priority=0, key=True),
+    kit.Column("patterns", lambda handler: ", ".join(handler.patterns), priority=3),
+    kit.Column("hosts", lambda handler: ", ".join(handler.hosts) or "-", priority=4),
+    kit.Column("state", format_state, priority=0),
     kit.Column("handled", right=True),
     kit.Column("errors", right=True),
-    kit.Column("gaps", right=True),
-    kit.Column("waiting", right=True),
+    kit.Column("gaps", right=True, priority=2),
+    kit.Column("waiting", right=True, priority=2),
     kit.Column(
         "last error",
         lambda handler: "; ".join(
@@ -44,6 +44,7 @@ COLUMNS = [
 
 
 @app.command("list")
+@kit.view
 def list_handlers(
     host: Annotated[str | None, typer.Option(help="The handlers of this host", show_default=False)] = None,
 ) -> None:

@@ -19,19 +19,20 @@ def format_mode(lock: LockStatus) -> str:
 
 
 COLUMNS = [
-    kit.Column("service"),
-    kit.Column("lock", "name"),
-    kit.Column("state", lambda lock: "held" if lock.is_held else "waiting"),
-    kit.Column("mode", format_mode),
-    kit.Column("for", lambda lock: kit.human_elapsed(lock.since)),
-    kit.Column("by", "method"),
-    kit.Column("request", lambda lock: lock.request_id or "-"),
-    kit.Column("thread", lambda lock: lock.thread or "-"),
-    kit.Column("host"),
+    kit.Column("service", priority=0, key=True),
+    kit.Column("lock", "name", priority=0, key=True),
+    kit.Column("state", lambda lock: "held" if lock.is_held else "waiting", priority=0),
+    kit.Column("mode", format_mode, priority=3),
+    kit.Column("for", lambda lock: kit.human_elapsed(lock.since), priority=0, min_width=11),
+    kit.Column("by", "method", priority=0),
+    kit.Column("request", lambda lock: lock.request_id or "-", priority=1, min_width=9),
+    kit.Column("thread", lambda lock: lock.thread or "-", priority=4),
+    kit.Column("host", priority=2),
 ]
 
 
 @app.command("list")
+@kit.view
 def list_locks(
     service: Annotated[str, typer.Option(help="Only locks of this service", show_default=False)] = "",
     host: Annotated[str | None, typer.Option(help="The locks of this host", show_default=False)] = None,

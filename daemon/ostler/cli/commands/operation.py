@@ -24,6 +24,7 @@ HostOption = Annotated[str | None, typer.Option(help="The host of the operation"
 
 
 @app.command("list")
+@kit.view
 def list_operations(
     service: Annotated[str, typer.Option(help="Only operations of this service", show_default=False)] = "",
     state: Annotated[
@@ -43,6 +44,7 @@ def list_operations(
 
 
 @app.command()
+@kit.view
 def show(operation: IdArgument, host: HostOption = None) -> None:
     """Show an operation with its arguments, steps and result."""
     with _open(operation, host) as opened:
@@ -67,7 +69,7 @@ def watch(operation: IdArgument, host: HostOption = None) -> None:
 
 def _show_change(status: OperationStatus) -> None:
     if kit.json_wanted():
-        print(kit.to_json(status, indent=0), flush=True)  # noqa: T201 - the command's output
+        kit.emit_item(status)
         return
     parts = [kit.human_time(status.since), str(status.state), format_progress(status), status.why]
     print(kit.printable("  ".join(part for part in parts if part)), flush=True)  # noqa: T201 - the command's output
@@ -121,7 +123,7 @@ def prune(
     if kit.json_wanted():
         kit.emit({"removed": removed})
     else:
-        kit.say(f"{removed} operations removed")
+        kit.confirm_done(f"{removed} operations removed")
 
 
 @contextmanager
@@ -136,4 +138,4 @@ def _say(status: OperationStatus, text: str) -> None:
     if kit.json_wanted():
         kit.emit(status)
     else:
-        kit.say(text)
+        kit.confirm_done(text)

@@ -42,15 +42,17 @@ def format_pause(task: PeriodicStatus) -> str:
 
 
 COLUMNS = [
-    kit.Column("service"),
-    kit.Column("task"),
-    kit.Column("spacing"),
-    kit.Column("state", format_state),
-    kit.Column("last run", lambda task: kit.human_time(task.last_run)),
-    kit.Column("took", lambda task: format_seconds(task.last_seconds, units=2) if task.runs else "-", right=True),
-    kit.Column("next run", lambda task: kit.human_age(task.next_run)),
-    kit.Column("runs", right=True),
-    kit.Column("errors", right=True),
+    kit.Column("service", priority=0, key=True),
+    kit.Column("task", priority=0, min_width=12, key=True),
+    kit.Column("spacing", priority=2),
+    kit.Column("state", format_state, priority=0, min_width=10),
+    kit.Column("last run", lambda task: kit.human_time(task.last_run), priority=2, min_width=19),
+    kit.Column(
+        "took", lambda task: format_seconds(task.last_seconds, units=2) if task.runs else "-", right=True, priority=3
+    ),
+    kit.Column("next run", lambda task: kit.human_age(task.next_run), priority=0, min_width=11),
+    kit.Column("runs", right=True, priority=3),
+    kit.Column("errors", right=True, priority=1),
     kit.Column("last error", lambda task: task.last_error or format_pause(task)),
 ]
 
@@ -76,6 +78,7 @@ _RUN_COLUMNS = [
 
 
 @app.command("list")
+@kit.view
 def list_tasks() -> None:
     """List tasks with their runs and errors."""
     with kit.client() as client:
@@ -95,6 +98,7 @@ def run(service: ServiceArgument, task: TaskArgument) -> None:
 
 
 @app.command()
+@kit.view
 def show(service: ServiceArgument, task: TaskArgument) -> None:
     """Show a task with its last runs.
 
@@ -104,6 +108,9 @@ def show(service: ServiceArgument, task: TaskArgument) -> None:
         found = client.on(type=PeriodicHistory).call(CONTROL_TOPIC, "periodic_show", service=service, task=task)
     if kit.json_wanted():
         kit.emit(found)
+        return
+    if kit.names_wanted():
+        kit.show_table([found.task], COLUMNS)
         return
     kit.show_fields(found.task, names=_FIELDS)
     kit.say("")
@@ -142,6 +149,6 @@ def _show_task(found: PeriodicStatus, what: str) -> None:
     if kit.json_wanted():
         kit.emit(found)
         return
-    kit.say(kit.printable(f"{found.service} {found.task} {what}"))
+    kit.confirm_done(f"{found.service} {found.task} {what}")
     if found.unsaved:
         kit.say(kit.printable(f"This is in effect but not stored yet, a crash would lose it: {found.unsaved}"))

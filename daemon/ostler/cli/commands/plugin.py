@@ -7,8 +7,7 @@ from typing import Annotated
 
 import typer
 
-from ostler.cli import kit, without_daemon
-from ostler.cli.commands import plugin_show
+from ostler.cli import kit, plugin_show, without_daemon
 from ostler.cli.plugin_installation import commands as plugin_install
 from ostler.config.units import format_seconds
 from ostler.errors import EXIT_FAILURE, NotFound, join_words
@@ -18,20 +17,21 @@ app = kit.app(help="List, install and check plugins, show their API, create a ne
 plugin_install.add_commands(app)
 
 COLUMNS = [
-    kit.Column("plugin", "name"),
-    kit.Column("state"),
-    kit.Column("version"),
-    kit.Column("from", "distribution"),
-    kit.Column("required"),
+    kit.Column("plugin", "name", priority=0),
+    kit.Column("state", priority=0),
+    kit.Column("version", priority=1),
+    kit.Column("from", "distribution", priority=2),
+    kit.Column("required", priority=4),
     kit.Column(
         "loaded in", lambda plugin: format_seconds(plugin.seconds, units=2) if plugin.seconds else "-", right=True
     ),
     kit.Column("hooks", lambda plugin: [hook.removeprefix("ostler_") for hook in plugin.hooks]),
-    kit.Column("why"),
+    kit.Column("why", priority=0),
 ]
 
 
 @app.command("list")
+@kit.view
 def list_plugins(
     available: Annotated[
         bool, typer.Option("--available", help="List packages that could be installed instead; needs no daemon")
@@ -106,7 +106,7 @@ def api(
     ] = "",
     output: Annotated[
         Path | None,
-        typer.Option(metavar="FILE", help="Write it to this file instead of stdout", show_default=False),
+        typer.Option("--write", metavar="FILE", help="Write it to this file instead of stdout", show_default=False),
     ] = None,
     against: Annotated[
         Path | None,

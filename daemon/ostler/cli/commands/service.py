@@ -52,6 +52,7 @@ VERSION_COLUMNS: list[str | kit.Column] = [
 
 
 @app.command("list")
+@kit.view
 def list_services() -> None:
     """List the services of all hosts."""
     with kit.client() as client:
@@ -60,6 +61,7 @@ def list_services() -> None:
 
 
 @app.command()
+@kit.view
 def show(topic: TopicArgument, host: HostOption = "") -> None:
     """Show one service with its drivers, and why it is not up."""
     with kit.client() as client:
@@ -68,6 +70,7 @@ def show(topic: TopicArgument, host: HostOption = "") -> None:
 
 
 @app.command()
+@kit.view
 def versions(
     topic: Annotated[str, typer.Argument(help="A topic; by default all", show_default=False)] = "",
 ) -> None:
@@ -266,7 +269,7 @@ def _show_state(found: ServiceStatus) -> None:
         return
     text = override_text(found)
     word = "" if text == "enabled" else f", and {text}"
-    kit.say(kit.printable(f"{found.topic} on {found.host} is {found.state}{word}"))
+    kit.confirm_done(f"{found.topic} on {found.host} is {found.state}{word}")
 
 
 def _is_gone(row: ServiceStatus, topic: str, host: str) -> bool:
@@ -280,6 +283,8 @@ def _host_argument(host: str) -> dict[str, Any]:
 
 def _show_service(found: ServiceStatus) -> None:
     kit.show_fields(found, names=DETAIL_FIELDS)
+    if kit.names_wanted():
+        return
     if found.drivers and not kit.json_wanted():
         kit.say()
         age = kit.Column("for", lambda row: kit.human_elapsed(row.since))
@@ -313,7 +318,7 @@ def _show_enabled(found: ServiceStatus) -> None:
     if kit.json_wanted():
         kit.emit(found)
     else:
-        kit.say(kit.printable(f"{found.topic} on {found.host} is {enabled_text(found)}"))
+        kit.confirm_done(f"{found.topic} on {found.host} is {enabled_text(found)}")
         if found.enabled and found.state not in _ACCEPTING_STATES:
             way = "resume" if found.state is ServiceState.DRAINING else "start"
             text = f"  it refuses calls because it is {found.state}: `ostler service {way} {found.topic}`"

@@ -42,7 +42,4 @@ def submit(
         if wait:
             kit.emit(wait_for_end(operation))
             return
-    if kit.json_wanted():
-        kit.emit(operation.status)
-    else:
-        kit.say(operation.id)
+    kit.emit(operation.status if kit.json_wanted() else operation.id)

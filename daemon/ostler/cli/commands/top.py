@@ -150,7 +150,7 @@ def _increments(before: dict[str, int], now: dict[str, int]) -> dict[str, int]:
 def show_snapshot(snapshot: TrafficSnapshot, *, redraw: bool) -> None:
     """Show an interval; `redraw` replaces what the terminal shows."""
     if kit.json_wanted():
-        print(kit.to_json(snapshot, indent=0), flush=True)  # noqa: T201 - the command's output
+        kit.emit_item(snapshot)
         return
     if redraw:
         rich_console().clear()

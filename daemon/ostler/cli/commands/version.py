@@ -13,6 +13,7 @@ app = kit.app(group=False)
 
 
 @app.command()
+@kit.view
 def version() -> None:
     """Show the versions of this command and of the daemon."""
     running, why = _daemon_version()

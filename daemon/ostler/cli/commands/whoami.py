@@ -9,6 +9,7 @@ app = kit.app(group=False)
 
 
 @app.command()
+@kit.view
 def whoami() -> None:
     """Show who the daemon takes you for, and your role."""
     with kit.client() as client:

@@ -292,8 +292,13 @@ class MessagingStack:
                 await self.identities.check_peer(identity, peer.key, host, None, _no_identity)
         return self.identities.own_identity
 
-    def apply(self, configuration: Configuration) -> None:
-        """Apply what a reload may change: permissions, limits, keys and peers."""
+    def apply(self, configuration: Configuration, journaled_topics: Iterable[str] | None = None) -> None:
+        """Apply what a reload may change: permissions, limits, keys, peers and journaled topics.
+
+        Args:
+            configuration: The new configuration.
+            journaled_topics: The topics whose managers request a journal; None for the same as before.
+        """
         options, access = configuration.messaging, self._make_access(configuration)
         self.dispatcher.apply(access, dispatcher_limits(options))
         self.publisher.apply(access)
@@ -310,6 +315,8 @@ class MessagingStack:
         self.disconnect_unauthorised()
         self._update_peer_links(configuration)
         if self._event_journal is not None:
+            if journaled_topics is not None:
+                self._event_journal.set_topics(journaled_topics)
             self._event_journal.apply(configuration.events)
 
     def disconnect_unauthorised(self) -> None:

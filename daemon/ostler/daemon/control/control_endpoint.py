@@ -3,22 +3,26 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator, Awaitable, Callable
+from collections.abc import AsyncIterator, Callable
 from contextlib import aclosing
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Protocol
 
 from ostler import log
 from ostler.bounds import NAME_LIMIT
+from ostler.daemon.control.driver_control import DriverControl
+from ostler.daemon.control.log_stream import follow_log
 from ostler.daemon.control.maintenance_pool import MaintenancePool
 from ostler.daemon.control.service_control import ServiceControl
 from ostler.daemon.control.traffic_metrics import collect_traffic
 from ostler.errors import InvalidInput, check_length
-from ostler.manager_types import EventHandlerStatus, LockStatus
+from ostler.log.followers import Filter
+from ostler.manager_types import EventHandlerStatus, FollowedRecords, LockStatus, LogLevel
 from ostler.messaging import Context, exposed
 from ostler.messaging.events.event import JournalPage, JournalPosition, JournalTopic
 from ostler.messaging.wire.envelope import SUBMIT
 from ostler.messaging.wire.request import CAST_FLAGS, CallRequest
 from ostler.operations import OperationControl
+from ostler.reload_types import ReloadPlan, ReloadResult
 from ostler.service.event_journal import journal_page, journal_topics
 from ostler.store import VacuumResult
 from ostler.types import (
@@ -35,7 +39,6 @@ from ostler.types import (
     PeriodicHistory,
     PeriodicStatus,
     PluginStatus,
-    ReloadResult,
     ServiceStatus,
     TrafficCounters,
     Upgrade,
@@ -51,8 +54,22 @@ _BACKUP_CHUNK_SIZE = 128 * 1024
 """Bytes of a backup in one item."""
 _MAX_DRAIN_WAIT = 7 * 86400.0
 """The most seconds that a caller may ask a drain to wait."""
+_MAX_LEVEL_SECONDS = 7 * 86400.0
+"""The most seconds after which a log level can end."""
 _MAX_FLUSH_WAIT = 1.0
 """The most seconds that a caller may wait for reports of recent changes."""
+
+
+class Reloads(Protocol):
+    """Reloads the configuration; see `Reloader`."""
+
+    async def reload(self, requester: str, *, keep_failed: bool = False) -> ReloadResult:
+        """Reload for somebody, who is named."""
+        ...
+
+    async def plan(self) -> ReloadPlan:
+        """Return what a reload would do."""
+        ...
 
 
 class ControlEndpoint:
@@ -63,7 +80,7 @@ class ControlEndpoint:
         status: Collects its status.
         plugins: Its plugins.
         active: Its configuration.
-        reload: Reloads it for somebody, who is named; see `Reloader.reload`.
+        reloader: Reloads it, or says what a reload would do.
         dump: Returns what it is doing right now.
         start_finished: Done when the start has finished; raises when it has failed.
     """
@@ -77,7 +94,7 @@ class ControlEndpoint:
         status: StatusReporter,
         plugins: PluginHost,
         active: ActiveConfiguration,
-        reload: Callable[[str], Awaitable[ReloadResult]],
+        reloader: Reloads,
         dump: Callable[[], dict[str, Any]],
         start_finished: asyncio.Future[DaemonParts],
     ) -> None:
@@ -86,12 +103,15 @@ class ControlEndpoint:
         self._status = status
         self._plugins = plugins
         self._active = active
-        self._reload = reload
+        self._reloader = reloader
         self._dump = dump
         self._start_finished = start_finished
         self._service_control = ServiceControl(self._runtime, self._messaging, active)
         self._maintenance_pool = MaintenancePool()
-        self.namespaces = {"operation": OperationControl(self._runtime.operations, self._dispatcher.registry)}
+        self.namespaces = {
+            "operation": OperationControl(self._runtime.operations, self._dispatcher.registry),
+            "driver": DriverControl(self._runtime),
+        }
 
     @exposed(role="viewer", changes=False)
     async def status(self, ctx: Context) -> DaemonStatus:
@@ -157,9 +177,20 @@ class ControlEndpoint:
         )
 
     @exposed(role="admin")
-    async def reload(self, ctx: Context) -> ReloadResult:
-        """Read, check and apply the configuration, as SIGHUP does; a bad one changes nothing and is an error."""
-        return await self._reload(ctx.peer.name)
+    async def reload(self, ctx: Context, keep_failed: bool = False) -> ReloadResult:
+        """Read, check and apply the configuration, as SIGHUP does; a bad one changes nothing and is an error.
+
+        Args:
+            ctx: The request.
+            keep_failed: Whether drivers that do not work with what is new keep it and are tried again. Otherwise the
+                whole reload is undone when one of them fails.
+        """
+        return await self._reloader.reload(ctx.peer.name, keep_failed=keep_failed)
+
+    @exposed(role="admin", changes=False)
+    async def reload_plan(self, ctx: Context) -> ReloadPlan:
+        """Read and check the configuration, and return what `reload` would do with it now; nothing is changed."""
+        return await self._reloader.plan()
 
     @exposed(role="viewer", changes=False)
     async def service_list(self, ctx: Context) -> list[ServiceStatus]:
@@ -373,15 +404,46 @@ class ControlEndpoint:
         return self._active.effective_values(self._runtime.group)
 
     @exposed(role="operator", changes=False)
-    async def log_levels(self, ctx: Context) -> dict[str, str]:
+    async def log_levels(self, ctx: Context) -> list[LogLevel]:
         """Return the levels of loggers that are in effect."""
         return log.effective_levels()
 
     @exposed(role="admin")
-    async def log_level(self, ctx: Context, level: str = "", logger: str = "") -> dict[str, str]:
-        """Set the level of a logger until the next reload (all of Ostler without a name); return what is in effect."""
+    async def log_level(self, ctx: Context, level: str = "", logger: str = "", seconds: float = 0.0) -> list[LogLevel]:
+        """Set the level of a logger (all of Ostler without a name); return what is in effect.
+
+        Args:
+            ctx: The request.
+            level: The level, or `inherit` for a logger that is to follow the one above it; empty to set none.
+            logger: The logger, and those below it.
+            seconds: After how long the level of before is in effect again, also over reloads; 0 for the next reload.
+        """
         _check_name_lengths(level=level, logger=logger)
-        return log.set_level(level, logger) if level else log.effective_levels()
+        if not 0.0 <= seconds <= _MAX_LEVEL_SECONDS:
+            raise InvalidInput(f"`seconds` is {seconds:g}; it must be a number from 0 to {_MAX_LEVEL_SECONDS:g}")
+        return log.set_level(level, logger, seconds) if level else log.effective_levels()
+
+    @exposed(role="operator", changes=False)
+    async def log_follow(
+        self, ctx: Context, level: str = "", logger: str = "", service: str = "", request: str = ""
+    ) -> AsyncIterator[FollowedRecords]:
+        """Yield records as they are logged, an empty batch first; the log itself does not change.
+
+        Args:
+            ctx: The request.
+            level: The least level, also below that of the log; empty for what the log has.
+            logger: Only this logger and those below it.
+            service: Only records of this service.
+            request: Only records of the request with this id.
+
+        Raises:
+            Busy: Too many clients follow already.
+        """
+        _check_name_lengths(level=level, logger=logger, service=service, request=request)
+        number = log.parse_level(level) if level else 0
+        async with aclosing(follow_log(Filter(number, logger, service, request))) as batches:
+            async for batch in batches:
+                yield batch
 
     @exposed(role="operator", changes=False)
     async def dump(self, ctx: Context) -> dict[str, Any]:

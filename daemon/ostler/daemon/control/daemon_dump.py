@@ -34,7 +34,7 @@ def daemon_dump(
     services = list(parts.runtime.group) if parts is not None else []
     return {
         "daemon": {
-            "host": active.at_start.daemon.host,
+            "host": active.running.daemon.host,
             "state": str(state_tracker.state),
             "why": state_tracker.why,
         },

@@ -17,8 +17,9 @@ if TYPE_CHECKING:
     from ostler.config.paths import Paths
     from ostler.daemon.daemon_parts import DaemonParts
     from ostler.plugins import PluginHost
+    from ostler.reload_types import OptionChange, ReloadResult
     from ostler.service.state_tracker import StateTracker
-    from ostler.types import PluginStatus, ReloadResult
+    from ostler.types import PluginStatus
 
 
 def status_problems(services: Iterable[ServiceStatus], plugins: Iterable[PluginStatus]) -> list[str]:
@@ -76,6 +77,7 @@ class StatusReporter:
         plugins: The plugins, with their states.
         parts: The services, and what is theirs.
         last_reload: Returns the result of the last reload, if there was one.
+        pending_restart: Returns the changes that wait for a new process.
         problem_sources: Return lines for problems other than the states of services and plugins.
     """
 
@@ -88,6 +90,7 @@ class StatusReporter:
         parts: DaemonParts,
         *,
         last_reload: Callable[[], ReloadResult | None],
+        pending_restart: Callable[[], list[OptionChange]],
         problem_sources: Sequence[Callable[[], Iterable[str]]],
     ) -> None:
         self._paths = paths
@@ -96,6 +99,7 @@ class StatusReporter:
         self._plugins = plugins
         self._parts = parts
         self._last_reload = last_reload
+        self._pending_restart = pending_restart
         self._problem_sources = problem_sources
 
     async def status(self) -> DaemonStatus:
@@ -120,6 +124,7 @@ class StatusReporter:
             plugins=plugins,
             not_well=[*status_problems(services, plugins), *others, *log_problems],
             last_reload=self._last_reload(),
+            needs_restart=self._pending_restart(),
             log=log_destination,
             network=messages.network_address,
             callers_memory=messages.quotas.memory_accounts.held_bytes,

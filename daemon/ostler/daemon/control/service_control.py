@@ -66,7 +66,7 @@ class ServiceControl:
             if topic not in disabled or self._is_remote(on_host):
                 raise
             text = f"service {topic} is not started on {self._runtime.host}: its configuration has `enabled = false`"
-            hint = f"set `enabled = true` in [services.{topic}] and restart the daemon"
+            hint = f"set `enabled = true` in [services.{topic}], then `ostler reload`"
             raise NotFound(text, hint=hint, topic=topic) from None
         return await self._runtime.explain(row, disabled)
 
@@ -207,10 +207,7 @@ class ServiceControl:
         """Start a service that has stopped or failed."""
         if self._is_remote(on_host):
             return await self._call_remote(ctx, on_host, "service_start", topic)
-        try:
-            await self._runtime.service_actions.start(topic)
-        finally:
-            self._mark_restarted(topic)
+        await self._runtime.service_actions.start(topic)
         return await self.show(topic, "")
 
     async def restart(self, ctx: Context, topic: str, on_host: str, wait: float, asked_by: str) -> ServiceStatus:
@@ -218,14 +215,8 @@ class ServiceControl:
         if self._is_remote(on_host):
             asked_by = self._requester(ctx)
             return await self._call_remote(ctx, on_host, "service_restart", topic, wait=wait, asked_by=asked_by)
-        try:
-            await self._runtime.service_actions.restart(topic, wait, f"restarted by {_requester_name(ctx, asked_by)}")
-        finally:
-            self._mark_restarted(topic)
+        await self._runtime.service_actions.restart(topic, wait, f"restarted by {_requester_name(ctx, asked_by)}")
         return await self.show(topic, "")
-
-    def _mark_restarted(self, topic: str) -> None:
-        self._active.mark_service_restarted(self._runtime.group.services.get(topic))
 
     async def delete(self, ctx: Context, topic: str, on_host: str) -> None:
         """Remove the record of a service that was removed.

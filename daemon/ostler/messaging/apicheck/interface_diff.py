@@ -59,7 +59,7 @@ def read_interface(file: Path) -> dict[str, Any]:
         found = msgspec.json.decode(read_bounded(file, _MAX_FILE_SIZE), type=dict[str, Any])
     except OSError as error:
         raise InvalidInput(
-            f"{file} cannot be read: {error.strerror}", hint="write it with `ostler plugin api NAME --output FILE`"
+            f"{file} cannot be read: {error.strerror}", hint="write it with `ostler plugin api NAME --write FILE`"
         ) from None
     except msgspec.DecodeError as error:
         raise InvalidInput(f"{file} is not a valid manager interface: {error}") from None

@@ -8,7 +8,7 @@ from collections.abc import Awaitable, Callable
 from typing import NamedTuple, TypeVar
 
 from ostler.clock import Clock
-from ostler.errors import Busy, ConnectionLost, DaemonNotRunning, InvalidInput, MethodNotFound, OstlerError
+from ostler.errors import Busy, ConnectionLost, DaemonNotRunning, Draining, InvalidInput, MethodNotFound, OstlerError
 from ostler.messaging.wire.request_context import Context
 
 T = TypeVar("T")
@@ -21,7 +21,8 @@ class Retry(NamedTuple):
     answers with what the first attempt came to, or is coming to, and does not run it again; that ends when it is
     restarted, or `dedup_ttl` is over.
 
-    By default only errors are tried again after which the work was not begun for sure. With `ConnectionLost` in `on` a
+    By default only errors are tried again after which the work was not begun for sure; among them is `Draining` of a
+    service that is being restarted, which says when to try again. With `ConnectionLost` in `on` a
     request is tried again over a restart of the daemon too, which may run it twice: for methods that may.
 
     Args:
@@ -102,7 +103,9 @@ class RetryAttempts:
         if isinstance(error, ConnectionLost):
             self._lost = error
         policy = self._policy
-        is_final = isinstance(error, MethodNotFound) or not isinstance(error, self._retried_errors())
+        is_final = isinstance(error, MethodNotFound) or not (
+            isinstance(error, self._retried_errors()) or _is_restarting(error)
+        )
         if is_final or self._count >= policy.attempts:
             raise self._final_error(error)
         wait: float = min(policy.max_backoff, policy.backoff * 2.0 ** (self._count - 1)) * (1 - os.urandom(1)[0] / 512)
@@ -166,6 +169,10 @@ def interruptible_sleep(seconds: float, context: Context | None) -> None:
         forget()
     if context is not None:
         context.check()
+
+
+def _is_restarting(error: OstlerError) -> bool:
+    return isinstance(error, Draining) and error.details.get("state") == "restarting"
 
 
 def noop() -> None:

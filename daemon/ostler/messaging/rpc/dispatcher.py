@@ -130,9 +130,9 @@ class Dispatcher:
         if self.completion.audit is not None:
             self.completion.audit.record_refusal(peer, CONTROL_TOPIC, what, error)
 
-    def set_draining(self, topic: str, reason: str) -> None:
+    def set_draining(self, topic: str, reason: str, returns_after: float | None = None) -> None:
         """Do what `TopicRegistry.set_draining` does, and end the streams of a topic that drains."""
-        self.registry.set_draining(topic, reason)
+        self.registry.set_draining(topic, reason, returns_after)
         if reason and self.streams is not None:
             self.streams.drain(topic, reason, self.cancel)
 

@@ -141,6 +141,8 @@ class Endpoint:
         self.short_pool = short_pool
         self.version = version
         self.draining_reason = ""
+        self.returns_after: float | None = None
+        """Seconds after which callers of a draining topic are to try again; None if it does not come back by itself."""
         self.frozen: OperatorOverride | None = None
         self.refuses_work = False
         """Whether it drains or is frozen: one look for each request."""

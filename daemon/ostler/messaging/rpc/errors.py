@@ -83,6 +83,16 @@ def service_starting_error(topic: str, host: str) -> Busy:
     )
 
 
+def draining_error(endpoint: Endpoint) -> Draining:
+    """Return the refusal of a service that drains; one that is restarted says when to try again."""
+    topic, why, returns_after = endpoint.topic, endpoint.draining_reason, endpoint.returns_after
+    details: dict[str, object] = {"topic": topic, "why": why}
+    if returns_after is not None:
+        details |= {"retry_after": returns_after, "state": "restarting"}
+    hint = "try again in a second" if returns_after is not None else ""
+    return Draining(f"{topic} accepts no new work: {why}", hint=hint, **details)
+
+
 def service_not_started_error(topic: str, host: str, why: str) -> ServiceNotFound:
     """Return the refusal of a service that could not be started."""
     return ServiceNotFound(

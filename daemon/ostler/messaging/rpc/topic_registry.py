@@ -6,10 +6,15 @@ import logging
 from copy import copy
 from typing import Any
 
-from ostler.errors import Conflict, Draining, OstlerError, ServiceNotFound
+from ostler.errors import Conflict, OstlerError, ServiceNotFound
 from ostler.messaging.access.policy import Policy
 from ostler.messaging.rpc.endpoint import Endpoint, Method
-from ostler.messaging.rpc.errors import service_not_started_error, service_starting_error, service_stopped_error
+from ostler.messaging.rpc.errors import (
+    draining_error,
+    service_not_started_error,
+    service_starting_error,
+    service_stopped_error,
+)
 from ostler.messaging.wire.envelope import Request
 from ostler.spelling import suggest
 from ostler.types import MethodDescription, OperatorOverride
@@ -38,9 +43,17 @@ class TopicRegistry:
 
     def mark_unavailable(self, topic: str, reason: str) -> None:
         """Record that a topic is not opened any more; with an empty `reason` because all has been stopped."""
+        endpoint = self.endpoints_by_topic.get(topic)
+        if not reason and endpoint is not None and endpoint.returns_after is not None:
+            self._unavailable[topic] = draining_error(endpoint)  # it is restarted, and its callers are told that
+            return
         self._unavailable[topic] = (
             service_not_started_error(topic, self.host, reason) if reason else service_stopped_error(topic, self.host)
         )
+
+    def forget(self, topic: str) -> None:
+        """Forget a topic that this daemon does not have any more: to its callers it is an unknown one."""
+        self._unavailable.pop(topic, None)
 
     def add_endpoint(self, endpoint: Endpoint) -> None:
         """Open a topic.
@@ -79,11 +92,23 @@ class TopicRegistry:
         """Close a topic; what is in progress goes on, and its callers are answered."""
         self.endpoints_by_topic.pop(topic, None)
 
-    def set_draining(self, topic: str, reason: str) -> None:
-        """Refuse new requests for a topic from now on; with an empty `reason`, take them again."""
+    def set_draining(self, topic: str, reason: str, returns_after: float | None = None) -> None:
+        """Refuse new requests for a topic from now on; with an empty `reason`, take them again.
+
+        Args:
+            topic: The topic; no effect on one that is not open.
+            reason: What callers are told.
+            returns_after: Seconds after which they are to try again; None if it does not come back by itself.
+        """
         if (endpoint := self.endpoints_by_topic.get(topic)) is not None:
             endpoint.draining_reason = reason
+            endpoint.returns_after = returns_after
             endpoint.refuses_work = bool(reason) or endpoint.frozen is not None
+
+    def set_max_in_flight(self, topic: str, limit: int) -> None:
+        """Change how many requests of a topic may be in progress."""
+        if (endpoint := self.endpoints_by_topic.get(topic)) is not None:
+            endpoint.max_in_flight = limit
 
     def set_frozen(self, topic: str, frozen: OperatorOverride | None) -> None:
         """Refuse new work on a topic from now on, but nothing that changes nothing; with None, take all again."""
@@ -146,11 +171,7 @@ class TopicRegistry:
             )  # fmt: skip
         endpoint = self._get_endpoint(request.topic)
         if endpoint.draining_reason:
-            raise Draining(
-                f"{request.topic} accepts no new work: {endpoint.draining_reason}",
-                topic=request.topic,
-                why=endpoint.draining_reason,
-            )
+            raise draining_error(endpoint)
         endpoint.check_version(request.version, request.method)
         return endpoint
 

@@ -109,6 +109,12 @@ class CapabilityReporter:
                 )
         self._wake.set()
 
+    def forget(self, topic: str) -> None:
+        """Drop the reports of a service that was removed."""
+        self._states.pop(topic, None)
+        self._last_services.pop(topic, None)
+        self._on_report()
+
     def on_offer_changed(self, topic: str) -> None:
         """Check at once whether the drivers that may be offered have changed: one is stuck, has failed, or is ready."""
         self._wake.set()

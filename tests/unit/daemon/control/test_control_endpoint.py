@@ -34,10 +34,12 @@ METHODS = {
     "host_report": ("viewer", {}),
     "wait_ready": ("viewer", {}),
     "traffic": ("viewer", {}),
+    "reload_plan": ("admin", {}),
     "audit": ("admin", {}),
     "config": ("operator", {}),
     "dump": ("operator", {}),
     "log_levels": ("operator", {}),
+    "log_follow": ("operator", {}),
     "db_check": ("operator", {}),
     "service_disable": ("operator", {"topic": "lamp", "reason": "moving"}),
     "service_enable": ("operator", {"topic": "lamp"}),
@@ -87,7 +89,7 @@ async def test_every_method_needs_its_role_and_no_more(bench, method) -> None:
         except NotPermitted as error:
             raise AssertionError(error) from error
         except OstlerError:
-            assert method in ("db_backup", "service_delete", "service_force_down")
+            assert method in ("db_backup", "log_follow", "service_delete", "service_force_down")
 
 
 def test_what_the_daemon_offers_passes_the_checks_that_its_start_leaves_out():
@@ -295,16 +297,19 @@ async def test_a_service_is_stopped_and_started_and_its_state_says_by_whom(bench
             await ask(b, "service_stop", topic="lamp", wait=-1.0)
 
 
-async def test_what_waits_for_a_restart_waits_no_more_after_that_of_its_service(bench) -> None:
+async def test_what_waits_for_a_new_process_is_named_with_both_values_everywhere(bench) -> None:
     async with bench() as b:
         await b.ready()
-        b.configure('[daemon]\nhost = "node1"\n' + LAMP + "workers = 3\n")
-        assert (await ask(b, "reload"))["needs_restart"] == ["services.lamp.workers"]
-        await ask(b, "service_restart", topic="lamp")
+        b.configure('[daemon]\nhost = "node2"\n' + LAMP + "workers = 3\n")
+        (waiting,) = (await ask(b, "reload_plan"))["needs_restart"]
+        assert (waiting["path"], waiting["old"], waiting["new"]) == ("daemon.host", "node1", "node2")
+        assert (await ask(b, "reload"))["needs_restart"] == [waiting]
         assert (await ask(b, "service_show", topic="lamp"))["workers"] == 3
-        assert (await ask(b, "reload"))["needs_restart"] == []
-        (workers,) = [row for row in await ask(b, "config") if row["path"] == "services.lamp.workers"]
-        assert workers["value"] == 3
+        status = await ask(b, "status")
+        assert (status["needs_restart"], status["host"]) == ([waiting], "node1")
+        assert 'restart needed for daemon.host ("node1" -> "node2")' in b.daemon.summary()
+        values = {row["path"]: row["value"] for row in await ask(b, "config")}
+        assert (values["daemon.host"], values["services.lamp.workers"]) == ("node1", 3)
 
 
 async def test_what_is_in_no_configuration_is_gone_after_a_crash_and_is_no_trouble(bench) -> None:

@@ -74,6 +74,7 @@ def test_the_status_joins_the_services_with_the_problems_of_every_source() -> No
         SimpleNamespace(statuses=list),
         parts,
         last_reload=lambda: None,
+        pending_restart=list,
         problem_sources=[lambda: ["the store is full"], list, lambda: ["a task failed"]],
     )
     status = asyncio.run(reporter.status())
