@@ -7,6 +7,7 @@ Those that programs decide by have a type, whatever a peer sent: `retry_after`, 
 
     OstlerError
     ├── ConfigurationError            78  the configuration is wrong; carries every problem with its place
+    │   ├── StartRefused               1  the configuration is valid, but a daemon cannot start with it on this host
     │   └── UntrustedOwner                files belong to, or can be written by, neither root nor whoever runs this
     ├── PluginError                       a plugin could not be found, imported or registered
     │   └── ContractError                 a manager or driver does not fulfil what its base class demands
@@ -201,6 +202,8 @@ class ConfigurationError(OstlerError):
     """Raised when a configuration cannot be used; `problems` holds everything that is wrong with it."""
 
     exit_code = EXIT_CONFIGURATION
+    subject: ClassVar[str] = "in the configuration"
+    """Where the problems are, for the line that counts them."""
 
     def __init__(self, problems: Sequence[Problem] | str, *, hint: str = "", **details: object) -> None:
         listed = [Problem("", problems)] if isinstance(problems, str) else list(problems)
@@ -220,6 +223,13 @@ class ConfigurationError(OstlerError):
 
 _SOURCES_SENT = 50
 """How many lines of files travel with an error; details are bounded."""
+
+
+class StartRefused(ConfigurationError):
+    """Raised when a configuration is valid, but a daemon cannot start with it: directories, or the database."""
+
+    exit_code = EXIT_FAILURE
+    subject = "on this host"
 
 
 class UntrustedOwner(ConfigurationError):

@@ -58,7 +58,8 @@ def ostler_drivers() -> Mapping[tuple[str, str], type[Driver] | str]:
 
     Called once at start, on the main thread. The name is what `driver = "…"` in `[services.TOPIC.drivers.NAME]` refers
     to. A plugin may provide drivers for another plugin's manager. A driver may have `validate(options, others)` like a
-    manager.
+    manager, and `probe(options)`, which returns why it could not work on this host: `ostler check --probe` calls it in
+    a process of its own with a time limit, so that it may access devices and networks; it must change nothing.
     """
     raise NotImplementedError
 

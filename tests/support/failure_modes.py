@@ -137,6 +137,9 @@ FAILURE_MODES: dict[str, tuple[str, ...]] = {
         "a secret in the quoted line",
         "a file that masks another",
         "an option by its earlier name",
+        "a check that accepts what a start refuses",
+        "a check that disturbs the running daemon",
+        "a driver whose probe hangs or crashes",
     ),
     "Machine": (
         "no descriptors left",

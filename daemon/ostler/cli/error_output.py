@@ -50,7 +50,8 @@ def report_error(
     if format:
         from ostler.cli.output import to_document  # only for an error with `--json`
 
-        _print_error(to_document({"error": {**facts, **_located_problems(facts)}}, format))
+        shown = {name: value for name, value in facts.items() if name != "subject"}
+        _print_error(to_document({"error": {**shown, **_located_problems(facts)}}, format))
     else:
         for line in _error_lines(facts):
             _print_error(line)
@@ -83,6 +84,7 @@ def _ostler_error_fields(error: OstlerError) -> dict[str, Any]:
         "details": error.details,
     }
     if isinstance(error, ConfigurationError):
+        facts["subject"] = error.subject
         facts["problems"] = [_problem_fields(problem) for problem in error.problems]
     return facts
 
@@ -136,7 +138,7 @@ def _error_lines(facts: Mapping[str, Any]) -> list[str]:
             for line in (_problem_line(each) if each["where"] else f"  {_problem_line(each)}", *each["lines"])
         ]
         count = "1 problem" if len(problems) == 1 else f"{len(problems)} problems"
-        lines.append(f"ostler: {count} in the configuration")
+        lines.append(f"ostler: {count} {facts['subject']}")
     else:
         lines = [f"ostler: {facts['message']}"]
     hints = [f"hint: {line}" for line in str(facts["hint"]).splitlines()[:_MAX_LINES]]

@@ -55,9 +55,13 @@ as text.
 
 All problems are reported at once, each with file, line and column of the value, that line, and a mark under the value;
 with `--json` as fields. Secrets, values of unknown keys and comments are not quoted, and of a line that is not valid
-TOML only the part before the `=`. The exit code is 78. Unknown keys
-are errors. `ostler check` does the same without starting anything, and does not read credentials. A reload of an
-invalid configuration changes nothing.
+TOML only the part before the `=`. The exit code is 78. Unknown keys are errors. A reload of an invalid configuration
+changes nothing.
+
+`ostler check` does the same without starting anything, for the user who runs it; it reads credentials only if
+`$CREDENTIALS_DIRECTORY` is set. Then it checks what a start checks first as well: whether the state and runtime
+directories can be used, and whether the database and the migrations of plugins fit. It changes nothing, and a daemon
+may be running. The exit code is 1 if only these keep a daemon from starting.
 
 At a reload it is an error if `ostler.toml` or a directory that existed before is missing, which may not be mounted or
 be being replaced, or if a file that was not empty has 0 bytes, or is masked by a file of 0 bytes, which may be being

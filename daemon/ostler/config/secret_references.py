@@ -30,13 +30,15 @@ class SecretReader:
 
     Args:
         environ: The environment, for `$CREDENTIALS_DIRECTORY`.
-        offline: Do not read credentials, which exist only inside the unit, and ignore a file that this user is not
-            allowed to read, because the daemon's user may be.
+        offline: Do not read credentials if `$CREDENTIALS_DIRECTORY` is not set, as they exist only inside the unit, and
+            ignore a file that this user is not allowed to read, because the daemon's user may be.
+        as_daemon: This user is the daemon's: files that it cannot read are faults, also offline.
     """
 
-    def __init__(self, environ: Mapping[str, str], *, offline: bool = False) -> None:
+    def __init__(self, environ: Mapping[str, str], *, offline: bool = False, as_daemon: bool = False) -> None:
         self._directory = environ.get("CREDENTIALS_DIRECTORY", "")
-        self._offline = offline
+        self._skip_credentials = offline and not (as_daemon and self._directory)
+        self._ignore_permission = offline and not as_daemon
         self.problems: list[tuple[KeyPath, str]] = []
         """Faults of references: the path below the table, and a sentence."""
         self.placeholders: set[KeyPath] = set()
@@ -92,7 +94,7 @@ class SecretReader:
             return self._read_credential(target)
         if not target.startswith("/"):
             return None, f'the path of the secret file "{target}" is not absolute'
-        return _read_secret_file(FilePath(target), ignore_permission=self._offline)
+        return _read_secret_file(FilePath(target), ignore_permission=self._ignore_permission)
 
     @staticmethod
     def _register_secret(secret: str | None) -> None:
@@ -103,7 +105,7 @@ class SecretReader:
     def _read_credential(self, name: str) -> tuple[str | None, str]:
         if "/" in name or name in {".", ".."}:
             return None, f'"{name}" is not a valid credential name'
-        if self._offline:
+        if self._skip_credentials:
             return None, ""
         if not self._directory:
             return None, f'credential "{name}" not found: $CREDENTIALS_DIRECTORY is not set; {_unit_hint(name)}'

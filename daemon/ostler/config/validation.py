@@ -59,6 +59,7 @@ def validate(
     partial: Collection[tuple[str, ...]] = (),
     problems: Sequence[Problem] = (),
     offline: bool = False,
+    as_daemon: bool = False,
     extra_checks: Callable[[Tables], Iterable[Fault]] = lambda _tables: (),
 ) -> Configuration:
     """Return the whole configuration; the second of the two steps.
@@ -70,13 +71,14 @@ def validate(
         partial: Tables whose model is incomplete (the manager or driver could not be loaded): unknown keys in them are
             accepted.
         problems: Problems found by the caller; reported together with the rest.
-        offline: Do not read credentials, which exist only inside the unit.
+        offline: Do not need credentials, which exist only inside the unit, nor secret files that only others can read.
+        as_daemon: With `offline`: this user is the daemon's, and must be able to read all secret files.
         extra_checks: Further checks, called with the valid tables; they return faults.
 
     Raises:
         ConfigurationError: With all problems, in the order of files and lines.
     """
-    checker = _ConfigurationChecker(raw, SecretReader(environ, offline=offline))
+    checker = _ConfigurationChecker(raw, SecretReader(environ, offline=offline, as_daemon=as_daemon))
     models: dict[tuple[str, ...], type[OptionsModel]] = {(name,): model for name, model in CORE_SECTIONS.items()}
     models.update(sections)
     built = {path: checker.check_section(path, model, partial=path in partial) for path, model in models.items()}

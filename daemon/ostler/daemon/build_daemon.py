@@ -15,6 +15,7 @@ from ostler.daemon.daemon import Daemon
 from ostler.daemon.load_configuration import load_configuration
 from ostler.daemon.startup.directories import secure_directories
 from ostler.daemon.startup.quarantine import examine_crashes
+from ostler.daemon.startup.start_checks import check_start
 from ostler.daemon.startup.step_tracker import LoadingMonitor, StepTracker
 from ostler.messaging.wire.request_context import request_log_fields
 from ostler.plugins.plugin_directory import activate_plugins
@@ -95,7 +96,9 @@ def _load(
     # Here code of plugins runs for the first time, and may never return.
     with LoadingMonitor(steps, notifier, defer_signal):
         resolved = load()
+        steps("checking directories and database")
         secure_directories(paths)
+        check_start(paths, resolved, read_content=False)  # the store reports what it warns of
         steps("")
     options = resolved.configuration.log
     log.set_up(level=options.level, format=options.format, levels=options.levels, about=request_log_fields)

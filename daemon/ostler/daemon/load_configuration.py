@@ -24,12 +24,13 @@ if TYPE_CHECKING:
     from ostler.plugins import PluginHost
 
 
-def load_configuration(  # noqa: PLR0913 - what a start, a reload and a check have to say of it
+def load_configuration(  # noqa: PLR0913 - what distinguishes a start, a reload and a check
     paths: Paths,
     overrides: Sequence[str] = (),
     *,
     plugins: PluginHost | None = None,
     offline: bool = False,
+    as_daemon: bool = False,
     environ: Mapping[str, str] = os.environ,
     given: Mapping[Path, bytes] | None = None,
     previous: RawConfiguration | None = None,
@@ -42,7 +43,8 @@ def load_configuration(  # noqa: PLR0913 - what a start, a reload and a check ha
         paths: Where the files are.
         overrides: Values of the command line, each `table.key=VALUE`.
         plugins: Plugins that were discovered before; None to discover them.
-        offline: Do not look for credentials, which exist only inside the unit.
+        offline: Do not need credentials, which exist only inside the unit, nor secret files that only others can read.
+        as_daemon: With `offline`: this user is the daemon's, and must be able to read all secret files.
         environ: The environment, for credentials.
         given: New content of files, used instead of their content on disk; see `load`.
         previous: The configuration that the running daemon has read before; see `check_not_removed`.
@@ -61,6 +63,7 @@ def load_configuration(  # noqa: PLR0913 - what a start, a reload and a check ha
         environ,
         plugins=plugins,
         offline=offline,
+        as_daemon=as_daemon,
         on_step=on_step,
         records=read_records(paths.state_dir),
         is_safe=is_safe,

@@ -24,7 +24,7 @@ from ostler.daemon.process.process_exit import ExitOutcome, ProcessExit
 from ostler.daemon.process.process_limits import raise_descriptor_limit, shorten_switch_interval
 from ostler.daemon.process.shutdown_watchdog import LOG_FLUSH_TIMEOUT
 from ostler.daemon.process.signal_guard import SignalGuard
-from ostler.errors import EXIT_CONFIGURATION, ConfigurationError, OstlerError, error_line, is_a
+from ostler.errors import ConfigurationError, OstlerError, error_line, is_a
 from ostler.plugins.plugin_directory import activate_plugins
 from ostler.printable import printable
 
@@ -151,7 +151,7 @@ async def _run(
         signal.signal(signal.SIGTERM, signal.SIG_DFL)
         signal.signal(signal.SIGINT, signal.SIG_DFL)
         print_problems(error)
-        return ExitOutcome(EXIT_CONFIGURATION, [])
+        return ExitOutcome(error.exit_code, [])
     except OstlerError as error:
         _log.critical("the daemon could not start: %s", error)
         return ExitOutcome(error.exit_code, [])
@@ -181,7 +181,7 @@ def print_problems(error: ConfigurationError) -> None:
     from ostler.config.problem_text import problem_lines  # only when a configuration is refused
 
     count = len(error.problems)
-    last = f"ostler: {count} problem{'s' if count != 1 else ''} in the configuration; nothing was started"
+    last = f"ostler: {count} problem{'s' if count != 1 else ''} {error.subject}; nothing was started"
     with suppress(OSError, ValueError):  # a full disk, or a closed output: the exit code reports it nevertheless
         lines = [line for problem in error.problems for line in problem_lines(problem)]
         for line in (*lines, *([f"hint: {error.hint}"] if error.hint else ()), last):

@@ -205,6 +205,25 @@ class Driver(ABC, Generic[DriverOptionsT]):
         """
         return ()
 
+    @classmethod
+    def probe(cls, options: Any) -> Faults:  # noqa: ARG003 - for subclasses to use
+        """Return why this driver could not work on this host with these options; empty if it could.
+
+        Called by `ostler check --probe` only, in a process of its own that is killed at a time limit: it may access
+        devices, files and networks, and must change nothing. Neither a driver nor a daemon exists then, or another
+        process is using the same device.
+
+        Args:
+            options: The options of the driver, validated.
+
+        Returns:
+            The option (empty for none), or its path below the driver's table, and a sentence, for each obstacle.
+
+        Raises:
+            Exception: Any error counts as an obstacle.
+        """
+        return ()
+
     def __init__(self, environment: DriverEnvironment) -> None:
         self.environment = environment
         self.name = environment.name

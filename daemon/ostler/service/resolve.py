@@ -77,13 +77,14 @@ def discover_plugins(
     return plugins
 
 
-def resolve_configuration(
+def resolve_configuration(  # noqa: PLR0913 - what a start, a reload and a check have to say of it
     raw: RawConfiguration,
     environ: Mapping[str, str],
     *,
     plugins: PluginHost | None = None,
     entry_points: list[DiscoveredPlugin] | None = None,
     offline: bool = False,
+    as_daemon: bool = False,
     on_step: Callable[[str], object] = lambda _name: None,
     records: PluginRecords | None = None,
     is_safe: bool = False,
@@ -97,7 +98,8 @@ def resolve_configuration(
         environ: The environment, for credentials.
         plugins: Plugins that were discovered before; what was installed since is loaded, see `PluginHost.refresh`.
         entry_points: What to discover plugins from; by default what is installed.
-        offline: Do not look for credentials, which exist only inside the unit.
+        offline: Do not need credentials, which exist only inside the unit, nor secret files that only others can read.
+        as_daemon: With `offline`: this user is the daemon's, and must be able to read all secret files.
         on_step: Called with each step before it starts, as it may never return.
         records: What is remembered of plugins.
         is_safe: Whether only plugins that come with Ostler are loaded.
@@ -121,6 +123,7 @@ def resolve_configuration(
         partial=resolver.partial_paths,
         problems=[*_missing_plugins(raw, plugins), *resolver.problems],
         offline=offline,
+        as_daemon=as_daemon,
         extra_checks=ServiceChecks(resolver.managers, resolver.drivers, resolver.extensions).faults,
     )
     specs = [resolver.service_spec(topic, configuration) for topic in resolver.managers]

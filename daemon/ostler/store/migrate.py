@@ -68,51 +68,30 @@ def _step_lines(namespace: str, steps: Iterable[Migration]) -> list[str]:
     return [f"{namespace} {step.number:04d} {step.name}" for step in steps]
 
 
-class Migrator:
-    """Applies migrations to one database.
+class MigrationPlanner:
+    """Compares the migrations of one database with those that are installed; changes nothing.
 
     Args:
-        database: A connection for writing; no transaction may be open on it.
+        database: A connection, which may be read-only; None for a database that does not exist yet.
         path: The database file, for messages.
-        clock: The source of time.
-        backup: Makes the backup before the first change to a database with content; returns its path.
     """
 
-    def __init__(self, database: Database, path: Path, clock: Clock, backup: Callable[[str], Path]) -> None:
-        self._database = database
+    def __init__(self, database: Database | None, path: Path) -> None:
+        self._reader = database
         self._path = path
-        self._clock = clock
-        self._backup = backup
-        with translate_errors(path):
-            database.execute_sql(_CREATE_TABLE)
-            count = database.execute_sql("SELECT count(*) FROM ostler_migrations").fetchone()[0]
-        self._backup_hint: str | None = None if count else ""  # an empty database needs no backup
 
     def applied(self, namespace: str) -> dict[int, str]:
         """Return the numbers and names of the applied migrations."""
+        if self._reader is None:
+            return {}
         with translate_errors(self._path):
+            if not self._reader.table_exists("ostler_migrations"):
+                return {}
             query = "SELECT number, name FROM ostler_migrations WHERE namespace = ? ORDER BY number"
-            return dict(self._database.execute_sql(query, (namespace,)).fetchall())
-
-    def migrate(self, namespace: str, package: ModuleType | str) -> list[str]:
-        """Apply the missing migrations, each step in a transaction of its own; return the names of the steps.
-
-        Raises:
-            SchemaTooNew: The database has migrations that this version does not know.
-            StoreError: A step failed; it and the following ones were not applied.
-            ContractError: The migrations are not valid.
-        """
-        applied, pending = self._find_pending(namespace, package)
-        if not pending:
-            return []
-        steps = [(step, self._load_forward(namespace, step)) for step in pending]
-        kept = self._back_up(namespace, max(applied, default=0), pending[-1].number)
-        for step, forward in steps:
-            self._apply(namespace, step, forward, kept)
-        return _step_lines(namespace, pending)
+            return dict(self._reader.execute_sql(query, (namespace,)).fetchall())
 
     def pending(self, namespace: str, package: ModuleType | str) -> list[str]:
-        """Return the steps that `migrate` would apply; raises what that raises before it changes anything."""
+        """Return the steps that `Migrator.migrate` would apply; raises what that raises before it changes anything."""
         _, pending = self._find_pending(namespace, package)
         for step in pending:
             self._load_forward(namespace, step)
@@ -157,6 +136,44 @@ class Migrator:
             ) from error
         found: Callable[[Database], object] = forward
         return found
+
+
+class Migrator(MigrationPlanner):
+    """Applies migrations to one database.
+
+    Args:
+        database: A connection for writing; no transaction may be open on it.
+        path: The database file, for messages.
+        clock: The source of time.
+        backup: Makes the backup before the first change to a database with content; returns its path.
+    """
+
+    def __init__(self, database: Database, path: Path, clock: Clock, backup: Callable[[str], Path]) -> None:
+        super().__init__(database, path)
+        self._database = database
+        self._clock = clock
+        self._backup = backup
+        with translate_errors(path):
+            database.execute_sql(_CREATE_TABLE)
+            count = database.execute_sql("SELECT count(*) FROM ostler_migrations").fetchone()[0]
+        self._backup_hint: str | None = None if count else ""  # an empty database needs no backup
+
+    def migrate(self, namespace: str, package: ModuleType | str) -> list[str]:
+        """Apply the missing migrations, each step in a transaction of its own; return the names of the steps.
+
+        Raises:
+            SchemaTooNew: The database has migrations that this version does not know.
+            StoreError: A step failed; it and the following ones were not applied.
+            ContractError: The migrations are not valid.
+        """
+        applied, pending = self._find_pending(namespace, package)
+        if not pending:
+            return []
+        steps = [(step, self._load_forward(namespace, step)) for step in pending]
+        kept = self._back_up(namespace, max(applied, default=0), pending[-1].number)
+        for step, forward in steps:
+            self._apply(namespace, step, forward, kept)
+        return _step_lines(namespace, pending)
 
     def _back_up(self, namespace: str, version: int, wanted: int) -> str:
         """Make a backup before the first change, unless the database is new; return a hint that names it."""

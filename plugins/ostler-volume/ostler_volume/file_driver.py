@@ -127,6 +127,18 @@ class FileDriver(VolumeDriver):
             if isinstance(found, FileDriverOptions) and resolve_path(found.path) == mine:
                 yield "path", f"{mine} is also the directory of driver {name} of service {topic}; each needs its own"
 
+    @classmethod
+    def probe(cls, options: Any) -> Iterator[tuple[str, str]]:
+        """Find a directory that cannot be used or created, or is not mounted; see `Driver.probe`."""
+        path = Path(options.path)
+        place = next(each for each in (path, *path.parents) if os.path.lexists(each))
+        if not place.is_dir():
+            yield "path", f"{place} is not a directory"
+        elif not os.access(place, os.W_OK | os.X_OK, effective_ids=True):
+            yield "path", f"no permission to write to {place}, or its file system is read-only"
+        if options.mounted and not path.is_mount():
+            yield "path", f"{path} is not a mount point"
+
     def __init__(self, environment: DriverEnvironment) -> None:
         super().__init__(environment)
         self.directory = VolumeDirectory(Path(self.options.path))

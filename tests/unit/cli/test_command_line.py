@@ -182,12 +182,12 @@ def test_empty_environment(tmp_path: Any) -> None:
 )
 def test_a_name_that_stdout_cannot_show_ends_nothing(surroundings: dict[str, str]) -> None:
     script = (
-        "import sys; from ostler.cli import command_line, command_tree, kit\n"
+        "import sys; from ostler.cli import command_line, command_tree, kit; from ostler.types import LogLevel\n"
         "class Client:\n"
         "    def __enter__(self): return self\n"
         "    def __exit__(self, *e): pass\n"
         "    def on(self, **k): return self\n"
-        "    def call(self, *a, **k): return {'\\u706b\\u5c71': 'd\\u00e9bug'}\n"
+        "    def call(self, *a, **k): return [LogLevel(logger='\\u706b\\u5c71', level='d\\u00e9bug')]\n"
         "sys.exit(command_line.run_command(['log-level'], {}, connect=lambda *a: Client()))\n"
     )
     done = subprocess.run(

@@ -23,6 +23,8 @@ from ostler.store.sqlite_files.wal_monitor import MAX_WAL_SIZE
 
 _log = logging.getLogger(__name__)
 APPLICATION_ID = 0x4F53544C  # "OSTL" in the header of the file, so that a database of another program is recognised
+_CHECK_LOCK_WAIT = 0.2
+"""Seconds that a check waits for a lock of another program: it is no reason to refuse a start."""
 QUICK_CHECK_LIMIT = 32 * 1024 * 1024
 """Bytes up to which a database is checked at each start; larger ones would delay it (`ostler db check`)."""
 
@@ -204,6 +206,53 @@ def limit_lock_wait(database: Database, seconds: float) -> Iterator[None]:
         database.pragma("busy_timeout", usual)
 
 
+def connect_for_check(path: Path, *, ignore_wal: bool = False) -> Database:
+    """Open a connection that cannot change the database, nor the files beside it; a daemon may be using it.
+
+    Args:
+        path: The database file.
+        ignore_wal: Whether the write-ahead log is not read: it belongs to another database, or cannot be opened.
+
+    Raises:
+        StoreUnavailable: It cannot be read now.
+        StoreCorrupt: It is not a database.
+    """
+    how = "immutable=1" if ignore_wal else "mode=ro"
+    uri = f"{path.absolute().as_uri()}?{how}"
+    database = Database(uri, timeout=_CHECK_LOCK_WAIT, uri=True, thread_safe=False, autoconnect=False)
+    with translate_errors(path):
+        database.connect()
+    return database
+
+
+def check_file_types(path: Path) -> None:
+    """Refuse something else than regular files in the places of the database and those beside it. Changes nothing.
+
+    Raises:
+        StoreUnavailable: One of them is a link, a directory or a device, or may not be read and written by this user.
+    """
+    beside = (path, path.with_name(f"{path.name}-wal"), path.with_name(f"{path.name}-shm"), path.with_suffix(".lock"))
+    for each in beside:
+        try:
+            if not stat.S_ISREG(each.lstat().st_mode):
+                raise _foreign_file_error(each)
+        except FileNotFoundError:
+            continue
+        except OSError as error:
+            raise _open_error(each, error) from error
+        if not os.access(each, os.R_OK | os.W_OK, effective_ids=True) and not is_read_only(each):
+            denied = PermissionError(errno.EACCES, os.strerror(errno.EACCES))
+            raise _open_error(each, denied) from denied
+
+
+def is_read_only(path: Path) -> bool:
+    """Return whether the file system of an existing file or directory is mounted read-only."""
+    try:
+        return bool(os.statvfs(path).f_flag & os.ST_RDONLY)
+    except OSError:
+        return False
+
+
 def check_wal(path: Path) -> None:
     """Refuse a database that is damaged together with its write-ahead log, before the log is checkpointed.
 
@@ -249,6 +298,30 @@ def read_findings(rows: list[tuple[object, ...]]) -> list[str]:
     return [line for line in lines if line != "ok" and not line.startswith("***")]
 
 
+def check_content(database: Database, path: Path) -> bool:
+    """Refuse a database that is damaged or of another program; return whether it is new. Changes nothing.
+
+    Raises:
+        StoreCorrupt: It is damaged.
+        StoreError: It was not created by Ostler.
+    """
+    with translate_errors(path):
+        if path.stat().st_size <= QUICK_CHECK_LIMIT:
+            found = read_findings(database.execute_sql("PRAGMA quick_check(5)").fetchall())
+            if found:
+                raise corrupt_error(path, found)
+        mark = database.pragma("application_id")
+        if mark == APPLICATION_ID:
+            return False
+        if mark or database.get_tables():
+            raise StoreError(
+                f"{path} is a database of another program",
+                hint="give Ostler a state directory of its own",
+                path=path,
+            )
+        return True
+
+
 def check_usable(database: Database, path: Path) -> None:
     """Refuse a database that is damaged, of another program, or not writable.
 
@@ -257,19 +330,9 @@ def check_usable(database: Database, path: Path) -> None:
         StoreError: It was not created by Ostler.
         StoreUnavailable: It cannot be written.
     """
+    is_new = check_content(database, path)
     with translate_errors(path):
-        if path.stat().st_size <= QUICK_CHECK_LIMIT:
-            found = read_findings(database.execute_sql("PRAGMA quick_check(5)").fetchall())
-            if found:
-                raise corrupt_error(path, found)
-        mark = database.pragma("application_id")
-        if mark != APPLICATION_ID:
-            if mark or database.get_tables():
-                raise StoreError(
-                    f"{path} is a database of another program",
-                    hint="give Ostler a state directory of its own",
-                    path=path,
-                )
+        if is_new:
             database.pragma("application_id", APPLICATION_ID)
         # A database on a read-only file system opens silently; only a lock for writing tells.
         database.execute_sql("BEGIN IMMEDIATE")
