@@ -182,7 +182,8 @@ def test_empty_environment(tmp_path: Any) -> None:
 )
 def test_a_name_that_stdout_cannot_show_ends_nothing(surroundings: dict[str, str]) -> None:
     script = (
-        "import sys; from ostler.cli import command_line, command_tree, kit; from ostler.types import LogLevel\n"
+        "import sys; from ostler.manager_types import LogLevel\n"
+        "from ostler.cli import command_line, command_tree, kit\n"
         "class Client:\n"
         "    def __enter__(self): return self\n"
         "    def __exit__(self, *e): pass\n"
@@ -270,12 +271,12 @@ def test_run_goes_to_the_daemon_with_its_options(monkeypatch: pytest.MonkeyPatch
 
     asked: list[Any] = []
 
-    def run_daemon(paths: Any, overrides: list[str], log_level: str | None) -> int:
-        asked.append((paths.root, overrides, log_level))
+    def run_daemon(paths: Any, overrides: list[str], log_level: str | None, *, is_safe: bool) -> int:
+        asked.append((paths.root, overrides, log_level, is_safe))
         return 78
 
     # The command imports it late, and the daemon itself would be started.
     monkeypatch.setattr(ostler.daemon, "run_daemon", run_daemon, raising=False)
     words = ["--root", str(tmp_path), "run", "--set", "daemon.host=a", "--set=b=c", "--log-level=debug"]
     assert run_command(words, {}) == 78
-    assert asked == [(tmp_path, ["daemon.host=a", "b=c"], "debug")]
+    assert asked == [(tmp_path, ["daemon.host=a", "b=c"], "debug", False)]
