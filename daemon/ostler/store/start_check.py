@@ -15,6 +15,7 @@ from ostler.store.migrate import CORE_NAMESPACE, MigrationPlanner
 from ostler.store.session import Database
 from ostler.store.sqlite_errors import is_database_error, is_transient
 from ostler.store.sqlite_files import file_identity, sqlite_connection
+from ostler.store.sqlite_files.shm_space import ShmSpace
 
 
 class DatabaseCheck(msgspec.Struct, frozen=True):
@@ -71,6 +72,8 @@ def _open(path: Path, read_content: bool) -> Iterator[Database | None]:
     ignore_wal = not file_identity.wal_path(path).exists() or _has_foreign_wal(path)
     if read_content and not ignore_wal:
         sqlite_connection.check_wal(path)
+    if not ignore_wal:
+        ShmSpace(path).require()  # the index is mapped into memory also for who only reads
     database = sqlite_connection.connect_for_check(path, ignore_wal=ignore_wal)
     try:
         if read_content:

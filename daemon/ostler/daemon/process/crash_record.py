@@ -24,7 +24,7 @@ from ostler.files import make_directory
 DIRECTORY_NAME = "crashes"
 _MAX_REPORT_SIZE = 256 * 1024
 _MODE = 0o700
-_STATE_MODE = 0o755
+_STATE_MODE = 0o700
 _FATAL_PREFIX = "Fatal Python error: "
 _EXIT_TEXT = "os._exit({}) was called"
 _CRASHED_THREAD_PREFIXES = ("Current thread ", "Stack (most recent call first)")
