@@ -200,7 +200,8 @@ def test_a_read_only_runtime_directory(make_daemon) -> None:
     daemon = make_daemon(ECHO)
     (daemon.root / "run").mkdir()
     why = refused(daemon, before=mounts_read_only(daemon.root / "run"))
-    assert "rpc.sock cannot be created: Read-only file system" in why
+    assert "the runtime directory cannot be used" in why
+    assert "its file system is read-only" in why
     assert "make the directory writable" in why
 
 
@@ -211,14 +212,15 @@ def test_a_runtime_directory_that_another_user_owns(make_daemon, another_user) -
     daemon.give_to_nobody()
     (daemon.root / "run").mkdir(mode=0o755)
     why = refused(daemon, before=as_nobody())
-    assert "rpc.sock cannot be created: Permission denied" in why
+    assert "the runtime directory cannot be used" in why
+    assert "no permission to write to it" in why
 
 
 def test_a_runtime_directory_that_cannot_be_made_is_one_line(make_daemon) -> None:
     daemon = make_daemon(ECHO)
     (daemon.root / "run").write_text("a file")
     why = refused(daemon)
-    assert f"cannot create the socket directory {daemon.root}/run: Not a directory" in why
+    assert f"the runtime directory cannot be used: {daemon.root}/run is not a directory; move it away" in why
     assert "--root" in why
 
 

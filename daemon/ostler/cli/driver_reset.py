@@ -7,7 +7,6 @@ from typing import Annotated
 import typer
 
 from ostler.cli import kit
-from ostler.errors import InvalidInput
 from ostler.types import CONTROL_TOPIC, DriverStatus
 
 
@@ -19,12 +18,10 @@ def reset(
 
     Closes its circuit breaker without waiting for a trial, and forgets that its last calls have failed.
     """
-    service, slash, name = driver.partition("/")
-    if not (service and slash and name):
-        raise InvalidInput(f"{driver} is not SERVICE/NAME", hint="`ostler status` shows the drivers: volume/local")
+    service, _, name = driver.partition("/")  # the daemon refuses what is not a driver
     with kit.client() as client:
         status = client.on(type=DriverStatus, host=host).call(CONTROL_TOPIC, "driver.reset", service=service, name=name)
     if kit.json_wanted():
         kit.emit(status)
         return
-    kit.say(kit.printable(f"{service}/{name} is {status.state}, its circuit breaker is {status.breaker}."))
+    kit.say(kit.printable(f"{driver} is {status.state}, its circuit breaker is {status.breaker}."))

@@ -17,6 +17,7 @@ from ostler.daemon.startup.directories import secure_directories
 from ostler.daemon.startup.quarantine import examine_crashes
 from ostler.daemon.startup.start_checks import check_start
 from ostler.daemon.startup.step_tracker import LoadingMonitor, StepTracker
+from ostler.errors import StartRefused
 from ostler.messaging.wire.request_context import request_log_fields
 from ostler.plugins.plugin_directory import activate_plugins
 from ostler.systemd import ServiceNotifier, SystemdNotifier, listen_fds, watchdog_interval
@@ -98,7 +99,11 @@ def _load(
         resolved = load()
         steps("checking directories and database")
         secure_directories(paths)
-        check_start(paths, resolved, read_content=False)  # the store reports what it warns of
+        try:
+            check_start(paths, resolved, read_content=False)  # the store reports what it warns of
+        except StartRefused as error:
+            notifier.status(f"could not start: {error.problems[0]}")
+            raise
         steps("")
     options = resolved.configuration.log
     log.set_up(level=options.level, format=options.format, levels=options.levels, about=request_log_fields)

@@ -24,7 +24,7 @@ from ostler.daemon.process.process_exit import ExitOutcome, ProcessExit
 from ostler.daemon.process.process_limits import raise_descriptor_limit, shorten_switch_interval
 from ostler.daemon.process.shutdown_watchdog import LOG_FLUSH_TIMEOUT
 from ostler.daemon.process.signal_guard import SignalGuard
-from ostler.errors import ConfigurationError, OstlerError, error_line, is_a
+from ostler.errors import ConfigurationError, OstlerError, StartRefused, error_line, is_a
 from ostler.plugins.plugin_directory import activate_plugins
 from ostler.printable import printable
 
@@ -146,6 +146,10 @@ async def _run(
     early = _SignalBuffer()
     try:
         daemon = build_daemon(paths, overrides, guard, early.add, is_safe=is_safe, earlier_crashes=crashes.earlier)
+    except StartRefused as error:
+        for problem in error.problems:
+            _log.critical("the daemon could not start: %s", problem)
+        return ExitOutcome(error.exit_code, [])
     except ConfigurationError as error:
         # Nothing is running that would have to be stopped, and standard error may be a pipe that nobody reads.
         signal.signal(signal.SIGTERM, signal.SIG_DFL)

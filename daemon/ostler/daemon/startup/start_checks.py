@@ -82,11 +82,15 @@ def _directory_problems(directory: Path, what: str) -> Iterator[Problem]:
             yield Problem(str(directory), f"the {what} directory cannot be used: {each}: {why}; {advice}")
             return
         if not stat.S_ISDIR(status.st_mode):
-            yield Problem(str(directory), f"the {what} directory cannot be used: {each} is not a directory; move it away")
+            yield Problem(
+                str(directory), f"the {what} directory cannot be used: {each} is not a directory; move it away"
+            )
         elif not os.access(each, os.W_OK | os.X_OK, effective_ids=True):
             if what == "state" and is_read_only(each):
                 return  # the daemon starts without its database, and waits for the disk
             why = "its file system is read-only" if is_read_only(each) else "no permission to write to it"
+            if each == directory:
+                advice = "make the directory writable for the daemon's user, or choose another one with `--root`"
             yield Problem(str(directory), f"the {what} directory cannot be used: {each}: {why}; {advice}")
         return
 
