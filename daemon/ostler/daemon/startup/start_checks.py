@@ -82,9 +82,8 @@ def _directory_problems(directory: Path, what: str) -> Iterator[Problem]:
             yield Problem(str(directory), f"the {what} directory cannot be used: {each}: {why}; {advice}")
             return
         if not stat.S_ISDIR(status.st_mode):
-            yield Problem(
-                str(directory), f"the {what} directory cannot be used: {each} is not a directory; move it away"
-            )
+            why = f"{each} is not a directory; move it away, or choose another root with `--root`"
+            yield Problem(str(directory), f"the {what} directory cannot be used: {why}")
         elif not os.access(each, os.W_OK | os.X_OK, effective_ids=True):
             if what == "state" and is_read_only(each):
                 return  # the daemon starts without its database, and waits for the disk
