@@ -20,7 +20,7 @@ def disable(
     name: _PluginName,
     reason: Annotated[str, typer.Option(help="Why, shown in `ostler status`")] = "",
 ) -> None:
-    """Have the next start or reload not load a plugin.
+    """Have a plugin not loaded by the next start or reload.
 
     What the configuration says of it is left out, and the rest runs; `ostler status` says so. Needs no daemon.
     """
@@ -33,15 +33,15 @@ def disable(
 
 
 def enable(name: _PluginName) -> None:
-    """Have the next start or reload load a plugin that was disabled or quarantined.
+    """Have a disabled or quarantined plugin loaded again.
 
-    Needs no daemon. One that is disabled or blocked in [plugins] stays so.
+    By the next start or reload. Needs no daemon. One that is disabled or blocked in [plugins] stays so.
     """
     _let_in(name)
 
 
 def reset(name: _PluginName) -> None:
-    """Forget the crashes in the code of a plugin, and end its quarantine.
+    """Forget the crashes of a plugin, and end its quarantine.
 
     The next start loads it. Needs no daemon.
     """

@@ -102,7 +102,7 @@ async def test_no_method_was_forgotten(bench) -> None:
         await b.ready()
         found = {row["method"] for row in await ask(b, "describe", topic="ostler") if not row["namespace"]}
         assert found == {
-            *METHODS, "driver.reset", "periodic_run", "periodic_pause", "periodic_resume", "periodic_show", "relay",
+            *METHODS, "periodic_run", "periodic_pause", "periodic_resume", "periodic_show", "relay",
             "relay_stream", "watch_host",
         }  # fmt: skip
 
