@@ -119,7 +119,7 @@ def test_a_killed_daemon_is_held_against_no_plugin(bomb) -> None:
 
 def test_a_plugin_is_disabled_and_enabled_without_a_daemon(bomb) -> None:
     said = bomb.command("plugin", "disable", "bomb", "--reason", "it leaks", env=bomb.environ).stdout
-    assert said == "plugin bomb is not loaded any more. Restart the daemon to apply that.\n"
+    assert said == "plugin bomb is not loaded any more. `ostler reload` or a restart of the daemon applies that.\n"
     bomb.start()
     assert plugin(bomb)["why"] == "disabled by `ostler plugin disable`: it leaks"
     assert any("service bomb is left out" in line for line in bomb.status()["not_well"])
@@ -128,6 +128,14 @@ def test_a_plugin_is_disabled_and_enabled_without_a_daemon(bomb) -> None:
     bomb.command("plugin", "enable", "bomb")
     bomb.start()
     assert plugin(bomb)["state"] == "loaded"
+    bomb.command("plugin", "disable", "bomb", env=bomb.environ)
+    bomb.command("reload")
+    assert plugin(bomb)["state"] == "disabled"
+    assert any("service bomb is left out" in line for line in bomb.status()["not_well"])
+    bomb.command("plugin", "enable", "bomb", env=bomb.environ)
+    bomb.command("reload")
+    assert plugin(bomb)["state"] == "loaded"
+    assert {row["topic"]: row["state"] for row in bomb.json("service", "list")}["bomb"] == "up"
     unknown = bomb.command("plugin", "disable", "bom", check=1, env=bomb.environ).stderr
     assert "plugin bom not found" in unknown
 

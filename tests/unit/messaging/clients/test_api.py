@@ -18,7 +18,7 @@ from ostler.store import ServiceRecords, ServiceReport
 from ostler.testing import host
 from ostler.types import ServiceState, Upgrade
 
-# private: _clock, _started_runtime, _transport: of the public test host, which need not have more members for this
+# private: _started_runtime, _transport: of the public test host, which need not have more members for this
 
 CONFIG = '[services.lamp]\nmanager = "lamp"\n'
 
@@ -131,7 +131,7 @@ def on_loop(running, test):
 
 def speak(running, where, version, topic="lamp"):
     """Have a service of another host in the table."""
-    records = ServiceRecords(running.store, running._clock, where)
+    records = ServiceRecords(running.store, running.clock, where)
     records.register(topic, "lamp", version)
     records.save_reports([ServiceReport(topic, ServiceState.UP)])
     running._started_runtime().upgrades.invalidate()
