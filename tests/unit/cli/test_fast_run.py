@@ -22,7 +22,7 @@ def test_the_options_of_run_are_read_by_hand(words: str, expected: RunOptions) -
     assert parse_run_options(words.split()) == expected
 
 
-@pytest.mark.parametrize("words", ["--help", "--set", "extra", "--set a=1 --bogus", "--log-level"])
+@pytest.mark.parametrize("words", ["--help", "--dev", "--set", "extra", "--set a=1 --bogus", "--log-level"])
 def test_what_is_not_understood_is_left_to_typer(words: str) -> None:
     assert parse_run_options(words.split()) is None
 
@@ -30,7 +30,7 @@ def test_what_is_not_understood_is_left_to_typer(words: str) -> None:
 def test_typer_knows_the_same_options() -> None:
     command: Any = typer.main.get_command(run.app)
     options = {name for option in command.params for name in option.opts}
-    assert options == {"--set", "--log-level", "--safe"}
+    assert options == {"--set", "--log-level", "--safe", "--dev"}
 
 
 def test_the_help_of_run_says_what_its_signals_do(ostler: Any) -> None:

@@ -23,12 +23,18 @@ def run(
     safe: Annotated[
         bool, typer.Option("--safe", help="Load only plugins that come with Ostler, and leave out what needs others")
     ] = False,
+    dev: Annotated[
+        bool, typer.Option("--dev", help="Start the daemon again when files of a plugin change, to develop it")
+    ] = False,
 ) -> None:
     """Run the daemon in the foreground until it is stopped.
 
     SIGTERM and Ctrl-C stop it gracefully, a second one fast; SIGHUP (or `ostler reload`) reloads the configuration;
     SIGUSR2 writes the internal state to the log.
     """
-    raise typer.Exit(
-        fast_run.run_foreground(invocation.current_invocation(), fast_run.RunOptions(overrides or [], log_level, safe))
-    )
+    options = fast_run.RunOptions(overrides or [], log_level, safe)
+    if dev:
+        from ostler.cli.dev_mode import supervise  # only for this option
+
+        raise typer.Exit(supervise(invocation.current_invocation(), options))
+    raise typer.Exit(fast_run.run_foreground(invocation.current_invocation(), options))
