@@ -129,3 +129,15 @@ def test_the_file_driver_of_volumes_works_in_a_process_of_its_own(make_daemon, t
     daemon.command("volume", "delete", "b")
     shown = daemon.json("volume", "show", "a")
     assert shown["size"] == 2 * 2**20
+
+
+def test_what_happens_to_a_process_later_belongs_to_no_request(make_daemon) -> None:
+    daemon = make_daemon(DEVICES.replace('isolation = "process"', "")).start()
+    daemon.configure(DEVICES)
+    daemon.command("reload")
+    ready(daemon)
+    os.kill(int(do(daemon)), signal.SIGSEGV)
+    said = daemon.wait_log("started again")
+    about = [line for line in said.splitlines() if "SIGSEGV" in line or "Fatal Python error" in line]
+    assert len(about) >= 3
+    assert [line for line in about if "request_id" in line] == []

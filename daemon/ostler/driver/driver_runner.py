@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextvars
 import logging
 import random
 import threading
@@ -511,7 +512,9 @@ class DriverRunner:
                 hint="name a class or a function at the top level of a module, or set `isolation` to `thread`",
                 driver=self.spec.name,
             )
-        process = DriverProcess(self.spec, str(self.label), self._loop, self._loop_queue, self._on_crash)
+        # In a context of its own: what it prints, and its end, belong to no request, such as the reload that starts it.
+        arguments = self.spec, str(self.label), self._loop, self._loop_queue, self._on_crash
+        process = contextvars.Context().run(DriverProcess, *arguments)
         self._process = process
         self.driver = RemoteDriver(self.spec.cls or self.spec.contract, process)
 

@@ -180,7 +180,10 @@ def _report(change: SetChange) -> None:
         kit.say(line)
     for plugin in change.plugins:
         kit.say(f"  {plugin.name} of {plugin.distribution}: checked")
-    kit.say("The daemon uses it when it is restarted.")
+    if any(line.startswith("installed ") for line in lines):
+        kit.say("`ostler reload` loads what is new.")
+    if any(not line.startswith("installed ") for line in lines):
+        kit.say("A restart of the daemon applies what was replaced or removed.")
 
 
 def _as_json(change: SetChange) -> dict[str, Any]:

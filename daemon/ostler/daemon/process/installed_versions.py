@@ -24,16 +24,20 @@ class InstalledVersions:
 
     def __init__(self, plugins: PluginHost) -> None:
         self._plugins = plugins
-        self._mtimes = _directory_mtimes()
+        self._seen = self._what_counts()
         self._lines: list[str] = []
 
     def newer_on_disk(self) -> list[str]:
         """Return a line for each package whose installed version differs from the running one."""
-        stamps = _directory_mtimes()
-        if stamps != self._mtimes:
-            self._mtimes = stamps
+        seen = self._what_counts()
+        if seen != self._seen:
+            self._seen = seen
             self._lines = [*_core_lines(), *self._plugins.newer_on_disk()]
         return self._lines
+
+    def _what_counts(self) -> tuple[list[int], list[str]]:
+        # A reload loads plugins: one that is gone again before anybody asked leaves the directories as they were.
+        return _directory_mtimes(), self._plugins.packages()
 
 
 def _core_lines() -> list[str]:
