@@ -1,4 +1,5 @@
 import asyncio
+import time
 
 import pytest
 
@@ -7,6 +8,7 @@ from ostler.errors import Conflict, InvalidInput, NotFound, NotPermitted, Ostler
 from ostler.messaging import Endpoint
 from ostler.store import ServiceRecords, Store
 from ostler.types import DaemonStatus
+from support.waiting import until
 
 pytestmark = pytest.mark.virtual_time(stall_timeout=0.15)
 
@@ -226,11 +228,16 @@ async def test_the_dump_holds_threads_tasks_queues_services_and_the_masked_confi
         assert "***" in dump["configuration"]["services.lamp.key"]
 
 
+async def until_reached(trouble, step):
+    """Let threads of the start work until they reach a step: the time of the loop does not wait for them."""
+    await until(lambda: time.sleep(0.001) or step in trouble.calls)
+
+
 async def test_wait_ready_returns_when_the_start_has_ended(bench, trouble) -> None:
     gate = trouble.hang("init_host lamp")
     async with bench() as b:
         b.start()
-        await asyncio.sleep(1)
+        await until_reached(trouble, "init_host lamp")
         waiting = asyncio.ensure_future(ask(b, "wait_ready"))
         await asyncio.sleep(2)
         assert not waiting.done()
@@ -243,7 +250,7 @@ async def test_wait_ready_says_when_the_start_has_failed(bench, trouble) -> None
     trouble.errors["init_host lamp"] = OSError("no disk")
     async with bench(LAMP + "required = true\n") as b:
         b.start()
-        await asyncio.sleep(1)
+        await until_reached(trouble, "init_host lamp")
         waiting = asyncio.ensure_future(ask(b, "wait_ready"))
         await asyncio.sleep(1)
         gate.set()
