@@ -140,7 +140,7 @@ class SimulatedHost:
             on_change=lambda service: None,
         )
         parts = DaemonParts(store, messages, audit_service=None, runtime=runtime)
-        rest = dict.fromkeys(("status", "reload", "dump", "start_finished"))
+        rest = dict.fromkeys(("status", "reloader", "dump", "start_finished"))
         active = ActiveConfiguration(assembly)
         messages.start(ControlEndpoint(parts, plugins=assembly.plugins, active=active, **rest))
         await runtime.mark_gone(options.network.peers)
