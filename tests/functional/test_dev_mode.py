@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import signal
+from collections.abc import Iterator
 
 import pytest
 from daemon_process import DaemonProcess, wait_for
@@ -32,10 +33,18 @@ def answer(daemon: DaemonProcess) -> str:
 
 
 @pytest.fixture
-def developed(make_daemon) -> DaemonProcess:
+def developing(make_daemon) -> Iterator[DaemonProcess]:
+    """A daemon that is not started yet; what is started in dev mode is stopped by a signal, and its child with it."""
     daemon = make_daemon(CONFIG)
-    daemon.install("lamp", source("first"))
-    return daemon.start("--dev")
+    yield daemon
+    if daemon.running.poll() is None:
+        daemon.stop()
+
+
+@pytest.fixture
+def developed(developing) -> DaemonProcess:
+    developing.install("lamp", source("first"))
+    return developing.start("--dev")
 
 
 def test_new_code_runs_in_a_new_process_and_broken_code_does_not(developed) -> None:
@@ -61,8 +70,8 @@ def test_a_changed_configuration_is_reloaded_in_the_running_process(developed) -
     developed.wait_log("reloaded: changed log.level")
 
 
-def test_a_daemon_that_ended_is_started_again_by_a_change(make_daemon) -> None:
-    daemon = make_daemon(CONFIG)
+def test_a_daemon_that_ended_is_started_again_by_a_change(developing) -> None:
+    daemon = developing
     daemon.install("lamp", "1 / 0\n")
     daemon.start("--dev", wait=False)
     daemon.wait_log("the daemon ended with 78; a change of a file starts it again")
