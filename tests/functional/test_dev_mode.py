@@ -88,6 +88,12 @@ def test_a_signal_stops_both(developed, number) -> None:
     assert "Traceback" not in developed.log
 
 
+def test_a_daemon_does_not_outlive_its_terminal(developed) -> None:
+    developed.signal(signal.SIGKILL)
+    developed.wait_end()
+    developed.wait_log("ostler.daemon.daemon: stopped")
+
+
 def test_a_check_that_hangs_does_not_hold_up_the_stop(developed) -> None:
     write(developed, "import time\ntime.sleep(1000)\n")
     developed.wait_log("lamp_module.py")

@@ -192,6 +192,25 @@ def test_nothing_is_left_of_an_installation_that_was_killed(installer) -> None:
     assert not (installer.plugins / ".new").exists()
 
 
+@pytest.mark.root
+@pytest.mark.failure_mode("State", "disk full and then not")
+def test_a_full_disk_takes_nothing_away(installer) -> None:
+    if why := cannot_become_nobody():
+        pytest.skip(why)
+    make_plugin(installer.wheels, "heater")
+    make_plugin(installer.wheels, "lamp", more=f"# {'x' * 500_000}\n")
+    installer.plugins.mkdir()
+    subprocess.run(["mount", "-t", "tmpfs", "-o", "size=400k,mode=755", "tmpfs", installer.plugins], check=True)
+    try:
+        installer("install", "ostler-heater")
+        before = installer.state()
+        assert "No space left on device" in installer("install", "ostler-lamp", check=1)
+        assert installer.state() == before
+        assert "heater" in installer("check")
+    finally:
+        subprocess.run(["umount", installer.plugins], check=True)
+
+
 def test_two_installations_at_once_do_not_mix(installer) -> None:
     make_plugin(installer.wheels, "lamp")
     installer.plugins.mkdir()
@@ -213,6 +232,9 @@ def test_plugins_that_another_user_could_have_written_are_not_used(installer) ->
         assert "lamp" in installer("check")
         spoil()
         assert "lamp" not in installer("check")
+        before = installer.state()
+        assert str(installer.plugins) in installer("install", "ostler-lamp", check=78)
+        assert installer.state() == before
 
 
 def test_a_daemon_runs_installed_plugins_and_keeps_its_own_set(installer, make_daemon) -> None:

@@ -81,17 +81,22 @@ def _run_words(chosen: Invocation, words: list[str]) -> int:
     return _run_typer(words) if code is None else code
 
 
-def _activate_plugins() -> None:
-    # Commands of installed plugins are found as those of Ostler's own environment are. Without a usable place of the
-    # daemon there are none; what needs that place says so.
+def _activate_plugins(*, is_own: bool) -> None:
+    """Have the installed plugins found: for a command of Ostler those of the files that it reads, else their commands.
+
+    A user without a daemon talks to the system's, and has the commands of its plugins. Without a usable place of the
+    daemon there are none; what needs that place says so.
+    """
     # As `invocation.paths`: not for `status`.
     from ostler.config.paths import Paths
     from ostler.plugins.plugin_directory import activate_plugins
 
     chosen = invocation.current_invocation()
     with suppress(OstlerError):
-        paths = Paths.find(chosen.root, chosen.environ) if chosen.remote is not None else chosen.paths()
-        activate_plugins(paths)
+        if is_own and chosen.remote is None:
+            activate_plugins(chosen.paths())
+        else:
+            activate_plugins(Paths.for_client(chosen.root, chosen.environ))
 
 
 def _find_remote_daemon(arguments: GlobalOptions, environ: Mapping[str, str]) -> RemoteDaemon | None:
@@ -121,9 +126,9 @@ def _run_typer(words: list[str]) -> int:
     # 60 ms: not for `run` and `status`.
     from typer import Abort, Exit
 
-    from ostler.cli.command_tree import root_command
+    from ostler.cli.command_tree import COMMANDS, root_command
 
-    _activate_plugins()
+    _activate_plugins(is_own=bool(words) and words[0] in COMMANDS and words[0] != "help")
     command = root_command()
     if instruction := invocation.current_invocation().environ.get("_OSTLER_COMPLETE"):
         from ostler.cli.shell_completion import complete  # only when a shell asks

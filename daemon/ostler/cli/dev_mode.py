@@ -7,6 +7,7 @@ configuration are reloaded as by SIGHUP.
 
 from __future__ import annotations
 
+import ctypes
 import os
 import signal
 import sys
@@ -30,6 +31,8 @@ managers write in several steps."""
 _LOOKS_PER_SEARCH = 10
 _STOP_TIMEOUT = 30.0
 """Seconds that the daemon has to stop, before it is killed."""
+_LIBC = ctypes.CDLL(None)
+_PR_SET_PDEATHSIG = 1
 _SIGNALS = {signal.SIGTERM, signal.SIGINT, signal.SIGHUP, signal.SIGCHLD}
 _SOURCES = {".py", ".toml", ".json", ".sql", ".txt"}
 Stamps = Mapping[str, tuple[int, int, int]]
@@ -170,7 +173,17 @@ class DevSupervisor(msgspec.Struct):
             self.child = self._spawn(self.command)
 
     def _spawn(self, command: Sequence[str]) -> int:
-        return os.posix_spawn(command[0], list(command), dict(os.environ), setsigmask=[])
+        parent, child = os.getpid(), os.fork()  # of one thread
+        if child:
+            return child
+        try:
+            # Whoever kills this process means the daemon as well, which would go on with nobody at its terminal.
+            _LIBC.prctl(_PR_SET_PDEATHSIG, signal.SIGTERM, 0, 0, 0)
+            signal.pthread_sigmask(signal.SIG_SETMASK, ())
+            if os.getppid() == parent:
+                os.execve(command[0], list(command), os.environ)  # noqa: S606 - a list of our own making
+        finally:
+            os._exit(127)
 
     def _stop(self) -> int:
         """Stop the daemon, if it runs, and return its exit code; of a signal as shells do."""

@@ -61,18 +61,8 @@ def run_daemon(
         The exit code, if the process continues: 0 after a stop that was asked for, 1 when it failed, 78 when the
         configuration cannot be used.
     """
-    # Until the loop has its handler a SIGHUP would kill the process, which systemd counts as a clean exit. What it
-    # asks for is done anyhow: the configuration has not been read yet.
-    signal.signal(signal.SIGHUP, signal.SIG_IGN)
-    # A blocked loop cannot report itself: the SIGABRT of systemd's watchdog has the stacks of all threads written.
-    # As any crash: to a file that the next start logs, which then knows whose code ran; if that cannot be, as here.
-    faulthandler.enable(sys.__stderr__ or 2)
     crashes = CrashRecorder(paths.state_dir)
-    crashes.open()
-    raise_descriptor_limit()
-    shorten_switch_interval()
-    # The umask is never inherited from the process that started this one.
-    os.umask(os.umask(0o022) | 0o022)
+    _prepare_process(crashes)
     log.set_up(level=log_level or "info")
     log_guard = log.start_guard()
     activate_plugins(paths)
@@ -99,6 +89,20 @@ def run_daemon(
         guard.remove()
         log_guard.stop()
     return outcome.code
+
+
+def _prepare_process(crashes: CrashRecorder) -> None:
+    """Set what the process that started this one could have set otherwise, before anything else is done."""
+    # Until the loop has its handler a SIGHUP would kill the process, which systemd counts as a clean exit. What it
+    # asks for is done anyhow: the configuration has not been read yet.
+    signal.signal(signal.SIGHUP, signal.SIG_IGN)
+    # A blocked loop cannot report itself: the SIGABRT of systemd's watchdog has the stacks of all threads written.
+    # As any crash: to a file that the next start logs, which then knows whose code ran; if that cannot be, as here.
+    faulthandler.enable(sys.__stderr__ or 2)
+    crashes.open()
+    raise_descriptor_limit()
+    shorten_switch_interval()
+    os.umask(os.umask(0o022) | 0o022)  # never inherited
 
 
 def _run_to_outcome(loop: asyncio.AbstractEventLoop, daemon: Coroutine[Any, Any, ExitOutcome]) -> ExitOutcome:

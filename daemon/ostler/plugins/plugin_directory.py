@@ -155,7 +155,10 @@ def _usable_packages(directory: Path, trust: Trust) -> tuple[str | None, Problem
     if target is None:
         return None, None
     if (match := _SET_NAME.fullmatch(target.name)) is None or not (target / PACKAGES).is_dir():
-        return None, Problem(str(directory / CURRENT), "does not lead to a set of plugins: run `ostler plugin replay`")
+        return None, Problem(
+            str(directory / CURRENT),
+            "does not lead to a set of plugins: install them again, or set it to an earlier one",
+        )
     for path in (directory, directory / SETS, target, target / PACKAGES):
         try:
             why = distrust_reason(path.stat(), trust)

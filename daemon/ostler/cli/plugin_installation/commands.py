@@ -147,11 +147,14 @@ def show_available(places: list[str] | None) -> None:
 def _installation(places: list[str] | None, *, offline: bool = False) -> PluginInstallation:
     # 20 ms: only for installations.
     from ostler.cli.plugin_installation.installation import PluginInstallation
+    from ostler.files import Trust  # as above
 
     current = invocation.current_invocation()
+    paths = current.paths()
     return PluginInstallation(
-        current.paths().plugin_dir,
+        paths.plugin_dir,
         current.environ,
+        trust=Trust.of_process(all=paths.trust_owner),
         sources=_source_options(places, offline=offline),
         on_step=_show_step,
     )

@@ -19,6 +19,7 @@ from ostler.cli.plugin_installation.plugin_set import InstalledPackage, PluginSe
 from ostler.cli.plugin_installation.requirements import Requirement, normalise_name, wheel_name
 from ostler.cli.plugin_installation.verification import VerifiedPlugin, verify_packages
 from ostler.errors import Conflict, NotFound, PluginError, join_words
+from ostler.files import Trust, check_trusted
 from ostler.plugins.plugin_directory import (
     CURRENT,
     PACKAGES,
@@ -32,6 +33,7 @@ from ostler.plugins.plugin_directory import (
 _KEPT_SETS = 1
 """How many sets are kept besides the current one and those in use: one can go back by hand."""
 _WORK = ".new"
+_WHEELS = "wheels"
 
 
 class SetChange(msgspec.Struct, frozen=True):
@@ -73,6 +75,7 @@ class PluginInstallation:
         sources: Options for pip that say where packages are found.
         verify: Returns what a directory of packages provides; tests pass their own.
         on_step: Called with what is done next.
+        trust: Who may own what is there; see `UntrustedOwner` of the methods.
     """
 
     def __init__(
@@ -83,12 +86,14 @@ class PluginInstallation:
         sources: Sequence[str] = (),
         verify: Callable[[Path], list[VerifiedPlugin]] = verify_packages,
         on_step: Callable[[str], object] = lambda _line: None,
+        trust: Trust | None = None,
     ) -> None:
         self._directory = directory
         self._environ = environ
         self._sources = list(sources)
         self._verify = verify
         self._on_step = on_step
+        self._trust = trust or Trust.of_process()
 
     @property
     def current(self) -> PluginSet:
@@ -173,7 +178,7 @@ class PluginInstallation:
         return self._build_set(work, pip, self._resolve_near(pip, wanted, free), known, sources)
 
     def _pip(self, work: Path) -> Pip:
-        kept = self._directory / "wheels"
+        kept = self._directory / _WHEELS
         places = ["--find-links", str(kept)] if kept.is_dir() else []
         return Pip(self._environ, [*self._sources, *places], work)
 
@@ -226,7 +231,7 @@ class PluginInstallation:
         return SetChange(before, after, plugins)
 
     def _publish(self, work: Path, built: Path) -> None:
-        store = self._directory / "wheels"
+        store = self._directory / _WHEELS
         store.mkdir(exist_ok=True)
         for wheel in (work / "wheels").iterdir():
             wheel.replace(store / wheel.name)
@@ -251,16 +256,22 @@ class PluginInstallation:
         for path in kept:
             with suppress(PluginError):
                 used |= {package.wheel for package in PluginSet.read(path).packages}
-        for wheel in (self._directory / "wheels").glob("*.whl"):
+        for wheel in (self._directory / _WHEELS).glob("*.whl"):
             if wheel.name not in used:
                 wheel.unlink(missing_ok=True)
 
     @contextmanager
     def _work(self) -> Iterator[Path]:
-        """Yield an empty directory beside the sets, which is removed at the end; one change at a time."""
+        """Yield an empty directory beside the sets, which is removed at the end; one change at a time.
+
+        Raises:
+            UntrustedOwner: The directory of plugins, or one in it, belongs to another user or can be written by one.
+        """
         previous = os.umask(0o022)
         try:
             self._directory.mkdir(parents=True, exist_ok=True)
+            # Whoever can write there could have root replace files elsewhere, through a link.
+            check_trusted([self._directory, *map(self._directory.joinpath, (SETS, _WHEELS, _WORK))], self._trust)
             with _exclusive(self._directory):
                 work = self._directory / _WORK
                 shutil.rmtree(work, ignore_errors=True)  # of an installation that was killed
@@ -355,7 +366,8 @@ def _refuse_faults(plugins: Sequence[VerifiedPlugin], after: PluginSet) -> None:
             raise PluginError(
                 f"{package.name} {package.version} is not a plugin of Ostler: it has no entry point in the groups "
                 "`ostler` and `ostler.commands`",
-                hint="nothing was changed; what a plugin needs is installed with it",
+                hint="nothing was changed; what a plugin needs is installed with it"
+                + ("" if package.name.startswith("ostler-") else f"; is ostler-{package.name} meant?"),
             )
 
 

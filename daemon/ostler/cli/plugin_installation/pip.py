@@ -201,5 +201,7 @@ def _reason_of(done: subprocess.CompletedProcess[str]) -> str:
         return conflict
     lines = [line.strip() for line in done.stderr.splitlines() if line.strip()]
     errors = [line.removeprefix("ERROR: ") for line in lines if line.startswith("ERROR: ")]
+    if "Exception:" in errors:  # of pip itself, such as on a full disk: its traceback ends with the error
+        return lines[-1]
     told = errors or lines[-_MAX_ERROR_LINES:] or [f"pip exited with {done.returncode}"]
     return "; ".join(told[:_MAX_ERROR_LINES])

@@ -52,12 +52,12 @@ class PluginSet(msgspec.Struct, frozen=True):
 
     @classmethod
     def read(cls, directory: Path | None) -> PluginSet:
-        """Return the record of a set; an empty one without a set.
+        """Return the record of a set; an empty one without a set, or when the whole of it is gone.
 
         Raises:
             PluginError: The record is damaged.
         """
-        if directory is None:
+        if directory is None or not directory.exists():
             return cls()
         try:
             return msgspec.json.decode((directory / RECORD).read_bytes(), type=cls)
@@ -72,7 +72,7 @@ class PluginSet(msgspec.Struct, frozen=True):
         """Return the set that `requirements` has written.
 
         Raises:
-            InvalidInput: A package has no version or no hash, or the text is something else.
+            InvalidInput: A package has no version or no hash, or the text is something else, or there is none.
         """
         packages: list[InstalledPackage] = []
         is_requested = True
@@ -87,6 +87,8 @@ class PluginSet(msgspec.Struct, frozen=True):
                 )
             packages.append(InstalledPackage(normalise_name(match[1]), match[2], match[3], "", is_requested))
             is_requested = True
+        if not packages:  # such as the file of a `freeze` that failed: it must not remove everything
+            raise InvalidInput("the file lists no package", hint="`ostler plugin remove` removes plugins")
         return cls(packages=tuple(sorted(packages)))
 
     def write(self, directory: Path) -> None:

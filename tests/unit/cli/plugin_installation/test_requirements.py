@@ -79,8 +79,15 @@ def test_a_file_without_versions_and_hashes_is_refused(line) -> None:
         PluginSet.parse(line)
 
 
-def test_a_damaged_record_is_named(tmp_path) -> None:
+@pytest.mark.parametrize("text", ["", "\n", "# nothing\n"])
+def test_an_empty_file_removes_nothing(text) -> None:
+    with pytest.raises(InvalidInput, match="lists no package"):
+        PluginSet.parse(text)
+
+
+def test_a_damaged_record_is_named_and_one_that_was_moved_away_is_none(tmp_path) -> None:
     assert PluginSet.read(None).packages == ()
+    assert PluginSet.read(tmp_path / "moved away").packages == ()
     (tmp_path / "plugins.json").write_text("{")
     with pytest.raises(PluginError, match=r"plugins\.json cannot be read"):
         PluginSet.read(tmp_path)
