@@ -187,7 +187,8 @@ def _driver_remedy(service: ServiceStatus, driver: DriverStatus) -> str:
     if driver.state is DriverState.INITIALISING:
         return "wait; `ostler dump` shows where it is"
     if driver.state is DriverState.STUCK:
-        return "it recovers when that returns; `ostler dump` shows where it hangs, a restart of the daemon ends it"
+        abandon = f"`ostler driver abandon {service.topic}/{driver.name}`"
+        return f"it recovers when that returns; `ostler dump` shows where it hangs, {abandon} gives that instance up"
     if driver.retry_at:
         return (
             f"fix that: it is tried again automatically; what is wrong in {options} takes effect with `ostler reload`"
