@@ -53,7 +53,7 @@ async def _measure(calls: int, rounds: int) -> list[FigureRow]:
     return [
         FigureRow(
             name="call of a driver in a process of its own", value=process, unit="us", baseline=thread, limit=2.5,
-            relative=True, binding=False, note="beside a call in a thread",
+            relative=True, note="beside a call in a thread",
         ),
         FigureRow(name="memory of a driver's process", value=int(memory) / 1024, unit="MB", limit=30, note="private"),
         FigureRow(name="start of a driver's process until ready", value=started, unit="s", limit=1.0),
