@@ -6,6 +6,7 @@ import logging
 import os
 import threading
 import time
+import weakref
 from collections.abc import Callable
 from contextlib import suppress
 from queue import Empty, SimpleQueue
@@ -175,7 +176,9 @@ class LogWriter:
         with self._lock:
             if self._thread is not None:
                 return
-            self._thread = thread = threading.Thread(target=self._run, name="ostler-log", daemon=True)
+            self._thread = thread = threading.Thread(
+                target=_run_thread, args=(weakref.ref(self), self._queue), name="ostler-log", daemon=True
+            )
         try:
             thread.start()
         except (RuntimeError, MemoryError):  # no thread can be had now; the next line tries again
@@ -190,15 +193,10 @@ class LogWriter:
 
     # ---------------------------------------------------------------- on the thread of the writer
 
-    def _run(self) -> None:
-        while True:
-            try:
-                item = self._queue.get(timeout=_POLL_INTERVAL)
-            except Empty:
-                self._poll()
-                continue
-            if self._process(item):
-                self._poll()
+    def write_next(self, item: LogLine | threading.Event | None) -> None:
+        """Write what the thread of the writer took from the queue, None if there was nothing for a second."""
+        if item is None or self._process(item):
+            self._poll()
 
     def _process(self, item: LogLine | threading.Event) -> bool:
         """Write a line, or notify who waits for all before it; return whether it was a line."""
@@ -266,6 +264,27 @@ class LogWriter:
             self.poll_failure = type(error).__name__
         else:
             self.poll_failure = ""
+
+
+def _run_thread(reference: weakref.ref[LogWriter], queue: SimpleQueue[LogLine | threading.Event]) -> None:
+    """Write what is queued for as long as the writer exists, and then what is left.
+
+    It holds the writer only while it writes: a process in which the log is set up again and again (tests) would be left
+    with a thread for each.
+    """
+    while True:
+        item: LogLine | threading.Event | None = None
+        with suppress(Empty):
+            item = queue.get(timeout=_POLL_INTERVAL)
+        writer = reference()
+        if writer is not None:
+            writer.write_next(item)
+        elif isinstance(item, LogLine):
+            with suppress(Exception):  # there is nobody left to count it
+                item.target.send(item)
+        else:
+            return
+        del writer
 
 
 def _line_size(line: LogLine) -> int:
