@@ -199,16 +199,9 @@ class Reloader:
 
     async def _load_and_apply(self, parts: DaemonParts, keep_failed: bool) -> ReloadResult:
         SECRETS.begin_update()
-        plugins = self._active.resolved.plugins
-        loaded = plugins.snapshot()
-        resolved = None
-        try:
-            resolved = await self._load_on_thread()
-            self._raise_if_stopping()
-            result = await self._apply(parts, resolved, keep_failed)
-        finally:
-            if self._active.resolved is not resolved:  # refused, or undone
-                plugins.restore(loaded)
+        resolved = await self._load_on_thread()
+        self._raise_if_stopping()
+        result = await self._apply(parts, resolved, keep_failed)
         note_secrets_in_use(self._active.running)
         if self._active.resolved is resolved:  # else what was read before is in use
             SECRETS.commit_update()
@@ -294,13 +287,7 @@ class Reloader:
         parts = await asyncio.shield(self._start_finished)
         async with self._lock:
             self._raise_if_stopping()
-            plugins = self._active.resolved.plugins
-            loaded = plugins.snapshot()
-            try:
-                resolved = await self._load_on_thread()
-                return self._make_plan(parts, resolved)
-            finally:
-                plugins.restore(loaded)
+            return self._make_plan(parts, await self._load_on_thread())
 
     def _make_plan(self, parts: DaemonParts, resolved: ResolvedConfiguration) -> ReloadPlan:
         changes = diff(self._active.options, resolved.configuration)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import inspect
 from collections.abc import Callable, Iterable, Iterator, Mapping
+from copy import copy
 from typing import Any
 
 import msgspec
@@ -96,7 +97,8 @@ def resolve_configuration(  # noqa: PLR0913 - what a start, a reload and a check
     Args:
         raw: What was read.
         environ: The environment, for credentials.
-        plugins: Plugins that were discovered before; what was installed since is loaded, see `PluginHost.refresh`.
+        plugins: Plugins that were discovered before; what was installed since is loaded into a copy, see
+            `PluginHost.refresh`.
         entry_points: What to discover plugins from; by default what is installed.
         offline: Do not need credentials, which exist only inside the unit, nor secret files that only others can read.
         as_daemon: With `offline`: this user is the daemon's, and must be able to read all secret files.
@@ -111,6 +113,7 @@ def resolve_configuration(  # noqa: PLR0913 - what a start, a reload and a check
         plugins = discover_plugins(validate_core(raw), entry_points, on_step, records=records, is_safe=is_safe)
     else:
         section = validate_core(raw).plugins
+        plugins = copy(plugins)
         plugins.refresh(section.required, section.disabled, records)
     left_out = leave_out(raw, plugins)
     resolver = _Resolver(raw, plugins, on_step)
