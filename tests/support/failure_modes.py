@@ -137,6 +137,8 @@ FAILURE_MODES: dict[str, tuple[str, ...]] = {
         "a secret in the quoted line",
         "a file that masks another",
         "an option by its earlier name",
+        "an option of a nested table by its earlier name",
+        "a wrong value under an earlier name",
         "a check that accepts what a start refuses",
         "a check that disturbs the running daemon",
         "a driver whose probe hangs or crashes",

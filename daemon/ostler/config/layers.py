@@ -45,6 +45,7 @@ class RawConfiguration(msgspec.Struct, frozen=True):
         empty_files: The files of size 0.
         masked: The files that were not read, each with the file of the same name in a later directory.
         warnings: What is accepted now and will not be: options by their earlier names.
+        conflicts: Options that are set by their present and by their earlier name; found when they are validated.
         texts: The content of the files that parsed, until the configuration has been found valid.
     """
 
@@ -56,8 +57,10 @@ class RawConfiguration(msgspec.Struct, frozen=True):
     empty_files: list[str] = []
     masked: dict[str, str] = {}
     warnings: list[str] = []
+    conflicts: list[Problem] = []
     texts: dict[str, str] = {}
     _layouts: dict[str, TomlLayout] = {}
+    _written: dict[KeyPath, KeyPath] = {}  # the path in the file of each value that was renamed
 
     def origin(self, path: Sequence[str | int]) -> str:
         """Return the origin of a value: `file:line:column`, `--set`, or `default` if it is not set."""
@@ -80,7 +83,7 @@ class RawConfiguration(msgspec.Struct, frozen=True):
                 continue
             name = split_origin(found)[0]
             layout = self.layout(name)
-            span = layout.values.get(place) if layout is not None else None
+            span = layout.values.get(self._written.get(place, place)) if layout is not None else None
             return "{}:{}:{}".format(name, *text_position(self.texts[name], span[0])) if span else found
         return self.nearest_origin(path)
 
@@ -103,17 +106,23 @@ class RawConfiguration(msgspec.Struct, frozen=True):
 
     def rename(self, table: KeyPath, old: str, new: str) -> None:
         """Give the value of a key another name in its table, and keep its location."""
-        values = self.table([str(name) for name in table])
+        values = self.table(table)
         values[new] = values.pop(old)
         length = len(table)
         for path in [path for path in self.origins if path[: length + 1] == (*table, old)]:
-            self.origins[(*table, new, *path[length + 1 :])] = self.origins.pop(path)
+            renamed = (*table, new, *path[length + 1 :])
+            self.origins[renamed] = self.origins.pop(path)
+            self._written[renamed] = self._written.pop(path, path)
 
-    def table(self, path: Sequence[str]) -> dict[str, Any]:
-        """Return the table at a path; empty when there is none."""
+    def table(self, path: Sequence[str | int]) -> dict[str, Any]:
+        """Return the table at a path, which may lead through lists; empty when there is none."""
         node: Any = self.data
         for name in path:
-            node = node.get(name) if isinstance(node, dict) else None
+            if isinstance(node, dict):
+                node = node.get(str(name))
+            else:
+                is_item = isinstance(node, list) and isinstance(name, int) and name < len(node)
+                node = node[name] if is_item else None
         return node if isinstance(node, dict) else {}
 
     def sort_problems(self, problems: Iterable[Problem]) -> list[Problem]:

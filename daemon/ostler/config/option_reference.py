@@ -183,7 +183,19 @@ def _option_comment(name: str, info: FieldInfo) -> str:
         sentences.append(f"Value: {value}")
     if facts.reload != "live":
         sentences.append(f"A change needs {CHANGE_REQUIREMENTS[facts.reload]}")
-    return f"{'. '.join(sentences)}."
+    return f"{'. '.join([*sentences, *_name_sentences(info)])}."
+
+
+def _name_sentences(info: FieldInfo) -> list[str]:
+    """Return what is to be known of an option's earlier name, and of its removal."""
+    facts = option_metadata(info)
+    found = []
+    if facts.renamed_from:
+        name = dotted((facts.renamed_from,))
+        found.append(f"Its earlier name `{name}` is accepted until the next minor version")
+    if facts.deprecated:
+        found.append(f"Deprecated, and removed in the next minor version: {facts.deprecated.rstrip('.')}")
+    return found
 
 
 def _describe_value(info: FieldInfo) -> str:
@@ -243,9 +255,14 @@ def _option_row(name: str, info: FieldInfo) -> str:
         _describe_value(info),
         written,
         CHANGE_REQUIREMENTS[facts.reload],
-        info.description or "",
+        _described(info),
     ]
     return f"| {' | '.join(cell.replace('|', chr(92) + '|') for cell in cells)} |"
+
+
+def _described(info: FieldInfo) -> str:
+    more, text = _name_sentences(info), info.description or ""
+    return ". ".join([part for part in (text.rstrip("."), *more) if part]) + "." if more else text
 
 
 def _table_schema() -> dict[str, Any]:
@@ -274,4 +291,19 @@ def _clean_schema(schema: Any) -> Any:
         return source | {"properties": {"credential": {"type": "string"}, "file": {"type": "string"}}}
     tidied = {key: _clean_schema(value) for key, value in schema.items() if key not in {"title", "x-ostler"}}
     facts = schema.get("x-ostler")
-    return tidied | ({"x-reload": facts["reload"]} if isinstance(facts, dict) and "reload" in facts else {})
+    if isinstance(facts, dict) and "reload" in facts:
+        tidied |= {"x-reload": facts["reload"]} | ({"deprecated": True} if facts.get("deprecated") else {})
+    return _with_earlier_names(tidied, schema)
+
+
+def _with_earlier_names(tidied: dict[str, Any], schema: Mapping[str, Any]) -> dict[str, Any]:
+    """Return the schema of a table that accepts options by their earlier names as well, marked as deprecated."""
+    options = schema.get("properties")
+    for new, option in options.items() if isinstance(options, dict) else ():
+        facts = option.get("x-ostler") if isinstance(option, dict) else None
+        old = facts.get("renamed_from") if isinstance(facts, dict) else None
+        if old and old not in tidied["properties"]:
+            known = {"description": f"Its name is now {new}.", "deprecated": True}
+            tidied["properties"][old] = tidied["properties"][new] | known
+            tidied["required"] = [name for name in tidied.get("required", ()) if name != new]
+    return tidied

@@ -10,12 +10,13 @@ import re
 from collections.abc import Callable, Mapping
 
 from ostler.config.options import OptionsModel, option_metadata
+from ostler.config.renamed_options import earlier_names
 from ostler.config.secret_references import MASK
 from ostler.config.toml_positions import KeyPath, TextPosition, TomlLayout, statement_starts, text_offset
 from ostler.config.type_descriptions import (
     ConstrainedType,
     is_secret_type,
-    options_model_of,
+    options_models_of,
     type_of_field,
     type_of_item,
 )
@@ -106,12 +107,13 @@ def _may_quote_option(model: type[OptionsModel], path: KeyPath) -> bool:
 
 def _type_at(kind: ConstrainedType | None, part: str | int) -> ConstrainedType | None:
     """Return the type of an entry, None if it is unknown or a secret."""
-    model = options_model_of(kind) if kind else None
-    if model is not None and isinstance(part, str):
-        field = model.model_fields.get(part)
-        if field is None or option_metadata(field).secret:
+    models = options_models_of(kind) if kind else []
+    if models and isinstance(part, str):
+        name = earlier_names(models).get(part, part)
+        fields = [model.model_fields[name] for model in models if name in model.model_fields]
+        if not fields or any(option_metadata(field).secret or is_secret_type(type_of_field(field)) for field in fields):
             return None
-        inner: ConstrainedType | None = type_of_field(field)
+        inner: ConstrainedType | None = type_of_field(fields[0])
     else:
         inner = type_of_item(kind, part) if kind else None
     return None if inner is None or is_secret_type(inner) else inner

@@ -55,9 +55,13 @@ def _item_annotation(inner: tuple[Any, ...], number: int, *, fixed: bool) -> Any
 
 def options_model_of(kind: ConstrainedType) -> type[OptionsModel] | None:
     """Return the model of a kind that is a table of options."""
-    return next(
-        (model for choice in _union_members(kind) if (model := _as_options_model(choice.type)) is not None), None
-    )
+    return next(iter(options_models_of(kind)), None)
+
+
+def options_models_of(kind: ConstrainedType) -> list[type[OptionsModel]]:
+    """Return the models of a kind that is a table of options: several for a union of them."""
+    found = [_as_options_model(choice.type) for choice in _union_members(kind)]
+    return [model for model in found if model is not None]
 
 
 def is_secret_type(kind: ConstrainedType) -> bool:

@@ -16,7 +16,8 @@ import pydantic
 from ostler.config.configuration import Configuration, CoreConfiguration, Tables
 from ostler.config.core_sections import CORE_SECTIONS, DaemonSection
 from ostler.config.layers import RawConfiguration, dotted, split_origin
-from ostler.config.options import OptionsModel, option_metadata
+from ostler.config.options import OptionsModel
+from ostler.config.renamed_options import Models, deprecation, earlier_names, nested_models
 from ostler.config.secret_references import SecretReader
 from ostler.config.toml_positions import KeyPath, TextPosition
 from ostler.config.type_descriptions import format_value
@@ -48,7 +49,8 @@ def validate_core(raw: RawConfiguration) -> CoreConfiguration:
         name: checker.check_section((name,), model) or _parse_valid_options(raw, name, model)
         for name, model in CORE_SECTIONS.items()
     }
-    return CoreConfiguration(**_core_fields(built), problems=raw.sort_problems([*raw.problems, *checker.problems]))
+    problems = raw.sort_problems([*raw.problems, *raw.conflicts, *checker.problems])
+    return CoreConfiguration(**_core_fields(built), problems=problems)
 
 
 def validate(  # noqa: PLR0913 - what a start, a reload and a check have to say of it
@@ -87,7 +89,7 @@ def validate(  # noqa: PLR0913 - what a start, a reload and a check have to say 
     checker.check_unknown_tables(models)
     right = {path: model for path, model in built.items() if model is not None and path not in partial}
     checker.add_faults([*_check_across_sections(raw, right), *extra_checks(right)])
-    if found := [*raw.problems, *checker.problems, *problems]:
+    if found := [*raw.problems, *raw.conflicts, *checker.problems, *problems]:
         found = raw.sort_problems([*found, *tolerated()])
         raise ConfigurationError([_with_source(raw, problem, models) for problem in found])
     raw.discard_texts()
@@ -211,7 +213,7 @@ class _ConfigurationChecker:
         if not self._is_table(path):
             return None
         before = len(self.problems)
-        self._accept_earlier_names(path, model)
+        self._accept_earlier_names(path, [model])
         table = self._raw.table(path)
         if partial:
             self._check_misspelt(path, model, table)
@@ -234,26 +236,32 @@ class _ConfigurationChecker:
         self._validate_options(path, options)
         return options if len(self.problems) == before else None
 
-    def _accept_earlier_names(self, path: tuple[str, ...], model: type[OptionsModel]) -> None:
-        """Rename options that have an earlier name, and warn of them and of those that will be removed."""
-        fields, table = model.model_fields, self._raw.table(path)
+    def _accept_earlier_names(self, path: KeyPath, models: Models) -> None:
+        """Rename options with an earlier name, at any depth, and warn of them and of those that will be removed."""
+        table, renamed = self._raw.table(path), earlier_names(models)
         for key in list(table):
-            where, name = self._raw.nearest_origin((*path, key)), dotted((*path, key))
-            if key in fields:
-                advice = option_metadata(fields[key]).deprecated
-                warning = f"{where}: {name} will be removed in the next minor version; {advice}" if advice else ""
-            else:
-                new = next((new for new, field in fields.items() if option_metadata(field).renamed_from == key), "")
-                warning = f"{where}: {name} is now {new}; the old name will not be accepted in the next minor version"
-                if not new:
-                    continue
-                if new in table:
-                    self._add_problem((*path, key), f"{name} is now {new}, which is set as well; remove it", key=True)
-                    del table[key]
-                    continue
-                self._raw.rename(path, key, new)
-            if warning and warning not in self._raw.warnings:
-                self._raw.warnings.append(warning)
+            if advice := deprecation(models, key):
+                name = dotted((*path, key))
+                self._warn((*path, key), f"{name} will be removed in the next minor version; {advice}")
+            elif key in renamed:
+                self._rename(path, key, renamed[key])
+        for place, nested in list(nested_models(models, table)):
+            self._accept_earlier_names((*path, *place), nested)
+
+    def _rename(self, table: KeyPath, old: str, new: str) -> None:
+        path, values = (*table, old), self._raw.table(table)
+        if new in values:
+            what = f"{dotted(path)} is now {new}, which is set as well; remove it"
+            self._raw.conflicts.append(self._raw.problem_at(path, what, key=True))
+            del values[old]
+            return
+        self._warn(path, f"{dotted(path)} is now {new}; the old name will not be accepted in the next minor version")
+        self._raw.rename(table, old, new)
+
+    def _warn(self, path: KeyPath, what: str) -> None:
+        warning = f"{self._raw.nearest_origin(path)}: {what}"
+        if warning not in self._raw.warnings:
+            self._raw.warnings.append(warning)
 
     def _check_numbers(self, path: KeyPath, table: Mapping[str, Any], reported: Collection[KeyPath] = ()) -> None:
         for place, number in _oversized_integers((), table):
