@@ -1,9 +1,10 @@
-"""`ostler config set` and `unset`: write to a file of their own, never to one of an administrator or a package."""
+"""`ostler config set` and `unset`: edit the file that sets an option; write only what is valid and has an effect."""
 
 from __future__ import annotations
 
 import fcntl
 import os
+import re
 import time
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
@@ -11,76 +12,106 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from ostler.cli import invocation, without_daemon
-from ostler.config.layers import dotted, parse_value, split_key
+from ostler.config import load
+from ostler.config.layers import dotted, parse_value, split_key, split_origin
+from ostler.config.renamed_options import spellings
+from ostler.config.secret_references import MASK
 from ostler.config.toml_edit import EditError, ValueNotInFile, remove_value, set_value
 from ostler.config.toml_parser import MAX_FILE_SIZE, TomlError
+from ostler.config.toml_positions import KeyPath
 from ostler.errors import Busy, ConfigurationError, InvalidInput, OstlerError
 from ostler.files import make_directory, read_regular, replace_file
 
 if TYPE_CHECKING:
-    from ostler.config.layers import RawConfiguration
+    from ostler.config.configuration import Configuration
+    from ostler.plugins import PluginHost
 
 SET_FILE_NAME = "90-set.toml"
 _HEADER = b"# Written by `ostler config set`; values here override those of earlier files.\n"
 _BOM = b"\xef\xbb\xbf"
 _LOCK_TIMEOUT = 60.0
 _LOCK_RETRY_DELAY = 0.02
+_VOLATILE_DIRECTORY = Path("/run")
+_KEY_PART = re.compile(
+    r"""[ \t]*("(?:\\.|[^"\\])*"|'[^']*'|[A-Za-z0-9_-]+)[ \t]*"""  # a name
+    r"""((?:\[\d{1,6}\])*)[ \t]*(?:\.(?=.)|\Z)"""  # indexes, and the dot before the next name
+)
 
 
 class ValueOverridden(OstlerError):
     """Raised if a value would have no effect, because a file that is read later sets the same option."""
 
 
+class FileNotEditable(OstlerError):
+    """Raised if a file of the configuration is not changed because it is a link, or this user may not write it."""
+
+
 class SetResult(NamedTuple):
-    """The result: the option, its value, its file, and the origin of the value that is in effect now."""
+    """The result: the option, its value, its file, the origin of the value that is in effect now, and notes."""
 
     option: str
     value: Any
     file: str
     origin: str
+    notes: list[str]
 
 
 class UnsetResult(NamedTuple):
-    """The result: the option, the file it was removed from, and the origin of the value that is in effect now."""
+    """The result: the option, its file, the origin of the value that is in effect now, and notes."""
 
     option: str
     file: str
     origin: str
+    notes: list[str]
 
 
-def set_option(key: str, text: str) -> SetResult:
-    """Check a value together with the rest of the configuration, and write it to `conf.d/90-set.toml`.
+def set_option(key: str, text: str, file: str = "") -> SetResult:
+    """Check a value together with the rest of the configuration, and write it to the file that sets the option now.
 
-    A lock is held from reading the file until it is replaced, so that concurrent writers lose nothing. The file is
-    replaced atomically.
+    If none does, or one of a package, it is written to `conf.d/90-set.toml`. A lock is held from reading the file until
+    it is replaced, so that concurrent writers lose nothing. The file is replaced atomically, and not through a link.
+    Blocks; any thread.
 
     Args:
-        key: The option, `table.key`.
+        key: The option, `table.key`; an earlier name is replaced by the present one.
         text: Its value as TOML; anything else is taken as text.
+        file: The file to write to instead: a path, or a name in `conf.d`.
+
+    Returns:
+        What was written; a secret is masked.
 
     Raises:
         Busy: Another process holds the lock.
         ConfigurationError: The configuration would be invalid with the value; nothing was written.
-        InvalidInput: The key is not valid, or the value cannot be inserted into the file.
-        Overridden: A file that is read later sets the option; nothing was written.
+        FileNotEditable: The file is a link, or this user may not write it.
+        InvalidInput: The key is not valid, the file is not read, or the value cannot be set in it.
+        ValueOverridden: A file that is read later sets the option; nothing was written.
         OSError: The file cannot be written.
     """
-    path, value = _parse_key(key), parse_value(text)
-    directory = invocation.current_invocation().paths().config_file.parent
-    file = directory / "conf.d" / SET_FILE_NAME
-    with _lock_directory(directory):
-        content = _edit_file(file, lambda text: set_value(text, path, value))
-        raw = _resolve_with(file, content)
-        _check_effective(raw, path, value, file)
-        _replace_file(file, content)
-    return SetResult(key, value, str(file), raw.origin(path))
+    value = parse_value(text)
+    with _lock_directory(_directory()):
+        option = _Option(key)
+        target = option.file(file)
+        earlier = option.earlier_in(target)
+
+        def edit(before: str) -> str:
+            return set_value(remove_value(before, earlier) if earlier else before, option.path, value)
+
+        edited = _edit_file(target, edit)
+        found = option.resolve_with(target, edited.content)
+        _check_effective(found, option.path, value, target)
+        _replace_file(target, edited)
+    option.note_others(found, target)
+    shown = value if _may_show(found, option.path) else MASK
+    return SetResult(dotted(option.path), shown, str(target), found.raw.origin(option.path), option.notes)
 
 
-def unset_option(key: str) -> UnsetResult:
-    """Remove a value from `conf.d/90-set.toml`, if the configuration is valid without it; locks as `set_option` does.
+def unset_option(key: str, file: str = "") -> UnsetResult:
+    """Remove a value from the file that sets it now, if the configuration is valid without it; as `set_option`.
 
     Args:
-        key: The option, `table.key`.
+        key: The option, `table.key`, also by an earlier name.
+        file: The file to remove it from instead: a path, or a name in `conf.d`.
 
     Returns:
         The file, and the origin of the value that is in effect without it: `default` if no file sets it.
@@ -88,37 +119,150 @@ def unset_option(key: str) -> UnsetResult:
     Raises:
         Busy: Another process holds the lock.
         ConfigurationError: The configuration would be invalid without the value; nothing was written.
+        FileNotEditable: The file is a link, or this user may not write it.
         InvalidInput: The key is not valid, or is not set in the file.
         OSError: The file cannot be written.
     """
-    path = _parse_key(key)
-    directory = invocation.current_invocation().paths().config_file.parent
-    file = directory / "conf.d" / SET_FILE_NAME
-    with _lock_directory(directory):
-        content = _edit_file(file, lambda text: remove_value(text, path))
-        raw = _resolve_with(file, content)
-        _replace_file(file, content)
-    return UnsetResult(key, str(file), raw.origin(path))
+    with _lock_directory(_directory()):
+        option = _Option(key)
+        target = option.file(file)
+        path = option.earlier_in(target) or option.path
+        edited = _edit_file(target, lambda before: remove_value(before, path))
+        found = option.resolve_with(target, edited.content)
+        _replace_file(target, edited)
+    return UnsetResult(dotted(option.path), str(target), found.raw.origin(option.path), option.notes)
 
 
-def _resolve_with(file: Path, content: bytes) -> RawConfiguration:
-    try:
-        return without_daemon.resolve_configuration(given={file: content}).configuration.raw
-    except ConfigurationError as error:
-        error.hint = f"nothing was written. {error.hint}".rstrip()
-        raise
+class _Edited(NamedTuple):
+    """The content of a file before and after; None before if there was no file."""
+
+    before: bytes | None
+    content: bytes
 
 
-def _parse_key(key: str) -> tuple[str, ...]:
-    try:
-        names = split_key(key)
-    except TomlError:
-        names = []
-    if len(names) < 2:
+class _Option:
+    """An option of the files as they are now.
+
+    Args:
+        key: The option as the user has written it.
+    """
+
+    def __init__(self, key: str) -> None:
+        self.notes: list[str] = []
+        self.path = given = _parse_key(key)
+        self._paths = invocation.current_invocation().paths()
+        self._raw = load(self._paths)
+        self._plugins: PluginHost | None = None
+        self._spellings: list[KeyPath] = [given]
+        try:
+            found = without_daemon.resolve_configuration()
+        except ConfigurationError:  # this may be what fixes it; earlier names are unknown, and reported as before
+            return
+        self._plugins = found.plugins
+        self._spellings = spellings(found.configuration.tables, given)
+        self.path = self._spellings[0]
+        if self.path != given:
+            self.notes.append(f"{dotted(given)} is now {dotted(self.path)}")
+
+    def file(self, name: str) -> Path:
+        """Return the file to edit: the given one, the last one that sets the option, or that of `config set`."""
+        if name:
+            return self._given_file(name)
+        own = [file for file in self._files() if file.parent not in self._package_layers()]
+        found = own[-1] if own else _directory() / "conf.d" / SET_FILE_NAME
+        if found.is_relative_to(_VOLATILE_DIRECTORY) and not _directory().is_relative_to(_VOLATILE_DIRECTORY):
+            self.notes.append(f"{found} is lost when the machine restarts; choose another file with --file")
+        return found
+
+    def _files(self) -> list[Path]:
+        """Return the files that set the option or an entry of it, first to last; files that are overridden do not."""
+        origins = {
+            split_origin(origin)[0]
+            for path, origin in self._raw.origins.items()
+            if any(path[: len(each)] == each for each in self._spellings)
+        }
+        return [Path(name) for name in self._raw.files if name in origins]
+
+    def _package_layers(self) -> tuple[Path, ...]:
+        """Return the directories of packages: an upgrade would replace what is written there."""
+        layers = self._paths.config_layers
+        return layers[: layers.index(self._paths.config_file)]
+
+    def _given_file(self, name: str) -> Path:
+        file = Path(os.path.normpath(Path.cwd() / name)) if "/" in name else _directory() / "conf.d" / name
+        if name == self._paths.config_file.name:
+            file = self._paths.config_file
+        is_layer = file.parent in self._paths.config_layers and file.suffix == ".toml" and not file.name.startswith(".")
+        if file != self._paths.config_file and not is_layer:
+            layers = ", ".join(str(layer) for layer in self._paths.config_layers if layer != self._paths.config_file)
+            raise InvalidInput(
+                f"{file} is not read as a part of the configuration; nothing was written",
+                hint=f"name {self._paths.config_file}, or a file with the suffix .toml in {layers}",
+            )
+        if file.parent in self._package_layers():
+            self.notes.append(f"{file.parent} belongs to packages; an upgrade may replace the file")
+        return file
+
+    def earlier_in(self, file: Path) -> KeyPath | None:
+        """Return the earlier name under which a file sets the option, None if it does not."""
+        for path in self._spellings[1:]:
+            if split_origin(self._raw.origin(path))[0] == str(file):
+                return path
+        return None
+
+    def resolve_with(self, file: Path, content: bytes) -> Configuration:
+        """Return the configuration with the new content of a file, when all of it is valid then."""
+        try:
+            found = without_daemon.resolve_configuration(given={file: content}, plugins=self._plugins)
+        except ConfigurationError as error:
+            error.hint = f"nothing was written. {error.hint}".rstrip()
+            raise
+        raw = found.configuration.raw
+        masked = [name for name, mask in raw.masked.items() if mask == str(file) and name not in self._raw.masked]
+        if masked:
+            raise InvalidInput(
+                f"{file} would mask {masked[0]}, all of whose values would be lost; nothing was written",
+                hint="choose another name with --file",
+            )
+        return found.configuration
+
+    def note_others(self, found: Configuration, file: Path) -> None:
+        """Note entries of a table that was set which come from other files, and stay."""
+        others = {
+            split_origin(origin)[0]: dotted(path)
+            for path, origin in found.raw.origins.items()
+            if len(path) > len(self.path) and path[: len(self.path)] == self.path
+        }
+        others.pop(str(file), None)
+        self.notes += [f"{name} sets {path} as well, which stays" for name, path in others.items()]
+
+
+def _directory() -> Path:
+    return invocation.current_invocation().paths().config_file.parent
+
+
+def _may_show(found: Configuration, path: KeyPath) -> bool:
+    from ostler.config.source_lines import may_quote_value  # only when something was written
+
+    return may_quote_value({table: type(model) for table, model in found.tables.items()}, path)
+
+
+def _parse_key(key: str) -> KeyPath:
+    """Return the path of a key: as in TOML, items of lists with their index as in messages (`hooks[2].name`)."""
+    path: list[str | int] = []
+    place = 0
+    while place < len(key) and (part := _KEY_PART.match(key, place)) is not None:
+        try:
+            path += split_key(part[1])
+        except TomlError:
+            break
+        path += [int(number) for number in re.findall(r"\d+", part[2])]
+        place = part.end()
+    if place < len(key) or len(path) < 2:
         raise InvalidInput(
             f"{key} is not a valid option", hint="write table.key, such as log.level; see `ostler config cat`"
         )
-    return tuple(names)
+    return tuple(path)
 
 
 @contextmanager
@@ -145,27 +289,46 @@ def _try_lock(descriptor: int) -> bool:
     return True
 
 
-def _edit_file(file: Path, edit: Callable[[str], str]) -> bytes:
+def _edit_file(file: Path, edit: Callable[[str], str]) -> _Edited:
     before = _read_file(file)
+    bom = _BOM if before is not None and before.startswith(_BOM) else b""
     try:
-        text = before.removeprefix(_BOM).decode()
-        edited = edit(text)
+        edited = edit((before or _HEADER).removeprefix(_BOM).decode())
     except ValueNotInFile as error:
-        hint = "`ostler config cat` shows in which file an option is set; other files are edited by hand"
+        hint = "`ostler config cat` shows in which file an option is set"
         raise InvalidInput(f"{error} is not set in {file}", hint=hint) from None
-    except (EditError, TomlError, UnicodeDecodeError) as error:
+    except (EditError, TomlError) as error:
         raise InvalidInput(f"cannot edit {file}: {error}", hint="edit the file by hand") from None
-    return (_BOM if before.startswith(_BOM) else b"") + edited.encode()
+    except UnicodeDecodeError as error:
+        line = error.object[: error.start].count(b"\n") + 1
+        what = f"cannot edit {file}: line {line} is not valid UTF-8"
+        raise InvalidInput(what, hint="save the file as UTF-8") from None
+    # A reload takes a file that was emptied for one that is being written.
+    return _Edited(before, bom + (edited.encode() or b"#\n"))
 
 
-def _read_file(file: Path) -> bytes:
+def _read_file(file: Path) -> bytes | None:
+    """Return the content of a file that may be replaced: it is not reached by a link, and this user may write it."""
+    for path in (file.parent, file):
+        if path.is_symlink():
+            raise FileNotEditable(
+                f"{path} is a symbolic link to {path.readlink()}; nothing was written",
+                hint="edit the file where the link leads, in what manages it, or choose another with --file",
+            )
     try:
-        return read_regular(file, MAX_FILE_SIZE, follow=False).data or _HEADER
+        content = read_regular(file, MAX_FILE_SIZE, follow=False).data
+        os.close(os.open(file, os.O_WRONLY | os.O_NOFOLLOW | os.O_CLOEXEC | os.O_NONBLOCK))
     except FileNotFoundError:
-        return _HEADER
+        return None
+    except PermissionError as error:
+        raise FileNotEditable(
+            f"{file} cannot be edited: {error.strerror}", hint="run this as its owner, or choose another with --file"
+        ) from None
+    return content
 
 
-def _check_effective(raw: RawConfiguration, path: tuple[str, ...], value: Any, file: Path) -> None:
+def _check_effective(found: Configuration, path: KeyPath, value: Any, file: Path) -> None:
+    raw = found.raw
     if str(file) in raw.masked:
         raise ValueOverridden(
             f"{file} is masked by {raw.masked[str(file)]}, so that its values have no effect; nothing was written",
@@ -180,7 +343,7 @@ def _check_effective(raw: RawConfiguration, path: tuple[str, ...], value: Any, f
             )
 
 
-def _leaf_paths(path: tuple[str, ...], value: Any) -> Iterator[tuple[str, ...]]:
+def _leaf_paths(path: KeyPath, value: Any) -> Iterator[KeyPath]:
     if isinstance(value, Mapping) and value:
         for name, item in value.items():
             yield from _leaf_paths((*path, name), item)
@@ -188,6 +351,9 @@ def _leaf_paths(path: tuple[str, ...], value: Any) -> Iterator[tuple[str, ...]]:
         yield path
 
 
-def _replace_file(file: Path, content: bytes) -> None:
-    make_directory(file.parent, 0o755)
-    replace_file(file, content, mode=0o644)
+def _replace_file(file: Path, edited: _Edited) -> None:
+    if _read_file(file) != edited.before:  # editors take no lock
+        raise Busy(f"{file} was changed by another program meanwhile; nothing was written", hint="try it again")
+    if edited.content != edited.before:
+        make_directory(file.parent, 0o755)
+        replace_file(file, edited.content, mode=0o644)

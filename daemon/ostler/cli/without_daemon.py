@@ -30,13 +30,14 @@ def suppress_logging() -> Iterator[None]:
 
 
 def resolve_configuration(
-    overrides: Sequence[str] = (), given: Mapping[Path, bytes] | None = None
+    overrides: Sequence[str] = (), given: Mapping[Path, bytes] | None = None, plugins: PluginHost | None = None
 ) -> ResolvedConfiguration:
     """Return the configuration files, checked with their plugins, services and drivers; credentials are not read.
 
     Args:
         overrides: Values that override the files, each `table.key=VALUE`.
         given: New content of files, to be checked instead of their current content.
+        plugins: Plugins that were discovered before; None to discover them.
 
     Raises:
         ConfigurationError: With all problems.
@@ -44,7 +45,8 @@ def resolve_configuration(
     from ostler.daemon.load_configuration import load_configuration  # 70 ms: not for `--help`
 
     with suppress_logging():
-        return load_configuration(invocation.current_invocation().paths(), overrides, offline=True, given=given)
+        paths = invocation.current_invocation().paths()
+        return load_configuration(paths, overrides, offline=True, given=given, plugins=plugins)
 
 
 def resolve_start(overrides: Sequence[str] = ()) -> ResolvedConfiguration:

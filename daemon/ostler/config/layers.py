@@ -236,7 +236,7 @@ def _read_layers(
     strange: list[Problem] = []
     masks = _file_names(paths, replacements)
     for layer in paths.config_layers:
-        new = {file.name for file in replacements if file.parent == layer}
+        new = {file for file in replacements if layer in (file, file.parent)}
         masks.pop(layer, None)
         for file, directory in _list_layer(paths, layer, raw, strange, trust, new):
             mask = next((str(later / file.name) for later, names in masks.items() if file.name in names), None)
@@ -276,7 +276,7 @@ def _is_file_name(name: str) -> bool:
 
 
 def _list_layer(
-    paths: Paths, layer: FilePath, raw: RawConfiguration, untrusted: list[Problem], trust: Trust, new: set[str]
+    paths: Paths, layer: FilePath, raw: RawConfiguration, untrusted: list[Problem], trust: Trust, new: set[FilePath]
 ) -> Iterator[tuple[FilePath, int | None]]:
     """Yield the files of a layer, including `new` ones, each with the descriptor of its directory."""
     try:
@@ -289,7 +289,7 @@ def _list_layer(
     except (FileNotFoundError, NotADirectoryError):
         if layer.is_symlink():
             raw.problems.append(Problem(str(layer), "is a dangling symbolic link"))
-        yield from ((layer / name, None) for name in sorted(new))
+        yield from ((file, None) for file in sorted(new))
         return  # all layers are optional
     except OSError as error:
         raw.problems.append(Problem(str(layer), f"cannot be read: {error.strerror}"))
@@ -304,7 +304,7 @@ def _list_layer(
         except OSError as error:  # out of descriptors, or the disk fails
             raw.problems.append(Problem(str(layer), f"cannot be read: {error.strerror}"))
             return
-        names = sorted({name for name in listed if _is_file_name(name)} | new)
+        names = sorted({name for name in listed if _is_file_name(name)} | {file.name for file in new})
         if len(names) > MAX_FILES:
             raw.problems.append(Problem(str(layer), f"more than {MAX_FILES} files in this directory"))
         yield from ((layer / name, directory) for name in names[:MAX_FILES])

@@ -70,12 +70,25 @@ mask one, use a link to `/dev/null` or a file with a `#`.
 
 ## Setting one value
 
-`ostler config set TABLE.KEY VALUE` writes only to the file `conf.d/90-set.toml`, under a lock, and replaces the file
-atomically; comments, mode, owner, group and access control list are preserved. It is refused if the configuration would
-be invalid with the value, if a file that is read later (`conf.d/95-x.toml`, `/run/ostler/conf.d`) sets the same option,
-if `/run/ostler/conf.d/90-set.toml` masks the file, or if `conf.d` or the file is a symbolic link: set the value in the
-tool that manages the link. `ostler config unset TABLE.KEY` removes the line of a value from this file by the same
-rules, and names the file whose value is in effect then.
+`ostler config set TABLE.KEY VALUE` edits the last file that sets the option, as that is the one whose value is in
+effect. If no file sets it, or only one of a package (`/usr/lib/ostler/conf.d`), it is `conf.d/90-set.toml`; `--file`
+names another: `ostler.toml`, a name in `conf.d`, or the path of a file in a directory above. `ostler config unset
+TABLE.KEY` removes an option, a table or an item of a list by the same rules, and names the file whose value is in
+effect then.
+
+- Comments, order, formatting, line ends and a byte order mark stay. Of a list or table only the items that differ
+  change; `plugins.disabled[0]` is one item. A new option goes below its commented-out default, or else to the end of
+  its table. A file of mixed line ends keeps each; a new line has that of the line before it.
+- Nothing is written if the configuration would be invalid, if a file that is read later sets the same option (it is
+  named), if the file is masked, or would mask another. A note says what else is to be known: entries of the same
+  table in other files, a file below `/run` that is lost when the machine restarts.
+- A file is replaced atomically, under a lock, with its mode, owner, group and access control list. If another program
+  has changed it meanwhile, nothing is written.
+- A file that is a symbolic link, or in a `conf.d` that is one, is neither replaced nor followed: edit it where the
+  link leads, in the tool that manages it. A file that this user may not write, is not valid UTF-8 or is not valid
+  TOML is left as it is.
+- An option that is given or set by its earlier name gets its present one. A secret is never a value: set a reference,
+  such as `'{file = "/path"}'`.
 
 ## Changes
 

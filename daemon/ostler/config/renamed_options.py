@@ -53,3 +53,27 @@ def _models_in(kind: ConstrainedType | None, value: object, path: KeyPath) -> It
     items: Any = value.items() if isinstance(value, dict) else enumerate(value) if isinstance(value, list) else ()
     for key, item in items:
         yield from _models_in(type_of_item(kind, key), item, (*path, key))
+
+
+def spellings(tables: Mapping[tuple[str, ...], OptionsModel], path: KeyPath) -> list[KeyPath]:
+    """Return the paths of an option, which may be given by an earlier name: the present one first.
+
+    Args:
+        tables: The valid tables of a configuration, by path.
+        path: The option.
+    """
+    table = max((each for each in tables if path[: len(each)] == each), key=len, default=())
+    if not table:
+        return [path]
+    found: list[KeyPath] = [table]
+    kind: ConstrainedType | None = ConstrainedType(type(tables[table]))
+    for part in path[len(table) :]:
+        models = options_models_of(kind) if kind is not None else []
+        present, names = part, [part]
+        if models and isinstance(part, str):
+            earlier = earlier_names(models)
+            present = earlier.get(part, part)
+            names = [present, *(old for old, new in earlier.items() if new == present)]
+        kind = type_of_item(kind, present) if kind is not None else None
+        found = [(*before, name) for before in found for name in names]
+    return found

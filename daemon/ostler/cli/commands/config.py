@@ -72,44 +72,58 @@ def diff(
         raise typer.Exit(EXIT_FAILURE)
 
 
+FileOption = Annotated[
+    str,
+    typer.Option("--file", metavar="FILE", help="The file to edit: a path, or a name in conf.d", show_default=False),
+]
+
+
 @app.command("set")
 def set_value(
     key: Annotated[str, typer.Argument(metavar="TABLE.KEY", help="The option", show_default=False)],
     value: Annotated[str, typer.Argument(metavar="VALUE", help="Its value, as in the file", show_default=False)],
+    file: FileOption = "",
 ) -> None:
-    """Write a value to conf.d/90-set.toml.
+    """Write a value to the file that sets the option now.
 
-    It is refused if the configuration would be invalid with it, or if a file that is read later sets the same option.
-    The rest of the file, its comments and its owner do not change. `ostler reload` applies the value.
+    If no file does, or one of a package, it is conf.d/90-set.toml. It is refused if the configuration would be invalid
+    with it, or if a file that is read later sets the same option. The rest of the file, its comments, owner and mode do
+    not change. A file that is a link, or in a linked conf.d, is not edited. `ostler reload` applies the value.
     """
-    from ostler.cli import config_set  # 25 ms: only for `config set`
+    from ostler.cli import config_set  # 50 ms: only for `config set`
 
-    done = config_set.set_option(key, value)
+    done = config_set.set_option(key, value, file)
     if kit.json_wanted():
         kit.emit(done._asdict())
         return
-    kit.confirm_done(
-        f"{key} = {format_option_value(done.value)} was written to {done.file}; `ostler reload` applies it"
-    )
+    shown = format_option_value(done.value)
+    _say(f"{done.option} = {shown} was written to {done.file}; `ostler reload` applies it", done.notes)
 
 
 @app.command("unset")
 def unset_value(
     key: Annotated[str, typer.Argument(metavar="TABLE.KEY", help="The option", show_default=False)],
+    file: FileOption = "",
 ) -> None:
-    """Remove a value from conf.d/90-set.toml.
+    """Remove a value from the file that sets the option now.
 
-    It is refused if the configuration would be invalid without it, or if the file does not set the option. Other files
-    are not changed: the value that is in effect then is shown with its origin. `ostler reload` applies it.
+    It is refused if the configuration would be invalid without it, or if no file sets it, or only one of a package. The
+    value that is in effect then is shown with its origin. A table can be removed as well. `ostler reload` applies it.
     """
-    from ostler.cli import config_set  # 25 ms: only for `config unset`
+    from ostler.cli import config_set  # 50 ms: only for `config unset`
 
-    done = config_set.unset_option(key)
+    done = config_set.unset_option(key, file)
     if kit.json_wanted():
         kit.emit(done._asdict())
         return
     now = "has its default now" if done.origin == "default" else f"is now the one of {done.origin}"
-    kit.confirm_done(f"{key} was removed from {done.file} and {now}; `ostler reload` applies it")
+    _say(f"{done.option} was removed from {done.file} and {now}; `ostler reload` applies it", done.notes)
+
+
+def _say(text: str, notes: Iterable[str]) -> None:
+    for note in notes:
+        kit.warn(f"note: {note}")
+    kit.confirm_done(text)
 
 
 @app.command()
