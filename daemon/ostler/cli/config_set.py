@@ -2,25 +2,22 @@
 
 from __future__ import annotations
 
-import fcntl
 import os
 import re
-import time
 from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from ostler.cli import invocation, without_daemon
+from ostler.cli.config_files import BOM, EditedFile, lock_directory, read_editable, replace_edited, schema_line
 from ostler.config import load
 from ostler.config.layers import dotted, parse_value, split_key, split_origin
 from ostler.config.renamed_options import spellings
 from ostler.config.secret_references import MASK
 from ostler.config.toml_edit import EditError, ValueNotInFile, remove_value, set_value
-from ostler.config.toml_parser import MAX_FILE_SIZE, TomlError
+from ostler.config.toml_parser import TomlError
 from ostler.config.toml_positions import KeyPath
-from ostler.errors import Busy, ConfigurationError, InvalidInput, OstlerError
-from ostler.files import make_directory, read_regular, replace_file
+from ostler.errors import ConfigurationError, InvalidInput, OstlerError
 
 if TYPE_CHECKING:
     from ostler.config.configuration import Configuration
@@ -28,9 +25,6 @@ if TYPE_CHECKING:
 
 SET_FILE_NAME = "90-set.toml"
 _HEADER = b"# Written by `ostler config set`; values here override those of earlier files.\n"
-_BOM = b"\xef\xbb\xbf"
-_LOCK_TIMEOUT = 60.0
-_LOCK_RETRY_DELAY = 0.02
 _VOLATILE_DIRECTORY = Path("/run")
 _KEY_PART = re.compile(
     r"""[ \t]*("(?:\\.|[^"\\])*"|'[^']*'|[A-Za-z0-9_-]+)[ \t]*"""  # a name
@@ -40,10 +34,6 @@ _KEY_PART = re.compile(
 
 class ValueOverridden(OstlerError):
     """Raised if a value would have no effect, because a file that is read later sets the same option."""
-
-
-class FileNotEditable(OstlerError):
-    """Raised if a file of the configuration is not changed because it is a link, or this user may not write it."""
 
 
 class SetResult(NamedTuple):
@@ -89,7 +79,7 @@ def set_option(key: str, text: str, file: str = "") -> SetResult:
         OSError: The file cannot be written.
     """
     value = parse_value(text)
-    with _lock_directory(_directory()):
+    with lock_directory(_directory()):
         option = _Option(key)
         target = option.file(file)
         earlier = option.earlier_in(target)
@@ -100,7 +90,7 @@ def set_option(key: str, text: str, file: str = "") -> SetResult:
         edited = _edit_file(target, edit)
         found = option.resolve_with(target, edited.content)
         _check_effective(found, option.path, value, target)
-        _replace_file(target, edited)
+        replace_edited(target, edited)
     option.note_others(found, target)
     shown = value if _may_show(found, option.path) else MASK
     return SetResult(dotted(option.path), shown, str(target), found.raw.origin(option.path), option.notes)
@@ -123,21 +113,14 @@ def unset_option(key: str, file: str = "") -> UnsetResult:
         InvalidInput: The key is not valid, or is not set in the file.
         OSError: The file cannot be written.
     """
-    with _lock_directory(_directory()):
+    with lock_directory(_directory()):
         option = _Option(key)
         target = option.file(file)
         path = option.earlier_in(target) or option.path
         edited = _edit_file(target, lambda before: remove_value(before, path))
         found = option.resolve_with(target, edited.content)
-        _replace_file(target, edited)
+        replace_edited(target, edited)
     return UnsetResult(dotted(option.path), str(target), found.raw.origin(option.path), option.notes)
-
-
-class _Edited(NamedTuple):
-    """The content of a file before and after; None before if there was no file."""
-
-    before: bytes | None
-    content: bytes
 
 
 class _Option:
@@ -265,35 +248,11 @@ def _parse_key(key: str) -> KeyPath:
     return tuple(path)
 
 
-@contextmanager
-def _lock_directory(directory: Path) -> Iterator[None]:
-    """Hold the lock of a configuration directory; the directory itself is locked, so that no lock file is left."""
-    make_directory(directory, 0o755)
-    descriptor = os.open(directory, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+def _edit_file(file: Path, edit: Callable[[str], str]) -> EditedFile:
+    before = read_editable(file)
+    bom = BOM if before is not None and before.startswith(BOM) else b""
     try:
-        deadline = time.monotonic() + _LOCK_TIMEOUT
-        while not _try_lock(descriptor):
-            if time.monotonic() > deadline:
-                raise Busy(f"{directory} is locked by another `ostler config set`", hint="`lsof` shows the process")
-            time.sleep(_LOCK_RETRY_DELAY)
-        yield
-    finally:
-        os.close(descriptor)
-
-
-def _try_lock(descriptor: int) -> bool:
-    try:
-        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except BlockingIOError:
-        return False
-    return True
-
-
-def _edit_file(file: Path, edit: Callable[[str], str]) -> _Edited:
-    before = _read_file(file)
-    bom = _BOM if before is not None and before.startswith(_BOM) else b""
-    try:
-        edited = edit((before or _HEADER).removeprefix(_BOM).decode())
+        edited = edit((before or schema_line(file) + _HEADER).removeprefix(BOM).decode())
     except ValueNotInFile as error:
         hint = "`ostler config cat` shows in which file an option is set"
         raise InvalidInput(f"{error} is not set in {file}", hint=hint) from None
@@ -304,27 +263,7 @@ def _edit_file(file: Path, edit: Callable[[str], str]) -> _Edited:
         what = f"cannot edit {file}: line {line} is not valid UTF-8"
         raise InvalidInput(what, hint="save the file as UTF-8") from None
     # A reload takes a file that was emptied for one that is being written.
-    return _Edited(before, bom + (edited.encode() or b"#\n"))
-
-
-def _read_file(file: Path) -> bytes | None:
-    """Return the content of a file that may be replaced: it is not reached by a link, and this user may write it."""
-    for path in (file.parent, file):
-        if path.is_symlink():
-            raise FileNotEditable(
-                f"{path} is a symbolic link to {path.readlink()}; nothing was written",
-                hint="edit the file where the link leads, in what manages it, or choose another with --file",
-            )
-    try:
-        content = read_regular(file, MAX_FILE_SIZE, follow=False).data
-        os.close(os.open(file, os.O_WRONLY | os.O_NOFOLLOW | os.O_CLOEXEC | os.O_NONBLOCK))
-    except FileNotFoundError:
-        return None
-    except PermissionError as error:
-        raise FileNotEditable(
-            f"{file} cannot be edited: {error.strerror}", hint="run this as its owner, or choose another with --file"
-        ) from None
-    return content
+    return EditedFile(before, bom + (edited.encode() or b"#\n"))
 
 
 def _check_effective(found: Configuration, path: KeyPath, value: Any, file: Path) -> None:
@@ -349,11 +288,3 @@ def _leaf_paths(path: KeyPath, value: Any) -> Iterator[KeyPath]:
             yield from _leaf_paths((*path, name), item)
     else:
         yield path
-
-
-def _replace_file(file: Path, edited: _Edited) -> None:
-    if _read_file(file) != edited.before:  # editors take no lock
-        raise Busy(f"{file} was changed by another program meanwhile; nothing was written", hint="try it again")
-    if edited.content != edited.before:
-        make_directory(file.parent, 0o755)
-        replace_file(file, edited.content, mode=0o644)

@@ -127,11 +127,19 @@ def _say(text: str, notes: Iterable[str]) -> None:
 
 
 @app.command()
-def schema() -> None:
+def schema(
+    write: Annotated[
+        bool, typer.Option("--write", help="Write it to ostler.schema.json, and name it in the files")
+    ] = False,
+) -> None:
     """Print the JSON Schema, for editors.
 
-    It includes the sections of configured services and drivers, and those of plugins.
+    It includes the sections of configured services and drivers, and those of plugins. With --write it is written beside
+    the configuration, and the files there that name no schema get the line `#:schema` that editors with taplo look for.
     """
+    if write:
+        _write_schema()
+        return
     print(kit.to_json(without_daemon.configuration_schema()))  # noqa: T201 - the command's output
 
 
@@ -158,6 +166,17 @@ def difference_rows(running: Iterable[OptionValue], files: Iterable[OptionValue]
                 "files": format_option_value(new.value) if new else "",
                 "from": new.origin if new else "",
             }
+
+
+def _write_schema() -> None:
+    from ostler.cli import config_schema  # 5 ms: only for `config schema --write`
+
+    done = config_schema.write_schema()
+    if kit.json_wanted():
+        kit.emit(done._asdict())
+        return
+    named = f" and is named in {', '.join(done.files)}" if done.files else ""
+    _say(f"The schema was written to {done.file}{named}", done.notes)
 
 
 def _waiting_rows() -> list[dict[str, str]]:
