@@ -250,6 +250,6 @@ def _canonical(value: Any) -> Any:
     if isinstance(value, list):
         return [_canonical(item) for item in value]
     if not isinstance(value, dict):
-        return type(value).__name__, value
+        return type(value).__name__, repr(value) if isinstance(value, float) else value  # nan is not equal to itself
     kept = {key: _canonical(item) for key, item in value.items()}
     return {key: item for key, item in kept.items() if item != {}}

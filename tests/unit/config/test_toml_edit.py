@@ -85,6 +85,7 @@ def test_a_table_with_a_header_is_removed_and_changed_where_it_differs() -> None
         ("[[x.a]]\nb = 1\n[[x.a]]\nb = 2 # two\n", "x.a.1.b", 5, "[[x.a]]\nb = 1\n[[x.a]]\nb = 5 # two\n"),
         ("[[x.a]] # c\nb = 1\n", "x.a", [{"b": 1}, {"b": 2}], "[[x.a]] # c\nb = 1\n[[x.a]]\nb = 2\n"),
         ("x.a = 1\n", "x.a", True, "x.a = true\n"),
+        ("x.a = 1\n", "x.a", float("nan"), "x.a = nan\n"),
         ("x.a = [1]\n", "x.a.1", 5, None),
         ("x.a = 1\n", "x.a.0", 5, None),
         ("[[x.a]]\n", "x.a.b", 5, None),
