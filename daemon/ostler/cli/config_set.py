@@ -91,6 +91,8 @@ def set_option(key: str, text: str, file: str = "") -> SetResult:
         found = option.resolve_with(target, edited.content)
         _check_effective(found, option.path, value, target)
         replace_edited(target, edited)
+    if earlier is not None:
+        option.note_name(earlier)
     option.note_others(found, target)
     shown = value if _may_show(found, option.path) else MASK
     return SetResult(dotted(option.path), shown, str(target), found.raw.origin(option.path), option.notes)
@@ -145,7 +147,7 @@ class _Option:
         self._spellings = spellings(found.configuration.tables, given)
         self.path = self._spellings[0]
         if self.path != given:
-            self.notes.append(f"{dotted(given)} is now {dotted(self.path)}")
+            self.note_name(given)
 
     def file(self, name: str) -> Path:
         """Return the file to edit: the given one, the last one that sets the option, or that of `config set`."""
@@ -208,6 +210,11 @@ class _Option:
                 hint="choose another name with --file",
             )
         return found.configuration
+
+    def note_name(self, earlier: KeyPath) -> None:
+        """Note, once, that the option had an earlier name."""
+        note = f"{dotted(earlier)} is now {dotted(self.path)}"
+        self.notes += [] if note in self.notes else [note]
 
     def note_others(self, found: Configuration, file: Path) -> None:
         """Note entries of a table that was set which come from other files, and stay."""

@@ -12,6 +12,8 @@ import pytest
 from msgspec.structs import replace
 
 from ostler.cli import config_set
+from ostler.config import Field, Secret
+from ostler.config.core_sections import CORE_SECTIONS
 from ostler.config.paths import Paths
 
 
@@ -197,3 +199,53 @@ def test_an_item_of_a_list_is_set_and_unset(ostler: Any, etc: Path) -> None:
     assert file.read_text() == "[plugins]\ndisabled = [ # off\n  'a', # one\n  \"c\", # two\n]\n"
     assert ostler("config", "unset", "plugins.disabled[0]").code == 0
     assert json.loads(ostler("config", "cat", "plugins.disabled", "--json").out)[0]["value"] == ["c"]
+
+
+@pytest.fixture
+def renamed(monkeypatch: pytest.MonkeyPatch) -> None:
+    class Log(CORE_SECTIONS["log"]):  # type: ignore[misc, name-defined] # a class of the registry
+        """One whose level was called verbosity."""
+
+        level: str = Field("info", help="", renamed_from="verbosity", pattern="info|debug")
+
+    monkeypatch.setitem(CORE_SECTIONS, "log", Log)  # no option of the daemon has an earlier name now
+
+
+@pytest.mark.parametrize("key", ["log.verbosity", "log.level"])
+def test_an_option_by_its_earlier_name_gets_its_present_one(ostler: Any, etc: Path, renamed: None, key: str) -> None:
+    file = written(etc / "conf.d" / "10.toml", "[log]\nverbosity = 'info'\n# more\nformat = 'json'\n")
+    code, _, err = ostler("config", "set", key, "debug")
+    assert (code, "log.verbosity is now log.level" in err) == (0, True)
+    assert file.read_text() == "[log]\n# more\nformat = 'json'\nlevel = \"debug\"\n"
+    assert ostler("check").code == 0
+
+
+def test_an_option_is_unset_by_either_name(ostler: Any, etc: Path, renamed: None) -> None:
+    file = written(etc / "conf.d" / "10.toml", "[log]\nverbosity = 'info'\n")
+    assert ostler("config", "unset", "log.level").code == 0
+    assert file.read_text() == "[log]\n"
+
+
+def test_both_names_in_two_files_are_refused(ostler: Any, etc: Path, renamed: None) -> None:
+    file = written(etc / "conf.d" / "10.toml", "[log]\nverbosity = 'info'\n")
+    code, _, err = ostler("config", "set", "log.level", "debug", "--file", "20.toml")
+    assert (code, f"{file}:2:1: log.verbosity is now level, which is set as well" in err) == (78, True)
+    assert not (etc / "conf.d" / "20.toml").exists()
+
+
+def test_a_secret_is_set_by_reference_only_and_never_shown(
+    ostler: Any, etc: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    class Log(CORE_SECTIONS["log"]):  # type: ignore[misc, name-defined] # a class of the registry
+        """One with a secret."""
+
+        token: Secret | None = Field(None, help="")
+
+    monkeypatch.setitem(CORE_SECTIONS, "log", Log)  # no option of the daemon is a secret now
+    code, out, err = ostler("config", "set", "log.token", "hunter2")
+    assert (code, "hunter2" in out + err, "a secret must not be written" in err) == (78, False, True)
+    assert not list(etc.rglob("*.toml"))
+    secret = written(etc.parent / "key", "hunter2")
+    code, out, err = ostler("config", "set", "log.token", f'{{file = "{secret}"}}')
+    assert (code, out.split(" was ")[0], err) == (0, "log.token = ***", "")
+    assert str(secret) in (etc / "conf.d" / "90-set.toml").read_text()
