@@ -16,7 +16,7 @@ from ostler.errors import Busy, OstlerError
 from ostler.files import make_directory, read_regular, replace_file
 
 SCHEMA_FILE_NAME = "ostler.schema.json"
-"""The JSON Schema of the configuration, beside `ostler.toml`; editors find it by the line `#:schema` of a file."""
+"""The JSON Schema of the configuration, next to `ostler.toml`; editors find it by the line `#:schema` of a file."""
 BOM = b"\xef\xbb\xbf"
 _LOCK_TIMEOUT = 60.0
 _LOCK_RETRY_DELAY = 0.02

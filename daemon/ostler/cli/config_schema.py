@@ -1,4 +1,4 @@
-"""`ostler config schema --write`: the JSON Schema beside the configuration, and the line that names it to editors."""
+"""`ostler config schema --write`: the JSON Schema next to the configuration, and the line that names it to editors."""
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ class WrittenSchema(NamedTuple):
 
 
 def write_schema() -> WrittenSchema:
-    """Write the schema with the installed plugins beside the configuration, and name it in the files there.
+    """Write the schema with the installed plugins next to the configuration, and name it in the files there.
 
     A file that names a schema already, that is empty, or that is not in the directory of the configuration or its
     `conf.d` is left as it is; so is a link or a file that this user may not write, with a note. Blocks; any thread.

@@ -93,7 +93,7 @@ effect then.
 ## Completion and checks in an editor
 
 `ostler config schema --write` writes the JSON Schema of the configuration, with the installed plugins and the
-configured services and drivers, to `ostler.schema.json` beside `ostler.toml`, and puts the line
+configured services and drivers, to `ostler.schema.json` next to `ostler.toml`, and puts the line
 `#:schema ./ostler.schema.json` (in `conf.d`: `#:schema ../ostler.schema.json`) at the top of the files there that have
 none. Editors with [taplo](https://taplo.tamasfe.dev) read it: VS Code with Even Better TOML, Neovim, Helix. A file that
 `ostler config set` makes gets the line if there is a schema; a link and an empty file do not. Run it again after

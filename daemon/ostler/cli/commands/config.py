@@ -134,7 +134,7 @@ def schema(
 ) -> None:
     """Print the JSON Schema, for editors.
 
-    It includes the sections of configured services and drivers, and those of plugins. With --write it is written beside
+    It includes the sections of configured services and drivers, and those of plugins. With --write it is written next to
     the configuration, and the files there that name no schema get the line `#:schema` that editors with taplo look for.
     """
     if write:
