@@ -112,9 +112,9 @@ def _watch_to_end(operation: Operation, label: str, timeout: float | None) -> An
 
 
 def _ask_to_cancel(operation: Operation) -> None:
-    if sys.stdin and sys.stdin.isatty() and kit.on_terminal(sys.stderr) and not kit.json_wanted():
-        print(f"\nCancel operation {operation.id} too? [y/N] ", end="", file=sys.stderr, flush=True)  # noqa: T201 - the question
-        if sys.stdin.readline().strip().lower() in ("y", "yes"):
-            operation.cancel()
-            return
+    if kit.on_terminal(sys.stderr):
+        kit.warn("")  # the question goes below the `^C` of the terminal
+    if kit.ask(f"cancel operation {operation.id} too"):
+        operation.cancel()
+        return
     kit.warn(f"operation {operation.id} goes on; `ostler operation watch {operation.id}` shows it")

@@ -73,6 +73,11 @@ were; `--json` is not cut. Problems that a daemon reports are indented by two sp
 plugins as well: stdout and stderr are filtered while a command runs, and do not report to be a terminal, so that
 libraries do not colour their output.
 
+Commands that destroy what no other command brings back (`volume delete`, `volume forget`, `volume snapshot delete`,
+`service delete`, `operation prune`, `plugin remove`, `db restore`, `keys new --force`) ask on a terminal; any answer
+but `y` or `yes` ends them with exit code 1 and changes nothing. `--yes` never asks. If stdin is not a terminal, as in
+scripts, timers and pipes, nothing is asked and they go on.
+
 ## Exit codes
 
 | code | meaning |

@@ -122,9 +122,17 @@ def extend(
 
 
 @app.command()
-def delete(context: typer.Context, names: Annotated[list[str], typer.Argument(metavar="NAME...")]) -> None:
-    """Delete volumes with their content. A failure of one does not stop the others."""
+def delete(
+    context: typer.Context,
+    names: Annotated[list[str], typer.Argument(metavar="NAME...")],
+    yes: kit.YesOption = False,
+) -> None:
+    """Delete volumes with their content. A failure of one does not stop the others.
+
+    Asks first on a terminal.
+    """
     with kit.client() as client:
+        kit.confirm(f"delete {kit.count_of(names, 'volume')} with the content", yes=yes)
 
         def delete_one(name: str) -> str:
             found = client.on(type=Volume).call(context.obj, "get_volume", name=name)
@@ -165,9 +173,17 @@ def manage(
 
 
 @app.command()
-def forget(context: typer.Context, names: Annotated[list[str], typer.Argument(metavar="NAME...")]) -> None:
-    """Drop the records of volumes without changing their files; this frees the names of a backend that is gone."""
+def forget(
+    context: typer.Context,
+    names: Annotated[list[str], typer.Argument(metavar="NAME...")],
+    yes: kit.YesOption = False,
+) -> None:
+    """Drop the records of volumes without changing their files.
+
+    This frees the names of a backend that is gone. Asks first on a terminal.
+    """
     with kit.client() as client:
+        kit.confirm(f"drop the record of {kit.count_of(names, 'volume')}", yes=yes)
 
         def forget_one(name: str) -> str:
             client.call(context.obj, "forget_volume", name=name)
@@ -249,9 +265,14 @@ def delete_snapshot(
     context: typer.Context,
     volume: _VolumeNameArgument,
     names: Annotated[list[str], typer.Argument(metavar="NAME...")],
+    yes: kit.YesOption = False,
 ) -> None:
-    """Delete snapshots of a volume. A failure of one does not stop the others."""
+    """Delete snapshots of a volume. A failure of one does not stop the others.
+
+    Asks first on a terminal.
+    """
     with kit.client() as client:
+        kit.confirm(f"delete {kit.count_of(names, 'snapshot')} of volume {volume}", yes=yes)
         found = client.on(type=Volume).call(context.obj, "get_volume", name=volume)
 
         def delete_one(name: str) -> str:

@@ -161,16 +161,20 @@ def _ask_or_do(ask: Callable[[Client], T], do: Callable[[Path], T]) -> T:
 def restore(
     file: Annotated[str, typer.Argument(help="The backup")] = "",
     empty: Annotated[bool, typer.Option("--empty", help="Start with an empty database")] = False,
+    yes: kit.YesOption = False,
 ) -> None:
     """Replace the database of a stopped daemon by a backup.
 
-    The backup is checked first. The existing database is moved to the directory `backups` next to it.
+    Asks first on a terminal. The backup is checked first. The existing database is moved to the directory `backups`
+    next to it.
     """
     from ostler.store.sqlite_files.restore import restore_database as put_back  # 40 ms: only for `db restore`
 
     if bool(file) == empty:
         raise InvalidInput("give either a backup or --empty", hint="ostler db restore FILE")
     database = invocation.current_invocation().paths().database
+    if database.exists():
+        kit.confirm(f"replace {database} by {'an empty database' if empty else file}", yes=yes)
     moved = put_back(database, None if empty else Path(file).absolute())
     if kit.json_wanted():
         kit.emit({"path": str(database), "moved": str(moved) if moved else None})

@@ -34,10 +34,12 @@ def new(
     to_stdout: Annotated[
         bool, typer.Option("--print", help="Print the secret key instead of writing a file, for a systemd credential")
     ] = False,
+    yes: kit.YesOption = False,
 ) -> None:
     """Create a key pair for this host, or for a client.
 
-    The secret key is written to a file that only its owner can read; the public key is for the other hosts.
+    The secret key is written to a file that only its owner can read; the public key is for the other hosts. With
+    --force it asks first on a terminal, if there is a key: the previous one cannot be brought back.
     """
     from ostler.messaging.tcp.curve import generate_keys  # libzmq, 12 ms: not for `--help`
 
@@ -46,6 +48,8 @@ def new(
         kit.emit({"secret": keys.secret, "public": keys.public}) if kit.json_wanted() else kit.say(keys.secret)
         return
     path = _key_path(file)
+    if force and path.exists():
+        kit.confirm(f"replace the secret key in {path}", yes=yes)
     _write_key(path, keys.secret, force)
     if kit.json_wanted():
         kit.emit({"file": str(path), "public": keys.public})

@@ -110,13 +110,15 @@ def prune(
         str | None, typer.Option(metavar="TIME", help="Only those that ended longer ago: 2h, 7d", show_default=False)
     ] = None,
     host: HostOption = None,
+    yes: kit.YesOption = False,
 ) -> None:
-    """Remove ended operations.
+    """Remove ended operations, with their results.
 
     Without options, those above the limits of the section `[operations]`. Operations that have not ended are never
-    removed.
+    removed. Asks first on a terminal.
     """
     with kit.client() as client:
+        kit.confirm(_prune_question(keep, older), yes=yes)
         removed = client.on(type=int, host=host).call(
             CONTROL_TOPIC, "operation.prune", keep=keep, age=parse_timeout(older)
         )
@@ -124,6 +126,12 @@ def prune(
         kit.emit({"removed": removed})
     else:
         kit.confirm_done(f"{removed} operations removed")
+
+
+def _prune_question(keep: int | None, older: str | None) -> str:
+    which = [] if keep is None else [f"all but the newest {keep}"]
+    which += [] if older is None else [f"those that ended more than {older} ago"]
+    return f"remove ended operations: {', '.join(which) or 'those above the limits of [operations]'}"
 
 
 @contextmanager

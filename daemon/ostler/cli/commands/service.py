@@ -164,10 +164,11 @@ def delete(
     gone: Annotated[
         bool, typer.Option("--gone", help="All services that are gone, of the host if one is given")
     ] = False,
+    yes: kit.YesOption = False,
 ) -> None:
     """Remove the record of a service that no longer exists.
 
-    Its host no longer exists, or it is no longer in the configuration.
+    Its host no longer exists, or it is no longer in the configuration. Asks first on a terminal.
     """
     if not topic and not gone:
         raise InvalidInput("no service given", hint="give its topic, or --gone for all that are gone")
@@ -176,6 +177,9 @@ def delete(
         if gone:
             rows = client.on(type=list[ServiceStatus]).call(CONTROL_TOPIC, "service_list")
             found = [(row.topic, row.host) for row in rows if _is_gone(row, topic, host)]
+        if found:
+            subjects = [f"{each} on {where}" if where else each for each, where in found]
+            kit.confirm(f"remove the record of {kit.count_of(subjects, 'service')}", yes=yes)
         for each, where in found:
             client.call(CONTROL_TOPIC, "service_delete", topic=each, **_host_argument(where))
     if kit.json_wanted():

@@ -70,13 +70,13 @@ def install(
 
 def remove(
     names: Annotated[list[str], typer.Argument(metavar="PACKAGE...", help="The packages, as they were installed")],
-    yes: Annotated[bool, typer.Option("--yes", help="Do not ask")] = False,
+    yes: kit.YesOption = False,
 ) -> None:
     """Remove plugins that were installed by `ostler plugin install`.
 
-    Needs no daemon. What only they needed is removed as well. Their tables and files stay.
+    Needs no daemon. Asks first on a terminal. What only they needed is removed as well. Their tables and files stay.
     """
-    kit.confirm(f"remove {', '.join(names)}?", yes=yes)
+    kit.confirm(f"remove {kit.count_of(names, 'plugin')}", yes=yes)
     _report(_installation(None, offline=True).remove(names))
 
 
