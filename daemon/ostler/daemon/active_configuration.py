@@ -31,6 +31,8 @@ class ActiveConfiguration:
     def __init__(self, resolved: ResolvedConfiguration) -> None:
         self.resolved = resolved
         """The configuration of the last reload, or of the start, with the services it names."""
+        self.plugins = resolved.plugins
+        """The one plugin host of the daemon, whatever a reload has loaded into it."""
         self.running = resolved.configuration
         """What really runs: its tables have the values of the start where a change needs a new process."""
         self._pending_restart: list[OptionChange] = []
@@ -42,6 +44,7 @@ class ActiveConfiguration:
 
     def commit(self, resolved: ResolvedConfiguration) -> None:
         """Record that a reload has put another configuration in effect, but for what needs a new process."""
+        self.plugins.adopt(resolved.plugins)
         self.resolved = resolved
         before = self.running.tables
         tables = {

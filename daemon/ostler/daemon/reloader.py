@@ -28,7 +28,6 @@ from ostler.types import CONTROL_TOPIC
 
 if TYPE_CHECKING:
     from ostler.clock import Clock
-    from ostler.config.layers import RawConfiguration
     from ostler.daemon.connectivity.audit_service import AuditService
     from ostler.daemon.daemon_parts import DaemonParts
     from ostler.service.resolve import ResolvedConfiguration
@@ -51,7 +50,7 @@ class Reloader:
     Args:
         active: The configuration in effect, which a reload replaces.
         load_configuration: Reads and validates the whole configuration, in a thread; gets a function to call with each
-            step, and the configuration that was read before.
+            step, and the configuration that is in effect.
         start_finished: The parts of the daemon, once its start has finished; raises when it has failed.
         notifier: Notifies systemd.
         clock: The source of time.
@@ -63,7 +62,7 @@ class Reloader:
     def __init__(
         self,
         active: ActiveConfiguration,
-        load_configuration: Callable[[Callable[[str], object], RawConfiguration], ResolvedConfiguration],
+        load_configuration: Callable[[Callable[[str], object], ResolvedConfiguration], ResolvedConfiguration],
         start_finished: asyncio.Future[DaemonParts],
         notifier: ServiceNotifier,
         clock: Clock,
@@ -199,16 +198,9 @@ class Reloader:
 
     async def _load_and_apply(self, parts: DaemonParts, keep_failed: bool) -> ReloadResult:
         SECRETS.begin_update()
-        plugins = self._active.resolved.plugins
-        loaded = plugins.snapshot()
-        resolved = None
-        try:
-            resolved = await self._load_on_thread()
-            self._raise_if_stopping()
-            result = await self._apply(parts, resolved, keep_failed)
-        finally:
-            if self._active.resolved is not resolved:  # refused, or undone
-                plugins.restore(loaded)
+        resolved = await self._load_on_thread()
+        self._raise_if_stopping()
+        result = await self._apply(parts, resolved, keep_failed)
         note_secrets_in_use(self._active.running)
         if self._active.resolved is resolved:  # else what was read before is in use
             SECRETS.commit_update()
@@ -233,7 +225,7 @@ class Reloader:
         limit = self._active.options.daemon.reload_timeout
         given_up: asyncio.Future[None] = loop.create_future()
         self._current_read = loop.time(), given_up
-        before = self._active.options.raw
+        before = self._active.resolved
         reading = asyncio.ensure_future(
             pool.run(lambda: self._load_configuration(steps, before), label="read the configuration")
         )
@@ -294,13 +286,7 @@ class Reloader:
         parts = await asyncio.shield(self._start_finished)
         async with self._lock:
             self._raise_if_stopping()
-            plugins = self._active.resolved.plugins
-            loaded = plugins.snapshot()
-            try:
-                resolved = await self._load_on_thread()
-                return self._make_plan(parts, resolved)
-            finally:
-                plugins.restore(loaded)
+            return self._make_plan(parts, await self._load_on_thread())
 
     def _make_plan(self, parts: DaemonParts, resolved: ResolvedConfiguration) -> ReloadPlan:
         changes = diff(self._active.options, resolved.configuration)

@@ -8,7 +8,7 @@ from collections.abc import Callable, Collection, Iterable, Mapping
 from copy import copy
 from importlib import invalidate_caches
 from pathlib import PurePath
-from typing import Any, TypeAlias, TypeVar, cast
+from typing import Any, TypeVar
 
 import msgspec
 import pluggy
@@ -48,8 +48,11 @@ class _PluginRecord(msgspec.Struct):
         """Count a hook that failed."""
         self.errors, self.last_error, self.last_error_at = self.errors + 1, text, now
 
+    def count_errors_of(self, other: _PluginRecord) -> None:
+        """Take over what was counted in another record of the same plugin."""
+        self.errors, self.last_error, self.last_error_at = other.errors, other.last_error, other.last_error_at
 
-_Snapshot: TypeAlias = "tuple[list[str], list[str], PluginRecords, list[tuple[_PluginRecord, _PluginRecord]]]"
+
 _KEPT_STATES = (PluginState.LOADED, PluginState.BLOCKED)
 """The states of plugins that a refresh keeps although they are no longer installed: what is imported goes on."""
 
@@ -96,8 +99,7 @@ class PluginHost:
         self._blocked = list(dict.fromkeys(blocked))
         self._api_version = api_version
         self._clock = clock or SystemClock()
-        self._plugin_manager = pluggy.PluginManager(hookspecs.PROJECT)
-        self._plugin_manager.add_hookspecs(hookspecs)
+        self._plugin_manager = _make_plugin_manager()
         self._specs = {name: getattr(hookspecs, name) for name in vars(self._plugin_manager.hook) if name[0] != "_"}
         self._records: list[_PluginRecord] = []
         self._imported_versions: dict[str, str] = {}
@@ -121,13 +123,25 @@ class PluginHost:
                 record.seconds = self._clock.monotonic() - begun
         self._fail_unmet()
 
+    def __copy__(self) -> PluginHost:
+        """Return a host with the same plugins; what is loaded into it, or fails there, does not change this one."""
+        made = object.__new__(type(self))
+        manager = _make_plugin_manager()
+        for record in self._records:
+            if record.state is PluginState.LOADED:
+                manager.register(record.plugin, record.found.name)
+        records = [copy(record) for record in self._records]
+        vars(made).update(vars(self), _records=records, _plugin_manager=manager)
+        return made
+
     def refresh(
         self, required: Collection[str], disabled: Collection[str], records: PluginRecords | None = None
     ) -> None:
         """Load what was installed since, and what had failed or was disabled; unload what is disabled now.
 
-        For a reload, on its thread. Code that has been imported stays as it is: another version of it needs a new
-        process. Raises nothing; see `discover`.
+        For a reload, on its thread, and on a copy: a reload may be refused, undone, or abandoned while this still
+        runs; see `adopt`. Code that has been imported stays as it is: another version of it needs a new process.
+        Raises nothing; see `discover`.
 
         Args:
             required: Names of plugins that must load.
@@ -142,7 +156,6 @@ class PluginHost:
                 self._unload(record)
         entry_points = discovery.installed_plugins() if self._entry_points is None else self._entry_points
         installed = {(found.name, found.distribution): found for found in entry_points}
-        # Replaced as a whole: the loop reads it meanwhile.
         self._records = [
             record
             for record in self._records
@@ -153,6 +166,15 @@ class PluginHost:
             if before is None or before.state is PluginState.FAILED or self._is_enabled_again(before):
                 self._load_again(found, before)
         self._fail_unmet()
+
+    def adopt(self, other: PluginHost) -> None:
+        """Become what a copy of this host is after its `refresh`. On the loop."""
+        earlier = self._records
+        vars(self).update(vars(other))
+        for record in self._records:
+            before = next((each for each in earlier if each.plugin is not None and each.plugin is record.plugin), None)
+            if before is not None and before.errors > record.errors:  # hooks that failed meanwhile
+                record.count_errors_of(before)
 
     def _is_wanted(self, record: _PluginRecord) -> bool:
         hold = self._plugin_records.hold_of(record.found.name, record.found.version)
@@ -181,31 +203,6 @@ class PluginHost:
         self._load_plugin(record)
         record.seconds = self._clock.monotonic() - begun
         record.since = record.since or self._clock.wall()
-
-    def snapshot(self) -> object:
-        """Return what `restore` brings back: which plugins are loaded, failed and disabled now."""
-        saved = [(record, copy(record)) for record in self._records]
-        return self._required, self._disabled, self._plugin_records, saved
-
-    def restore(self, snapshot: object) -> None:
-        """Go back to an earlier state, after a reload that was refused or undone. On the loop.
-
-        What was imported meanwhile stays imported, and contributes nothing.
-        """
-        self._required, self._disabled, self._plugin_records, saved = cast("_Snapshot", snapshot)
-        before = {id(record) for record, _ in saved}
-        for record in self._records:
-            if id(record) not in before and self._is_registered(record):
-                self._plugin_manager.unregister(record.plugin)
-        for record, earlier in saved:
-            for name in _PluginRecord.__struct_fields__:
-                setattr(record, name, getattr(earlier, name))
-            if record.state is PluginState.LOADED and not self._is_registered(record):
-                self._plugin_manager.register(record.plugin, record.found.name)
-        self._records = [record for record, _ in saved]
-
-    def _is_registered(self, record: _PluginRecord) -> bool:
-        return record.plugin is not None and self._plugin_manager.get_plugin(record.found.name) is record.plugin
 
     def statuses(self) -> list[PluginStatus]:
         """Return the status of every plugin that was found, sorted by name."""
@@ -252,6 +249,15 @@ class PluginHost:
             for record in self._records
             if record.found.name in names
         }
+
+    def failed(self) -> dict[str, str]:
+        """Return the plugins that could not be loaded: name to why."""
+        return {record.found.name: record.why for record in self._records if record.state is PluginState.FAILED}
+
+    def failed_packages(self) -> set[str]:
+        """Return the top packages of the plugins that could not be loaded."""
+        failed = [record for record in self._records if record.state is PluginState.FAILED]
+        return {record.found.module.partition(".")[0] for record in failed}
 
     def packages(self) -> list[str]:
         """Return the top packages of the plugins that have loaded."""
@@ -560,6 +566,12 @@ class PluginHost:
             known = {record.found.name for record in self._records}
             return f"the required plugin {name} is not installed{_meant(name, known)}"
         return f"the required plugin {name} is {found[0].state}: {found[0].why}"
+
+
+def _make_plugin_manager() -> pluggy.PluginManager:
+    manager = pluggy.PluginManager(hookspecs.PROJECT)
+    manager.add_hookspecs(hookspecs)
+    return manager
 
 
 def _run_guarded(step: Callable[[], T], what: str) -> T:

@@ -65,9 +65,15 @@ def test_credentials_are_read_for_a_start_and_not_for_a_check(paths, monkeypatch
         load_configuration(paths)
 
 
-def test_a_reload_does_not_discover_plugins_anew(paths) -> None:
+def test_a_reload_imports_no_plugin_anew_and_works_on_a_copy_of_the_host(paths) -> None:
     first = load_configuration(paths)
-    assert load_configuration(paths, plugins=first.plugins).plugins is first.plugins
+    configure(paths, "[plugins]\ndisabled = ['scheduler']\n")
+    second = load_configuration(paths, plugins=first.plugins)
+    before, after = ({row.name: row for row in each.plugins.statuses()} for each in (first, second))
+    assert before["volume"] == after["volume"]
+    assert (before["scheduler"].state, after["scheduler"].state) == ("loaded", "disabled")
+    first.plugins.adopt(second.plugins)
+    assert {row.name: row for row in first.plugins.statuses()} == after
 
 
 def test_a_pin_for_a_topic_that_no_service_here_has_is_a_warning(paths) -> None:

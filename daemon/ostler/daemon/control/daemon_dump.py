@@ -40,7 +40,7 @@ def daemon_dump(
             "why": state_tracker.why,
         },
         "services": {service.topic: _service_dump(service) for service in services},
-        "plugins": [_plugin_dump(plugin) for plugin in active.resolved.plugins.statuses()],
+        "plugins": [_plugin_dump(plugin) for plugin in active.plugins.statuses()],
         "messages": parts.messaging.stats() if parts is not None else {},
         "audit": parts.audit_service.log.stats() if parts is not None else {},
         "store": store.stats() if store is not None else {},
