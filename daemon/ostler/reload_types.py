@@ -6,6 +6,8 @@ from typing import Any
 
 import msgspec
 
+from ostler.wall_time import WallTime
+
 
 class OptionChange(msgspec.Struct, frozen=True, kw_only=True):
     """One option that differs between two configurations, and what the change needs; secrets stand as `***`.
@@ -56,7 +58,7 @@ class ReloadResult(msgspec.Struct, frozen=True, kw_only=True):
     """
 
     ok: bool
-    at: float
+    at: WallTime
     summary: str
     changes: list[OptionChange] = []
     steps: list[ReloadStep] = []

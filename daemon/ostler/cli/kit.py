@@ -40,6 +40,7 @@ from ostler.cli.output import (
     warn,
 )
 from ostler.cli.progress_bar import progress
+from ostler.cli.shown_types import shows
 from ostler.cli.table import Column
 from ostler.cli.view import view
 from ostler.errors import InvalidInput
@@ -56,8 +57,8 @@ if TYPE_CHECKING:
 __all__ = [
     "Column", "YesOption", "app", "ask", "client", "confirm", "confirm_done", "count_of", "emit", "emit_item",
     "heading", "human_age", "human_elapsed", "human_time", "is_quiet", "json_wanted", "names_wanted", "on_terminal",
-    "pairs", "printable", "progress", "run_operation", "say", "show_fields", "show_table", "text_of", "to_json",
-    "view", "warn",
+    "pairs", "printable", "progress", "run_operation", "say", "show_fields", "show_table", "shows", "text_of",
+    "to_json", "view", "warn",
 ]  # fmt: skip
 
 

@@ -33,7 +33,8 @@ declarations of the commands (`python -m ostler.cli.reference > docs/cli.md`); a
   in `DIR/run`. The default is `OSTLER_ROOT`; without both, root uses the system's directories and a user those of XDG.
 - `-o FORMAT`, `--output FORMAT`: `json`, `yaml`, `wide` (tables with all columns in full) or `name` (names alone, one
   line each, as arguments of other commands take them). `--json` is `-o json`, `--wide` is `-o wide`.
-- `--json`: results as JSON on stdout (one line in a pipe, indented on a terminal), and errors as one object on stderr:
+- `--json`: results as JSON on stdout (one line in a pipe, indented on a terminal; see [json.md](json.md)), and
+  errors as one object on stderr:
   `{{"error": {{"name": …, "message": …, "hint": …, "exit_code": …}}}}`.
 - `--timeout TIME`: the time-out of a call (`30`, `5min`, `2h`), 60 s by default; of a stream, that of each item.
 - `--address tcp://HOST:PORT`, `--server-key KEY|FILE`, `--secret-key FILE`: the daemon of another host, its public

@@ -15,6 +15,7 @@ from ostler.cli.commands.config import difference_rows
 from ostler.cli.commands.handler import format_state as format_handler_state
 from ostler.cli.commands.periodic import format_state
 from ostler.cli.fast_status import override_text
+from ostler.cli.results import OptionDifference
 from ostler.errors import ConfigurationError, DaemonNotRunning, NotPermitted, Problem, ServiceNotFound, WrongCallKind
 from ostler.manager_types import EventHandlerStatus, FollowedRecord, FollowedRecords, LockStatus, LogLevel
 from ostler.messaging.events import Event, Gap
@@ -774,8 +775,8 @@ def test_the_running_configuration_is_shown_with_origins(ostler: Any, answer: An
 
 def test_a_diff_has_a_row_for_what_is_not_the_same() -> None:
     assert list(difference_rows(RUNNING, FILES)) == [
-        {"option": "log.level", "running": '"info"', "files": '"debug"', "from": "/etc/ostler/conf.d/a.toml:1:1"},
-        {"option": "old.key", "running": "1", "files": "", "from": ""},
+        OptionDifference(option="log.level", running="info", files="debug", origin="/etc/ostler/conf.d/a.toml:1:1"),
+        OptionDifference(option="old.key", running=1, files=None, origin=""),
     ]
 
 

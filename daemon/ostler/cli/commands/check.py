@@ -7,12 +7,13 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from ostler.cli import invocation, kit, without_daemon
+from ostler.cli.results import ConfigurationCheck, MaskedFile
 from ostler.daemon.load_configuration import log_target_warning
 from ostler.errors import EXIT_FAILURE
 from ostler.types import PluginState
 
 if TYPE_CHECKING:
-    from ostler.cli.driver_probes import DriverProbe
+    from ostler.cli.results import DriverProbe
     from ostler.service.resolve import ResolvedConfiguration
 
 app = kit.app(group=False)
@@ -25,6 +26,7 @@ PROBE_COLUMNS = [
 
 
 @app.command()
+@kit.shows(ConfigurationCheck)
 def check(
     overrides: Annotated[
         list[str] | None,
@@ -56,9 +58,13 @@ def check(
     probes = _probe_drivers(assembly, probe_timeout) if probe else []
     is_bad = bool(assembly.broken) or any(each.state == "failed" for each in probes)
     if kit.json_wanted():
-        masked = [{"file": file, "by": mask} for file, mask in found.raw.masked.items()]
-        facts = {"services": services, "drivers": drivers, "warnings": warnings, "masked": masked}
-        kit.emit({"ok": not is_bad, **facts, **({"probes": probes} if probe else {})})
+        masked = [MaskedFile(file=file, by=mask) for file, mask in found.raw.masked.items()]
+        asked = probes if probe else None
+        kit.emit(
+            ConfigurationCheck(
+                ok=not is_bad, services=services, drivers=drivers, warnings=warnings, masked=masked, probes=asked
+            )
+        )
         raise typer.Exit(EXIT_FAILURE if is_bad else 0)
     for warning in warnings:
         kit.warn(kit.printable(f"warning: {warning}"))

@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
-from typing import Annotated
+from typing import Annotated, Any
 
 import typer
 
 from ostler.cli import kit, without_daemon
+from ostler.cli.results import OptionDifference, OptionSet, OptionUnset
 from ostler.errors import EXIT_FAILURE, NotFound
 from ostler.types import CONTROL_TOPIC, DaemonStatus, Json, OptionValue
 
@@ -20,8 +21,17 @@ COLUMNS = [
 ]
 
 
+DIFFERENCE_COLUMNS = [
+    kit.Column("option", priority=0, min_width=20),
+    kit.Column("running", lambda row: format_difference(row.running), priority=0),
+    kit.Column("files", lambda row: format_difference(row.files), priority=0),
+    kit.Column("from", "origin", priority=1, min_width=16),
+]
+
+
 @app.command()
 @kit.view
+@kit.shows(OptionValue, many=True)
 def cat(
     prefix: Annotated[
         str, typer.Argument(metavar="[PREFIX]", help="Only this option or table: services.volume", show_default=False)
@@ -51,6 +61,7 @@ def cat(
 
 @app.command()
 @kit.view
+@kit.shows(OptionDifference, many=True)
 def diff(
     check: Annotated[bool, typer.Option("--check", help="Exit with 1 if there is a difference")] = False,
     running: Annotated[
@@ -67,12 +78,13 @@ def diff(
     else:
         files = without_daemon.resolve_configuration().configuration.values()
         found = list(difference_rows(_running_values(), files))
-    kit.show_table(found, ["option", "running", "files", "from"], empty="No differences.")
+    kit.show_table(found, DIFFERENCE_COLUMNS, empty="No differences.")
     if check and found:
         raise typer.Exit(EXIT_FAILURE)
 
 
 @app.command("set")
+@kit.shows(OptionSet)
 def set_value(
     key: Annotated[str, typer.Argument(metavar="TABLE.KEY", help="The option", show_default=False)],
     value: Annotated[str, typer.Argument(metavar="VALUE", help="Its value, as in the file", show_default=False)],
@@ -94,6 +106,7 @@ def set_value(
 
 
 @app.command("unset")
+@kit.shows(OptionUnset)
 def unset_value(
     key: Annotated[str, typer.Argument(metavar="TABLE.KEY", help="The option", show_default=False)],
 ) -> None:
@@ -113,6 +126,7 @@ def unset_value(
 
 
 @app.command()
+@kit.shows(dict[str, Any])
 def schema() -> None:
     """Print the JSON Schema, for editors.
 
@@ -126,7 +140,7 @@ def format_option_value(value: Json) -> str:
     return value if value == "***" and isinstance(value, str) else kit.to_json(value, indent=0)
 
 
-def difference_rows(running: Iterable[OptionValue], files: Iterable[OptionValue]) -> Iterable[dict[str, str]]:
+def difference_rows(running: Iterable[OptionValue], files: Iterable[OptionValue]) -> Iterable[OptionDifference]:
     """Return a row for every option that differs between the daemon and the files.
 
     Args:
@@ -138,24 +152,24 @@ def difference_rows(running: Iterable[OptionValue], files: Iterable[OptionValue]
     for path in sorted(before.keys() | after.keys()):
         old, new = before.get(path), after.get(path)
         if old is None or new is None or old.value != new.value:
-            yield {
-                "option": path,
-                "running": format_option_value(old.value) if old else "",
-                "files": format_option_value(new.value) if new else "",
-                "from": new.origin if new else "",
-            }
+            yield OptionDifference(
+                option=path,
+                running=old.value if old else None,
+                files=new.value if new else None,
+                origin=new.origin if new else "",
+            )
 
 
-def _waiting_rows() -> list[dict[str, str]]:
+def format_difference(value: Json) -> str:
+    """Return a value as it is written in the file; empty if the option is not set."""
+    return "" if value is None else format_option_value(value)
+
+
+def _waiting_rows() -> list[OptionDifference]:
     with kit.client() as client:
         status = client.on(type=DaemonStatus).call(CONTROL_TOPIC, "status")
     return [
-        {
-            "option": change.path,
-            "running": format_option_value(change.old),
-            "files": format_option_value(change.new),
-            "from": "",
-        }
+        OptionDifference(option=change.path, running=change.old, files=change.new, origin="")
         for change in status.needs_restart
     ]
 

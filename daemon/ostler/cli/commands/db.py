@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Annotated, TypeVar
 import typer
 
 from ostler.cli import invocation, kit
+from ostler.cli.results import DatabaseCheck, DatabaseCopy, DatabaseRestored, Migration
 from ostler.errors import EXIT_FAILURE, DaemonNotRunning, InvalidInput
 from ostler.types import CONTROL_TOPIC, PluginState
 
@@ -27,6 +28,7 @@ app = kit.app(help="Check, back up, restore, migrate or vacuum the daemon's data
 
 
 @app.command()
+@kit.shows(DatabaseCheck)
 def check() -> None:
     """Check the whole database.
 
@@ -34,7 +36,7 @@ def check() -> None:
     """
     problems = _ask_or_do(_ask_to_check, _check_offline)
     if kit.json_wanted():
-        kit.emit({"ok": not problems, "problems": problems})
+        kit.emit(DatabaseCheck(ok=not problems, problems=problems))
     elif problems:
         kit.emit([kit.printable(line) for line in problems])
     else:
@@ -54,6 +56,7 @@ def _check_offline(database: Path) -> list[str]:
 
 
 @app.command()
+@kit.shows(DatabaseCopy)
 def backup(
     path: Annotated[str, typer.Argument(help="The new file, written by this command", show_default=False)],
 ) -> None:
@@ -64,7 +67,7 @@ def backup(
     target = Path(path).absolute()
     _ask_or_do(partial(_ask_for_backup, target), partial(_backup_offline, target))
     if kit.json_wanted():
-        kit.emit({"path": str(target)})
+        kit.emit(DatabaseCopy(path=str(target)))
     else:
         kit.say(kit.printable(f"The database was copied to {target}"))
 
@@ -82,6 +85,7 @@ def _backup_offline(target: Path, database: Path) -> None:
 
 
 @app.command()
+@kit.shows("ostler.store:VacuumResult")
 def vacuum() -> None:
     """Give the room of removed rows back to the file system.
 
@@ -108,6 +112,7 @@ def _vacuum_offline(database: Path) -> VacuumResult:
 
 
 @app.command()
+@kit.shows(Migration)
 def migrate(
     dry_run: Annotated[bool, typer.Option("--dry-run", help="Only show the steps, change nothing")] = False,
 ) -> None:
@@ -126,7 +131,7 @@ def migrate(
     failed = [f"plugin {each.name}: {each.why}" for each in plugins.statuses() if each.state is PluginState.FAILED]
     problems = [*report.problems, *failed]
     if kit.json_wanted():
-        kit.emit({"steps": report.steps, "backup": report.backup, "problems": problems, "dry_run": dry_run})
+        kit.emit(Migration(steps=report.steps, backup=report.backup, problems=problems, dry_run=dry_run))
     else:
         _show_migration(report, problems, dry_run=dry_run)
     if problems:
@@ -158,6 +163,7 @@ def _ask_or_do(ask: Callable[[Client], T], do: Callable[[Path], T]) -> T:
 
 
 @app.command()
+@kit.shows(DatabaseRestored)
 def restore(
     file: Annotated[str, typer.Argument(help="The backup")] = "",
     empty: Annotated[bool, typer.Option("--empty", help="Start with an empty database")] = False,
@@ -177,7 +183,7 @@ def restore(
         kit.confirm(f"replace {database} by {'an empty database' if empty else file}", yes=yes)
     moved = put_back(database, None if empty else Path(file).absolute())
     if kit.json_wanted():
-        kit.emit({"path": str(database), "moved": str(moved) if moved else None})
+        kit.emit(DatabaseRestored(path=str(database), moved=str(moved) if moved else None))
         return
     what = "An empty database" if empty else file
     kit.say(kit.printable(f"{what} was restored to {database}; start the daemon"))

@@ -12,6 +12,7 @@ app = kit.app(group=False)
 
 
 @app.command()
+@kit.shows(dict[str, Any])
 def dump() -> None:
     """Show the internal state: threads, tasks, queues, services, configuration; secrets are masked."""
     with kit.client() as client:

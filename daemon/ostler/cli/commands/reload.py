@@ -19,6 +19,7 @@ app = kit.app(group=False)
 
 
 @app.command()
+@kit.shows(ReloadResult, ReloadPlan)
 def reload(
     plan: Annotated[
         bool, typer.Option("--plan", help="Show what would change, and how, without changing anything")

@@ -9,6 +9,7 @@ import typer
 from ostler.availability import unavailable_reason
 from ostler.cli import kit
 from ostler.cli.fast_status import SERVICE_COLUMNS, enabled_text, override_text, up_text
+from ostler.cli.results import RemainingWork, ServiceRecord
 from ostler.errors import EXIT_FAILURE, InvalidInput
 from ostler.types import (
     CONTROL_TOPIC,
@@ -53,6 +54,7 @@ VERSION_COLUMNS: list[str | kit.Column] = [
 
 @app.command("list")
 @kit.view
+@kit.shows(ServiceStatus, many=True)
 def list_services() -> None:
     """List the services of all hosts."""
     with kit.client() as client:
@@ -62,6 +64,7 @@ def list_services() -> None:
 
 @app.command()
 @kit.view
+@kit.shows(ServiceStatus)
 def show(topic: TopicArgument, host: HostOption = "") -> None:
     """Show one service with its drivers, and why it is not up."""
     with kit.client() as client:
@@ -71,6 +74,7 @@ def show(topic: TopicArgument, host: HostOption = "") -> None:
 
 @app.command()
 @kit.view
+@kit.shows(Upgrade, many=True)
 def versions(
     topic: Annotated[str, typer.Argument(help="A topic; by default all", show_default=False)] = "",
 ) -> None:
@@ -86,6 +90,7 @@ def versions(
 
 
 @app.command()
+@kit.shows(ServiceStatus)
 def enable(topic: TopicArgument, host: HostOption = "") -> None:
     """Allow schedulers to choose a service again.
 
@@ -95,6 +100,7 @@ def enable(topic: TopicArgument, host: HostOption = "") -> None:
 
 
 @app.command()
+@kit.shows(ServiceStatus)
 def disable(
     topic: TopicArgument,
     reason: Annotated[str, typer.Option(help="The reason, shown together with the service", show_default=False)],
@@ -108,6 +114,7 @@ def disable(
 
 
 @app.command()
+@kit.shows(ServiceStatus)
 def freeze(
     topic: TopicArgument,
     reason: Annotated[str, typer.Option(help="The reason, shown together with the service", show_default=False)],
@@ -122,12 +129,14 @@ def freeze(
 
 
 @app.command()
+@kit.shows(ServiceStatus)
 def thaw(topic: TopicArgument, host: HostOption = "") -> None:
     """Have a frozen service take work again."""
     _show_state(_call_control("service_thaw", ServiceStatus, topic, host))
 
 
 @app.command("force-down")
+@kit.shows(ForcedDownResult)
 def force_down(
     topic: TopicArgument,
     host: Annotated[str, typer.Option(help="The host that is dead", show_default=False)],
@@ -156,6 +165,7 @@ def force_down(
 
 
 @app.command()
+@kit.shows(ServiceRecord, list[ServiceRecord])
 def delete(
     topic: Annotated[
         str, typer.Argument(help="The service's topic; with --gone, by default all", show_default=False)
@@ -183,7 +193,7 @@ def delete(
         for each, where in found:
             client.call(CONTROL_TOPIC, "service_delete", topic=each, **_host_argument(where))
     if kit.json_wanted():
-        removed = [{"topic": each, "host": where} for each, where in found]
+        removed = [ServiceRecord(topic=each, host=where) for each, where in found]
         kit.emit(removed if gone else removed[0])
         return
     for each, where in found:
@@ -193,6 +203,7 @@ def delete(
 
 
 @app.command()
+@kit.shows(RemainingWork)
 def drain(topic: TopicArgument, wait: WaitOption = 0.0, host: HostOption = "") -> None:
     """Refuse new work, and wait for requests in flight.
 
@@ -201,16 +212,18 @@ def drain(topic: TopicArgument, wait: WaitOption = 0.0, host: HostOption = "") -
     left = _call_control(
         "service_drain", list[str], topic, host, wait=wait, limit=wait + _STOP_MARGIN if wait else _LONG_TIMEOUT
     )
-    _show_remaining(topic, left, "still_running", "refuses new work", "still in flight", "nothing is in flight")
+    _show_remaining(topic, left, "refuses new work", "still in flight", "nothing is in flight")
 
 
 @app.command()
+@kit.shows(ServiceStatus)
 def resume(topic: TopicArgument, host: HostOption = "") -> None:
     """Accept new work again after a drain."""
     _show_state(_call_control("service_resume", ServiceStatus, topic, host))
 
 
 @app.command()
+@kit.shows(RemainingWork)
 def stop(topic: TopicArgument, wait: WaitOption = 0.0, host: HostOption = "") -> None:
     """Drain and stop a service.
 
@@ -219,10 +232,11 @@ def stop(topic: TopicArgument, wait: WaitOption = 0.0, host: HostOption = "") ->
     left = _call_control(
         "service_stop", list[str], topic, host, wait=wait, limit=wait + _STOP_MARGIN if wait else _LONG_TIMEOUT
     )
-    _show_remaining(topic, left, "still_running", "is stopped", "still running", "nothing is left running")
+    _show_remaining(topic, left, "is stopped", "still running", "nothing is left running")
 
 
 @app.command()
+@kit.shows(ServiceStatus)
 def start(topic: TopicArgument, host: HostOption = "") -> None:
     """Start a service that has stopped or failed.
 
@@ -232,6 +246,7 @@ def start(topic: TopicArgument, host: HostOption = "") -> None:
 
 
 @app.command()
+@kit.shows(ServiceStatus)
 def restart(topic: TopicArgument, wait: WaitOption = 0.0, host: HostOption = "") -> None:
     """Restart a service.
 
@@ -252,11 +267,11 @@ def _call_control(method: str, kind: type[T], topic: str, host: str, limit: floa
     return found
 
 
-def _show_remaining(topic: str, left: list[str], key: str, done: str, some: str, none: str) -> None:
+def _show_remaining(topic: str, left: list[str], done: str, some: str, none: str) -> None:
     """Show what a service has left running, and fail if there is anything."""
     name = kit.printable(topic)
     if kit.json_wanted():
-        kit.emit({"topic": topic, key: left})
+        kit.emit(RemainingWork(topic=topic, still_running=left))
     elif left:
         kit.say(f"{name} {done}; {some}:")
         for line in left:

@@ -51,6 +51,7 @@ class TrafficSnapshot(msgspec.Struct, kw_only=True):
 
 
 @app.command()
+@kit.shows(TrafficSnapshot, lines=True)
 def top(
     interval: Annotated[float, typer.Option(min=0.1, help="Seconds between two outputs")] = 1.0,
     once: Annotated[bool, typer.Option("--once", help="Show one interval and exit")] = False,

@@ -5,17 +5,19 @@ from __future__ import annotations
 import shutil
 import sys
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 from ostler.cli import invocation, kit
+from ostler.cli.results import AvailablePlugin
 from ostler.errors import InvalidInput, NotFound, OstlerError
 
 if TYPE_CHECKING:
     # 20 ms: only for installations.
     from ostler.cli.plugin_installation.installation import PluginInstallation, SetChange
 
+_RESULT = "ostler.cli.plugin_installation.installation:InstallationResult"
 From = Annotated[
     list[str] | None,
     typer.Option("--from", metavar="PLACE", help="Look for packages in this directory of wheels, or page, as well"),
@@ -29,6 +31,7 @@ def add_commands(app: typer.Typer) -> None:
         app.command()(command)
 
 
+@kit.shows(_RESULT)
 def install(
     packages: Annotated[
         list[str] | None,
@@ -68,6 +71,7 @@ def install(
         _report(changing.install([parse_requirement(text, Path.cwd()) for text in packages or []]))
 
 
+@kit.shows(_RESULT)
 def remove(
     names: Annotated[list[str], typer.Argument(metavar="PACKAGE...", help="The packages, as they were installed")],
     yes: kit.YesOption = False,
@@ -80,6 +84,7 @@ def remove(
     _report(_installation(None, offline=True).remove(names))
 
 
+@kit.shows(_RESULT)
 def replay(places: From = None, offline: Offline = False) -> None:
     """Install the same plugins again, after an upgrade.
 
@@ -93,6 +98,7 @@ def replay(places: From = None, offline: Offline = False) -> None:
     _report(changing.replay())
 
 
+@kit.shows("ostler.cli.plugin_installation.plugin_set:PluginSet")
 def freeze(
     wheels: Annotated[
         Path | None,
@@ -138,9 +144,10 @@ def show_available(places: list[str] | None) -> None:
             except OstlerError as error:
                 kit.warn(str(error))
         rows = [
-            {"package": name, "installed": installed.get(name), "newest": pip.newest_version(name)} for name in found
+            AvailablePlugin(package=name, installed=installed.get(name), newest=pip.newest_version(name))
+            for name in found
         ]
-    rows.sort(key=lambda row: str(row["package"]))
+    rows.sort(key=lambda row: row.package)
     kit.show_table(rows, [kit.Column(title) for title in ("package", "installed", "newest")], empty="No plugins found.")
 
 
@@ -176,7 +183,7 @@ def _show_step(line: str) -> None:
 
 def _report(change: SetChange) -> None:
     if kit.json_wanted():
-        kit.emit(_as_json(change))
+        kit.emit(change.result())
         return
     lines = change.lines()
     for line in lines or ["nothing has changed: the packages were installed again"]:
@@ -187,10 +194,6 @@ def _report(change: SetChange) -> None:
         kit.say("`ostler reload` loads what is new.")
     if any(not line.startswith("installed ") for line in lines):
         kit.say("A restart of the daemon applies what was replaced or removed.")
-
-
-def _as_json(change: SetChange) -> dict[str, Any]:
-    return {"changes": change.lines(), "packages": change.after.packages, "plugins": change.plugins}
 
 
 def _read_text(path: Path) -> str:
