@@ -318,7 +318,7 @@ class PluginStatus(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class PeriodicStatus(msgspec.Struct, frozen=True, kw_only=True):
-    """A periodic task as an operator sees it; times are wall times, 0 for never; `spacing` is `30 s` or a cron text.
+    """A periodic task as an operator sees it; times are wall times, 0 for never; `spacing` is `30s` or a cron text.
 
     `health` is `failing` (its last runs failed, `failures` in a row), `slow` (due again before a run has ended) or
     `hung` (running for longer than `time_limit`), and `why` says it in a sentence; empty when nothing is wrong. `held`

@@ -124,7 +124,7 @@ def test_a_spacing_changed_by_reload(daemon) -> None:
     assert "services.busy.pace" in [change["path"] for change in verdict["changes"]]
     assert verdict["needs_restart"] == []
     row = task(daemon, "well")
-    assert row["spacing"] == "3600 s"
+    assert row["spacing"] == "1h"
     wait_for(lambda: not task(daemon, "well")["running_since"], "a run under way to end")
     runs = task(daemon, "well")["runs"]
     daemon.configure('[services.busy]\npace = "0.1s"\n', "conf.d/pace.toml")

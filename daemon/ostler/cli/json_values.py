@@ -9,7 +9,8 @@ from typing import Annotated, Any, get_args, get_origin, get_type_hints
 import msgspec
 from msgspec.structs import fields
 
-from ostler.wall_time import WALL_TIME_MARK, to_rfc3339
+from ostler.time_text import to_rfc3339
+from ostler.wall_time import WALL_TIME_MARK
 
 
 def to_shown(value: Any) -> Any:

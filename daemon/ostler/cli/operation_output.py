@@ -33,7 +33,7 @@ COLUMNS = [
     kit.Column("service", "topic", priority=1),
     kit.Column("method", priority=0, min_width=12),
     kit.Column("state", priority=0, min_width=10),
-    kit.Column("since", lambda status: kit.human_elapsed(status.since), priority=1, min_width=11),
+    kit.Column("for", lambda status: kit.human_elapsed(status.since), priority=1, min_width=11),
     kit.Column("by", "requester", priority=2),
     kit.Column("attempts", right=True, priority=3),
     kit.Column("progress", format_progress, priority=0, min_width=10),
@@ -50,7 +50,7 @@ _FIELDS: list[str | kit.Column] = [
     "attempts", "interruptions",
     kit.Column("progress", format_progress),
     kit.Column("steps", lambda status: ", ".join(status.steps)),
-    kit.Column("next attempt", lambda status: kit.human_age(status.next_attempt_at)),
+    kit.Column("next attempt", lambda status: kit.human_time(status.next_attempt_at)),
     kit.Column("expires", lambda status: kit.human_time(status.expires_at)),
 ]  # fmt: skip
 

@@ -74,6 +74,9 @@ were; `--json` is not cut. Problems that a daemon reports are indented by two sp
 plugins as well: stdout and stderr are filtered while a command runs, and do not report to be a terminal, so that
 libraries do not colour their output.
 
+Moments are local time to the second (`2027-01-15 09:00:00`), `-` for never; time spans have units (`5min 3s`, `250ms`).
+For programs see [json.md](json.md).
+
 Commands that destroy what no other command brings back (`volume delete`, `volume forget`, `volume snapshot delete`,
 `service delete`, `operation prune`, `plugin remove`, `db restore`, `keys new --force`) ask on a terminal; any answer
 but `y` or `yes` ends them with exit code 1 and changes nothing. `--yes` never asks. If stdin is not a terminal, as in

@@ -16,7 +16,7 @@ from ostler.cli.commands.help import leaves
 from ostler.cli.json_values import to_shown
 from ostler.cli.output_schema import output_schema
 from ostler.cli.shown_types import ShownTypes, shown_types
-from ostler.wall_time import to_rfc3339
+from ostler.time_text import to_rfc3339
 from support.json_documents import check_documents, schemas
 
 TEXT_ONLY = {"run", "completion"}

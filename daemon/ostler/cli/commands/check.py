@@ -19,9 +19,9 @@ if TYPE_CHECKING:
 app = kit.app(group=False)
 
 PROBE_COLUMNS = [
-    kit.Column("driver", lambda found: f"{found.service}/{found.driver}"),
-    kit.Column("probe", "state"),
-    kit.Column("why", lambda found: "; ".join(found.reasons)),
+    kit.Column("driver", lambda found: f"{found.service}/{found.driver}", priority=0, min_width=16),
+    kit.Column("probe", "state", priority=0),
+    kit.Column("why", lambda found: "; ".join(found.reasons), priority=0),
 ]
 
 

@@ -15,6 +15,13 @@ from ostler.types import CONTROL_TOPIC
 RELOAD_TIMEOUT = 900.0
 """Seconds to wait for the result: work in progress of services that are restarted is waited for."""
 
+_CHANGE_COLUMNS = [
+    kit.Column("option", "path", priority=0, min_width=20),
+    kit.Column("old", priority=1, min_width=10),
+    kit.Column("new", priority=0, min_width=10),
+    kit.Column("needs", priority=0, min_width=16),
+]
+
 app = kit.app(group=False)
 
 
@@ -85,7 +92,7 @@ def show_verdict(verdict: ReloadResult) -> None:
 
 def show_changes(changes: Sequence[OptionChange]) -> None:
     """Show changes with their old and new values, and what each needs."""
-    kit.show_table(changes, [kit.Column("option", "path"), "old", "new", "needs"])
+    kit.show_table(changes, _CHANGE_COLUMNS)
 
 
 def step_line(step: ReloadStep) -> str:

@@ -10,11 +10,13 @@ from ostler.availability import unavailable_reason
 from ostler.cli import kit
 from ostler.cli.fast_status import SERVICE_COLUMNS, enabled_text, override_text, up_text
 from ostler.cli.results import RemainingWork, ServiceRecord
+from ostler.config.units import format_seconds
 from ostler.errors import EXIT_FAILURE, InvalidInput
 from ostler.types import (
     CONTROL_TOPIC,
     ForcedDownResult,
     MemberVersion,
+    ServiceSign,
     ServiceState,
     ServiceStatus,
     StatusCause,
@@ -43,12 +45,34 @@ DETAIL_FIELDS: list[str | kit.Column] = [
 
 
 VERSION_COLUMNS: list[str | kit.Column] = [
-    "topic",
-    kit.Column("usable", lambda row: row.cap or "-"),
-    kit.Column("newest", lambda row: row.newest or "-"),
-    kit.Column("pin", lambda row: row.pin or "auto"),
-    kit.Column("upgrading", lambda row: "yes" if row.upgrading else "no"),
-    kit.Column("limited by", lambda row: [_format_member(each) for each in row.pinned_by]),
+    kit.Column("topic", priority=0),
+    kit.Column("usable", lambda row: row.cap or "-", priority=0),
+    kit.Column("newest", lambda row: row.newest or "-", priority=1),
+    kit.Column("pin", lambda row: row.pin or "auto", priority=2),
+    kit.Column("upgrading", lambda row: "yes" if row.upgrading else "no", priority=3),
+    kit.Column("limited by", lambda row: [_format_member(each) for each in row.pinned_by], priority=0),
+]
+_DRIVER_COLUMNS = [
+    kit.Column("name", priority=0, min_width=12),
+    kit.Column("driver", priority=3),
+    kit.Column("state", priority=0, min_width=12),
+    kit.Column("for", lambda row: kit.human_elapsed(row.since), priority=2, min_width=11),
+    kit.Column("retry", lambda row: kit.human_age(row.retry_at), priority=1, min_width=11),
+    kit.Column("calls", right=True, priority=4),
+    kit.Column("errors", right=True, priority=2),
+    kit.Column("failures", right=True, priority=3),
+    kit.Column("why", priority=0),
+]
+
+
+def _progress_text(sign: ServiceSign) -> str:
+    return format_seconds(sign.age, units=2) if sign.age >= 0 else "-"
+
+
+_SIGN_COLUMNS = [
+    kit.Column("sign of work", "subject", priority=0, min_width=16),
+    kit.Column("last progress", _progress_text, right=True, priority=0),
+    kit.Column("seen", "text", priority=1),
 ]
 
 
@@ -306,15 +330,10 @@ def _show_service(found: ServiceStatus) -> None:
         return
     if found.drivers and not kit.json_wanted():
         kit.say()
-        age = kit.Column("for", lambda row: kit.human_elapsed(row.since))
-        retry = kit.Column("retry", lambda row: kit.human_age(row.retry_at))
-        calls = kit.Column("calls", right=True)
-        errors, failures = kit.Column("errors", right=True), kit.Column("failures", right=True)
-        kit.show_table(found.drivers, ["name", "driver", "state", age, retry, calls, errors, failures, "why"])
+        kit.show_table(found.drivers, _DRIVER_COLUMNS)
     if found.signs and not kit.json_wanted():
         kit.say()
-        progress = kit.Column("last progress", lambda row: f"{row.age:.3g} s" if row.age >= 0 else "-", right=True)
-        kit.show_table(found.signs, [kit.Column("sign of work", "subject"), progress, kit.Column("seen", "text")])
+        kit.show_table(found.signs, _SIGN_COLUMNS)
     if found.causes and not kit.json_wanted():
         kit.say()
         kit.heading("Why it is not up and well")

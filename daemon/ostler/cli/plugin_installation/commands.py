@@ -148,7 +148,9 @@ def show_available(places: list[str] | None) -> None:
             for name in found
         ]
     rows.sort(key=lambda row: row.package)
-    kit.show_table(rows, [kit.Column(title) for title in ("package", "installed", "newest")], empty="No plugins found.")
+    kit.show_table(
+        rows, [kit.Column(title, priority=0) for title in ("package", "installed", "newest")], empty="No plugins found."
+    )
 
 
 def _installation(places: list[str] | None, *, offline: bool = False) -> PluginInstallation:
