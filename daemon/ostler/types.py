@@ -470,11 +470,15 @@ class DaemonStatus(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class OptionValue(msgspec.Struct, frozen=True, kw_only=True):
-    """One option with its value and where that comes from: `file:line:column`, `default`, `--set`; secrets: `***`."""
+    """One option with its value and where that comes from: `file:line:column`, `default`, `--set`; secrets: `***`.
+
+    `text` is how a size or time span is written (`500MB`), empty for any other value.
+    """
 
     path: str
     value: Json
     origin: str
+    text: str = ""
 
 
 class ArgumentDescription(msgspec.Struct, frozen=True, kw_only=True):

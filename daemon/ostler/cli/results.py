@@ -173,12 +173,17 @@ class ConfigurationCheck(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class OptionDifference(msgspec.Struct, frozen=True, kw_only=True, rename={"origin": "from"}):
-    """An option whose value differs; None where it is not set. `from` is the place of the value in the files."""
+    """An option whose value differs; None where it is not set. `from` is the place of the value in the files.
+
+    `running_text` and `files_text` are how a size or time span is written (`500MB`), empty for any other value.
+    """
 
     option: str
     running: Any
     files: Any
     origin: str
+    running_text: str = ""
+    files_text: str = ""
 
 
 class OptionSet(msgspec.Struct, frozen=True, kw_only=True):

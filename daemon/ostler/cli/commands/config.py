@@ -16,15 +16,15 @@ app = kit.app(help="Show the configuration with the origin of each value; secret
 
 COLUMNS = [
     kit.Column("option", "path", priority=0),
-    kit.Column("value", lambda option: format_option_value(option.value), priority=0),
+    kit.Column("value", lambda option: format_option_value(option.text or option.value), priority=0),
     kit.Column("from", "origin"),
 ]
 
 
 DIFFERENCE_COLUMNS = [
     kit.Column("option", priority=0, min_width=20),
-    kit.Column("running", lambda row: format_difference(row.running), priority=0),
-    kit.Column("files", lambda row: format_difference(row.files), priority=0),
+    kit.Column("running", lambda row: format_difference(row.running_text or row.running), priority=0),
+    kit.Column("files", lambda row: format_difference(row.files_text or row.files), priority=0),
     kit.Column("from", "origin", priority=1, min_width=16),
 ]
 
@@ -157,6 +157,8 @@ def difference_rows(running: Iterable[OptionValue], files: Iterable[OptionValue]
                 running=old.value if old else None,
                 files=new.value if new else None,
                 origin=new.origin if new else "",
+                running_text=old.text if old else "",
+                files_text=new.text if new else "",
             )
 
 
@@ -169,7 +171,14 @@ def _waiting_rows() -> list[OptionDifference]:
     with kit.client() as client:
         status = client.on(type=DaemonStatus).call(CONTROL_TOPIC, "status")
     return [
-        OptionDifference(option=change.path, running=change.old, files=change.new, origin="")
+        OptionDifference(
+            option=change.path,
+            running=change.old,
+            files=change.new,
+            origin="",
+            running_text=change.old_text,
+            files_text=change.new_text,
+        )
         for change in status.needs_restart
     ]
 
