@@ -6,6 +6,7 @@ import sys
 from typing import TYPE_CHECKING, Any
 
 from ostler.cli import kit
+from ostler.cli.progress_bar import format_amount
 from ostler.errors import OstlerError
 from ostler.messaging.wire.request_context import Progress
 from ostler.types import OperationState, OperationStatus
@@ -15,16 +16,18 @@ if TYPE_CHECKING:
 
 
 _MAX_COUNT = 1000
-"""Totals below this are counts of steps; others are bytes, of which the share says more."""
+"""Totals below this are counts of steps; of others the share says more."""
 
 
 def format_progress(status: OperationStatus) -> str:
-    """Return how far an operation is: `3 of 8`, `37 %`, or its text; empty when it has not reported."""
+    """Return how far an operation is: `3 of 8`, `37 % of 10GiB`, or its text; empty when it has not reported."""
     if not status.total:
-        return status.text or (f"{status.done:g}" if status.done else "")
-    share = (
-        f"{status.done:g} of {status.total:g}" if status.total < 1000 else f"{100 * status.done / status.total:.0f} %"
-    )
+        return status.text or format_amount(status.done, 0)
+    amount = format_amount(status.done, status.total)
+    total = amount.rpartition(" of ")[2]
+    share = amount
+    if status.total >= _MAX_COUNT:
+        share = f"{100 * status.done / status.total:.0f} %" + ("" if total.isdecimal() else f" of {total}")
     return f"{share}, {status.text}" if status.text else share
 
 

@@ -58,8 +58,8 @@ after `--` are not parsed as options.
 
 ## Output
 
-On a terminal: tables, and a progress bar while a long call reports its progress. A table never folds: when it is wider
-than the terminal, texts end in an ellipsis and the least important columns are left out; a line below says so, and
+On a terminal: tables, and a bar for whatever takes longer than a second or reports its progress, with how much is done,
+the rate and the time left. A table never folds: when it is wider than the terminal, texts end in an ellipsis and the least important columns are left out; a line below says so, and
 `--wide` shows all. More lines than the terminal has are shown in a pager (`OSTLER_PAGER`, `PAGER` or `less -FRX`; `cat`
 or an empty value turns it off). In a pipe, or on a terminal that can
 only print lines (`TERM` unset or `dumb`): the same text, aligned, without colours, with all columns in full.

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, TypeVar
@@ -12,6 +12,7 @@ import typer
 from ostler.cli import invocation, kit
 from ostler.cli.results import DatabaseCheck, DatabaseCopy, DatabaseRestored, Migration
 from ostler.errors import EXIT_FAILURE, DaemonNotRunning, InvalidInput
+from ostler.messaging.wire.request_context import Progress
 from ostler.types import CONTROL_TOPIC, PluginState
 
 if TYPE_CHECKING:
@@ -75,13 +76,33 @@ def backup(
 def _ask_for_backup(target: Path, client: Client) -> None:
     from ostler.cli.new_file import write_new_file  # 1 ms: only for `db backup`
 
-    write_new_file(target, client.on(type=bytes).stream(CONTROL_TOPIC, "db_backup"))
+    pieces = client.on(type=bytes).stream(CONTROL_TOPIC, "db_backup")
+    with kit.progress("copying", unit="bytes") as on_progress:
+        write_new_file(target, _counted(pieces, _database_size(), on_progress))
+
+
+def _counted(pieces: Iterator[bytes], total: int, on_progress: Callable[[Progress], None]) -> Iterator[bytes]:
+    done = 0
+    for piece in pieces:
+        yield piece
+        done += len(piece)
+        on_progress(Progress(done, max(total, done) if total else 0, ""))
+
+
+def _database_size() -> int:
+    """Return the size of the database, 0 if it cannot be seen from here."""
+    current = invocation.current_invocation()
+    try:
+        return 0 if current.remote is not None else current.paths().database.stat().st_size
+    except OSError:
+        return 0
 
 
 def _backup_offline(target: Path, database: Path) -> None:
     from ostler.store.offline import backup_offline  # 40 ms: only without a daemon
 
-    backup_offline(database, target)
+    with kit.progress("copying", unit="bytes") as on_progress:
+        backup_offline(database, target, lambda done, total: on_progress(Progress(done, total, "")))
 
 
 @app.command()
@@ -181,7 +202,12 @@ def restore(
     database = invocation.current_invocation().paths().database
     if database.exists():
         kit.confirm(f"replace {database} by {'an empty database' if empty else file}", yes=yes)
-    moved = put_back(database, None if empty else Path(file).absolute())
+    with kit.progress(f"restoring {database.name}", unit="bytes") as on_progress:
+        moved = put_back(
+            database,
+            None if empty else Path(file).absolute(),
+            lambda done, total: on_progress(Progress(done, total, "checking the copy" if done == total else "")),
+        )
     if kit.json_wanted():
         kit.emit(DatabaseRestored(path=str(database), moved=str(moved) if moved else None))
         return

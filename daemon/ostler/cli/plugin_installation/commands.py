@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import shutil
-import sys
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -64,11 +65,13 @@ def install(
             "packages and --requirements exclude each other" if packages else "nothing to install was given",
             hint="give packages: a name, a wheel or a directory",
         )
-    changing = _installation(places, offline=offline)
-    if requirements is not None:
-        _report(changing.install_frozen(PluginSet.parse(_read_text(requirements))))
-    else:
-        _report(changing.install([parse_requirement(text, Path.cwd()) for text in packages or []]))
+    frozen = PluginSet.parse(_read_text(requirements)) if requirements is not None else None
+    with _changing(places, offline=offline) as changing:
+        if frozen is not None:
+            change = changing.install_frozen(frozen)
+        else:
+            change = changing.install([parse_requirement(text, Path.cwd()) for text in packages or []])
+    _report(change)
 
 
 @kit.shows(_RESULT)
@@ -81,7 +84,9 @@ def remove(
     Needs no daemon. Asks first on a terminal. What only they needed is removed as well. Their tables and files stay.
     """
     kit.confirm(f"remove {kit.count_of(names, 'plugin')}", yes=yes)
-    _report(_installation(None, offline=True).remove(names))
+    with _changing(None, offline=True) as changing:
+        change = changing.remove(names)
+    _report(change)
 
 
 @kit.shows(_RESULT)
@@ -91,11 +96,12 @@ def replay(places: From = None, offline: Offline = False) -> None:
     Needs no daemon. After an upgrade of Ostler or of Python the plugins are installed again in the recorded versions,
     and are checked against the new Ostler. Does nothing when none are installed.
     """
-    changing = _installation(places, offline=offline)
-    if not changing.current.packages:
+    with _changing(places, offline=offline) as changing:
+        change = changing.replay() if changing.current.packages else None
+    if change is None:
         kit.say("No plugins are installed here.")
-        return
-    _report(changing.replay())
+    else:
+        _report(change)
 
 
 @kit.shows("ostler.cli.plugin_installation.plugin_set:PluginSet")
@@ -153,7 +159,23 @@ def show_available(places: list[str] | None) -> None:
     )
 
 
-def _installation(places: list[str] | None, *, offline: bool = False) -> PluginInstallation:
+@contextmanager
+def _changing(places: list[str] | None, *, offline: bool) -> Iterator[PluginInstallation]:
+    """Yield the installation for a change, whose steps are shown on a terminal with the time that they take."""
+    # 20 ms: only for installations.
+    from ostler.messaging.wire.request_context import Progress
+
+    with kit.progress("preparing") as on_progress:
+        yield _installation(places, offline=offline, on_step=lambda line: on_progress(Progress(0, 0, line)))
+
+
+def _ignore_step(_line: str) -> None:
+    pass
+
+
+def _installation(
+    places: list[str] | None, *, offline: bool = False, on_step: Callable[[str], None] = _ignore_step
+) -> PluginInstallation:
     # 20 ms: only for installations.
     from ostler.cli.plugin_installation.installation import PluginInstallation
     from ostler.files import Trust  # as above
@@ -165,7 +187,7 @@ def _installation(places: list[str] | None, *, offline: bool = False) -> PluginI
         current.environ,
         trust=Trust.of_process(all=paths.trust_owner),
         sources=_source_options(places, offline=offline),
-        on_step=_show_step,
+        on_step=on_step,
     )
 
 
@@ -176,11 +198,6 @@ def _source_options(places: list[str] | None, *, offline: bool) -> list[str]:
             raise NotFound(f"{place} is not a directory", hint="give a directory of wheels, or an address")
         options += ["--find-links", place if "://" in place else str(Path(place).resolve())]
     return options
-
-
-def _show_step(line: str) -> None:
-    if kit.on_terminal(sys.stderr) and not kit.json_wanted():
-        print(kit.printable(f"{line} …"), file=sys.stderr, flush=True)  # noqa: T201 - for who waits
 
 
 def _report(change: SetChange) -> None:
