@@ -7,7 +7,7 @@ from collections.abc import Iterator
 from inspect import cleandoc
 from typing import Any
 
-from ostler.cli.command_tree import COMMANDS, root_command
+from ostler.cli.command_tree import COMMAND_GROUPS, COMMANDS, root_command
 from ostler.cli.error_output import EXIT_INTERRUPTED, TRACEBACK_VARIABLE
 from ostler.errors import EXIT_CONFIGURATION, EXIT_FAILURE, EXIT_NOT_PERMITTED, EXIT_NOT_RUNNING, EXIT_OK, EXIT_USAGE
 
@@ -59,7 +59,8 @@ after `--` are not parsed as options.
 ## Output
 
 On a terminal: tables, and a bar for whatever takes longer than a second or reports its progress, with how much is done,
-the rate and the time left. A table never folds: when it is wider than the terminal, texts end in an ellipsis and the least important columns are left out; a line below says so, and
+the rate and the time left. A table never folds: when it is wider than the terminal,
+texts end in an ellipsis and the least important columns are left out; a line below says so, and
 `--wide` shows all. More lines than the terminal has are shown in a pager (`OSTLER_PAGER`, `PAGER` or `less -FRX`; `cat`
 or an empty value turns it off). In a pipe, or on a terminal that can
 only print lines (`TERM` unset or `dumb`): the same text, aligned, without colours, with all columns in full.
@@ -98,8 +99,10 @@ def render() -> str:
         "## Commands",
         "",
     ]
-    lines += [f"- [`{name}`](#ostler-{name}): {verb.help}" for name, verb in COMMANDS.items()]
-    lines += ["", "Plugins provide further commands; `ostler --help` lists those that are installed.", ""]
+    for title, commands in COMMAND_GROUPS.items():
+        lines += [f"{title}:", ""]
+        lines += [*(f"- [`{name}`](#ostler-{name}): {verb.help}" for name, verb in commands.items()), ""]
+    lines += ["Plugins provide further commands; `ostler --help` lists those that are installed.", ""]
     root = root_command()
     for name in COMMANDS:
         lines += _command_section(root.get_command(None, name), f"ostler {name}", 3)
