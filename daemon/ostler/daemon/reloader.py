@@ -375,11 +375,12 @@ async def _apply_options(parts: DaemonParts, resolved: ResolvedConfiguration) ->
     log.set_up(level=options.log.level, format=options.log.format, levels=options.log.levels)
     parts.store.retention_clock.trust_wall_clock()
     parts.store.set_slow_transaction(options.store.slow_transaction)
+    parts.store.set_backup_count(options.store.backups)
     parts.messaging.apply(options, resolved.journaled_topics())
     parts.messaging.notifications.configure(options.notifications.model_dump(), resolved.sinks)
     parts.audit_service.configure(options)
     parts.runtime.gone_age = options.daemon.gone_age
-    parts.runtime.operations.limits = OperationLimits.from_options(options.operations)
+    parts.runtime.operations.apply(OperationLimits.from_options(options.operations))
     for warning in policy_warnings(resolved):
         _log.warning("%s", warning)
 
