@@ -71,9 +71,9 @@ _FIELDS: list[str | kit.Column] = [
 ]  # fmt: skip
 
 _RUN_COLUMNS = [
-    kit.Column("started", lambda run: kit.human_time(run.started)),
+    kit.Column("started", lambda run: kit.human_time(run.started), priority=0, min_width=19),
     kit.Column("took", lambda run: format_seconds(run.seconds, units=2), right=True),
-    kit.Column("error"),
+    kit.Column("error", priority=0),
 ]
 
 
