@@ -23,6 +23,7 @@ plugins, and `ostler help --schema` all of them.
 - Time spans are numbers of seconds, sizes numbers of bytes, counts numbers. Names and reasons that are not known are
   empty texts.
 - Every field is always there. Later versions may add fields: ignore what you do not know.
+- In `details` of errors and in `dump` only `since` is a moment.
 - What a method returns (`call`, `submit --wait`, `result` of operations) and payloads of events are shown as they came;
   moments are numbers of seconds since 1970 there. Daemons, clients and plugins exchange those.
 

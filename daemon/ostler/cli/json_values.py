@@ -39,6 +39,22 @@ def to_shown(value: Any) -> Any:
     return value
 
 
+def moments_by_name(value: Any) -> Any:
+    """Return a value without types, from the daemon itself, with each number called `since` as a moment.
+
+    Args:
+        value: What was decoded from a message: details of an error, a dump.
+    """
+    if isinstance(value, Mapping):
+        return {
+            key: to_rfc3339(item)
+            if key == "since" and isinstance(item, int | float) and not isinstance(item, bool)
+            else moments_by_name(item)
+            for key, item in value.items()
+        }
+    return [moments_by_name(item) for item in value] if isinstance(value, list | tuple) else value
+
+
 @cache
 def _struct_fields(kind: type[msgspec.Struct]) -> list[tuple[str, str, bool]]:
     """Return the attributes of a struct with their names in JSON, and whether each is a wall time."""

@@ -16,6 +16,7 @@ from ostler.cli.commands.help import leaves
 from ostler.cli.json_values import to_shown
 from ostler.cli.output_schema import output_schema
 from ostler.cli.shown_types import ShownTypes, shown_types
+from ostler.errors import DriverStuck
 from ostler.time_text import to_rfc3339
 from support.json_documents import check_documents, schemas
 
@@ -78,6 +79,19 @@ def test_wall_times_are_found_at_any_depth_and_other_numbers_stay_numbers() -> N
         "at": 3.5,
     }
     assert to_shown(Point(1.0)) == Point(1.0)
+
+
+def test_details_of_errors_and_a_dump_have_moments_too(ostler: Any, client: Any) -> None:
+    client.answers["lamp", "switch"] = DriverStuck(
+        "it is stuck", since=1_800_000_000.5, seconds=3.5, tried=[{"since": 0}]
+    )
+    failed = json.loads(ostler("call", "lamp", "switch", "--json").err)["error"]["details"]
+    assert failed == {"since": "2027-01-15T08:00:00.500Z", "seconds": 3.5, "tried": [{"since": None}]}
+    client.answers["ostler", "dump"] = {"plugins": [{"name": "a", "since": 1_800_000_000.0}], "since": "boot"}
+    assert json.loads(ostler("dump", "--json").out) == {
+        "plugins": [{"name": "a", "since": "2027-01-15T08:00:00.000Z"}],
+        "since": "boot",
+    }
 
 
 def test_a_schema_fits_what_is_shown_and_explains_its_fields() -> None:
