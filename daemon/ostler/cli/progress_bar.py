@@ -28,7 +28,7 @@ OnProgress = Callable[["Progress"], None]
 
 
 @contextmanager
-def progress(label: str, *, unit: str = "") -> Iterator[OnProgress]:
+def progress(label: str, *, unit: str = "", appear_after: float = _SILENT_SECONDS) -> Iterator[OnProgress]:
     """Show the progress of a call on stderr while the block runs: how much of how much, the rate and the time left.
 
     The bar appears with the first report, or after a second: a quick call shows none and imports nothing.
@@ -40,6 +40,7 @@ def progress(label: str, *, unit: str = "") -> Iterator[OnProgress]:
         label: What is being done; the text of a report replaces it.
         unit: `bytes`, or what is counted (`files`); by default totals of a MiB and more are bytes, and others have no
             unit.
+        appear_after: Seconds after which the bar appears also without a report.
 
     Yields:
         The function to pass as `on_progress` to `Client.on`. Any thread.
@@ -47,7 +48,7 @@ def progress(label: str, *, unit: str = "") -> Iterator[OnProgress]:
     if is_quiet() or not on_terminal(sys.stderr):
         yield lambda _: None
         return
-    bar = _ProgressBar(label, unit)
+    bar = _ProgressBar(label, unit, appear_after)
     try:
         yield bar.update
     finally:
@@ -91,14 +92,14 @@ def format_rate(rate: float, done: float, total: float, unit: str = "") -> str:
 class _ProgressBar:
     """A rich progress bar, created when it is first needed. Any thread."""
 
-    def __init__(self, label: str, unit: str) -> None:
+    def __init__(self, label: str, unit: str, appear_after: float) -> None:
         self._label = label
         self._unit = unit
         self._bar: Any = None
         self._task: Any = None
         self._lock = threading.Lock()
         self._is_closed = False
-        self._timer = threading.Timer(_SILENT_SECONDS, self._appear)
+        self._timer = threading.Timer(appear_after, self._appear)
         self._timer.daemon = True
         self._timer.start()
 

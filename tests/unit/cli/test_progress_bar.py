@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 
-from ostler.cli import invocation, kit, progress_bar
+from ostler.cli import invocation, kit
 from ostler.cli.global_options import OutputOptions
 from ostler.cli.progress_bar import format_amount, format_rate
 from ostler.messaging.wire.request_context import Progress
@@ -75,10 +75,8 @@ def test_a_report_that_makes_no_sense_breaks_nothing() -> None:
     assert "a\\x1b[2J" in shown.getvalue()
 
 
-def test_what_reports_nothing_is_shown_after_a_while(monkeypatch: pytest.MonkeyPatch) -> None:
-    # patch: the time after which a bar appears is a second, for which no test waits.
-    monkeypatch.setattr(progress_bar, "_SILENT_SECONDS", 0.01)
-    with screen() as shown, kit.progress("thinking"):
+def test_what_reports_nothing_is_shown_after_a_while() -> None:
+    with screen() as shown, kit.progress("thinking", appear_after=0.01):
         wait_until(lambda: "thinking" in shown.getvalue())
 
 
