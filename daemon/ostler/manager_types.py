@@ -90,7 +90,7 @@ class LogLevel(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class FollowedRecord(msgspec.Struct, frozen=True, kw_only=True):
-    """A record of the log for who follows it, redacted as in the log; `detail` has further lines, as a traceback."""
+    """A record of the log for whoever follows it, redacted as in the log; `detail` has further lines: a traceback."""
 
     at: WallTime
     level: str

@@ -196,7 +196,7 @@ class StatusCause(msgspec.Struct, frozen=True, kw_only=True):
     """One cause for which a service is not up and well.
 
     `text` says it in a sentence, `since` (wall time, 0 when unknown) since when, `tried` what was done about it, and
-    `remedy` what would bring the service back: a command, or an option to change.
+    `remedy` what would restore the service: a command, or an option to change.
     """
 
     kind: CauseKind
@@ -512,10 +512,10 @@ class CallerIdentity(msgspec.Struct, frozen=True, kw_only=True):
 class MethodDescription(msgspec.Struct, frozen=True, kw_only=True):
     """One exposed method, as `ostler describe` shows it.
 
-    `method` is `reset`, or `admin.reset` in the namespace `admin`. `version` brought the method, `topic_version` is
-    that of its manager or namespace, `role` the one in force here, maybe `nobody`. Of a method that `streams` the
-    result is that of an item. Each request of a `durable` one is an operation. `secret` names the arguments whose
-    values are never shown. The JSON Schemas are there when they were asked for.
+    `method` is `reset`, or `admin.reset` in the namespace `admin`. `version` is the first with the method,
+    `topic_version` is that of its manager or namespace, `role` the one in force here, maybe `nobody`. Of a method
+    that `streams` the result is that of an item. Each request of a `durable` one is an operation. `secret` names
+    the arguments whose values are never shown. The JSON Schemas are there when they were asked for.
     """
 
     topic: str
