@@ -122,6 +122,7 @@ if TYPE_CHECKING:
         ServiceStatus,
         Upgrade,
     )
+    from ostler.wall_time import WallTime
 
 _EXPORTS = {
     "aio": ["waiting_for"],
@@ -169,6 +170,7 @@ _EXPORTS = {
         "CapabilityReport", "DriverState", "Json", "OperationState",
         "OperationStatus", "Peer", "Role", "ServiceState", "ServiceStatus", "Upgrade",
     ],
+    "wall_time": ["WallTime"],
 }  # fmt: skip
 _MODULE_BY_NAME = {name: room for room, names in _EXPORTS.items() for name in names}
 
@@ -271,6 +273,7 @@ __all__ = [
     "UntrustedOwner",
     "Upgrade",
     "ValidationContext",
+    "WallTime",
     "WrongCallKind",
     "capability_lifetime",
     "check_length",

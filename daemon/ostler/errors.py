@@ -352,7 +352,7 @@ class DeadlineExceeded(MessagingError):
 
 
 class Cancelled(MessagingError):
-    """Raised in a method, and to its caller, when the caller cancelled the call."""
+    """Raised in a method, and to its caller, when the caller cancelled the call; also for a no to a question."""
 
 
 class Busy(MessagingError):

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import msgspec
 
+from ostler.wall_time import WallTime
+
 
 class LockStatus(msgspec.Struct, frozen=True, kw_only=True):
     """Who holds a lock, or waits for it, as an operator sees it.
@@ -26,7 +28,7 @@ class LockStatus(msgspec.Struct, frozen=True, kw_only=True):
     is_held: bool
     is_shared: bool = False
     is_cluster: bool = False
-    since: float = 0.0
+    since: WallTime = 0.0
     host: str = ""
     method: str = ""
     request_id: str = ""
@@ -61,7 +63,7 @@ class EventHandlerStatus(msgspec.Struct, frozen=True, kw_only=True):
     gaps: int = 0
     waiting: int = 0
     handling: str = ""
-    handling_since: float = 0.0
+    handling_since: WallTime = 0.0
     last_error: str = ""
 
 
@@ -88,9 +90,9 @@ class LogLevel(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class FollowedRecord(msgspec.Struct, frozen=True, kw_only=True):
-    """A record of the log for who follows it, redacted as in the log; `detail` has further lines, as a traceback."""
+    """A record of the log for whoever follows it, redacted as in the log; `detail` has further lines: a traceback."""
 
-    at: float
+    at: WallTime
     level: str
     logger: str
     message: str

@@ -6,19 +6,23 @@ from typing import Any
 
 import msgspec
 
+from ostler.wall_time import WallTime
+
 
 class OptionChange(msgspec.Struct, frozen=True, kw_only=True):
     """One option that differs between two configurations, and what the change needs; secrets stand as `***`.
 
     `needs` is `live` (nothing), `driver` (the driver is initialised again), `service` (the service is restarted) or
     `daemon` (a new process). A table that only one of the two has is one change: its service or driver is added or
-    removed.
+    removed. `old_text` and `new_text` are how a size or time span is written (`500MB`), empty for any other value.
     """
 
     path: str
     old: Any
     new: Any
     needs: str
+    old_text: str = ""
+    new_text: str = ""
 
 
 class ReloadStep(msgspec.Struct, frozen=True, kw_only=True):
@@ -56,7 +60,7 @@ class ReloadResult(msgspec.Struct, frozen=True, kw_only=True):
     """
 
     ok: bool
-    at: float
+    at: WallTime
     summary: str
     changes: list[OptionChange] = []
     steps: list[ReloadStep] = []

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any, Literal, TypeAlias
 import msgspec
 
 from ostler.reload_types import OptionChange, ReloadResult
+from ostler.wall_time import WallTime
 
 if TYPE_CHECKING:
     Json: TypeAlias = "bool | int | float | str | list[Json] | dict[str, Json] | None"
@@ -93,7 +94,7 @@ class Status(msgspec.Struct, frozen=True, kw_only=True):
 
     state: str
     why: str = ""
-    since: float = 0.0
+    since: WallTime = 0.0
 
 
 class DriverStatus(msgspec.Struct, frozen=True, kw_only=True):
@@ -109,19 +110,19 @@ class DriverStatus(msgspec.Struct, frozen=True, kw_only=True):
     driver: str
     state: DriverState
     why: str = ""
-    since: float = 0.0
-    retry_at: float = 0.0
+    since: WallTime = 0.0
+    retry_at: WallTime = 0.0
     tries: int = 0
     calls: int = 0
     pending: str = ""
     failures: int = 0
     errors: int = 0
     last_error: str = ""
-    last_error_at: float = 0.0
-    last_success_at: float = 0.0
+    last_error_at: WallTime = 0.0
+    last_success_at: WallTime = 0.0
     breaker: BreakerState = BreakerState.CLOSED
-    breaker_since: float = 0.0
-    breaker_trial_at: float = 0.0
+    breaker_since: WallTime = 0.0
+    breaker_trial_at: WallTime = 0.0
     abandoned: int = 0
 
 
@@ -181,7 +182,7 @@ class OperatorOverride(msgspec.Struct, frozen=True, kw_only=True):
 
     by: str = ""
     reason: str = ""
-    since: float = 0.0
+    since: WallTime = 0.0
 
 
 CauseKind: TypeAlias = Literal[
@@ -195,12 +196,12 @@ class StatusCause(msgspec.Struct, frozen=True, kw_only=True):
     """One cause for which a service is not up and well.
 
     `text` says it in a sentence, `since` (wall time, 0 when unknown) since when, `tried` what was done about it, and
-    `remedy` what would bring the service back: a command, or an option to change.
+    `remedy` what would restore the service: a command, or an option to change.
     """
 
     kind: CauseKind
     text: str
-    since: float = 0.0
+    since: WallTime = 0.0
     tried: str = ""
     remedy: str = ""
 
@@ -224,7 +225,7 @@ class BackgroundTaskStatus(msgspec.Struct, frozen=True, kw_only=True):
     kind: str
     state: str
     restart: str = "never"
-    since: float = 0.0
+    since: WallTime = 0.0
     restarts: int = 0
     last_error: str = ""
 
@@ -250,19 +251,19 @@ class ServiceStatus(msgspec.Struct, frozen=True, kw_only=True):
     manager: str = ""
     state: ServiceState = ServiceState.STARTING
     why: str = ""
-    since: float = 0.0
+    since: WallTime = 0.0
     up: bool = False
     enabled: bool = True
     disabled_reason: str = ""
     disabled_by: str = ""
-    enabled_at: float = 0.0
+    enabled_at: WallTime = 0.0
     frozen: OperatorOverride | None = None
     forced_down: OperatorOverride | None = None
     required: bool = True
     rpc_version: str = "1.0"
     namespaces: dict[str, str] = {}
     beat: int = 0
-    last_report: float = 0.0
+    last_report: WallTime = 0.0
     in_flight: int = 0
     queued: int = 0
     workers: int = 0
@@ -309,15 +310,15 @@ class PluginStatus(msgspec.Struct, frozen=True, kw_only=True):
     hooks: list[str] = []
     seconds: float = 0.0
     bundled: bool = False
-    since: float = 0.0
+    since: WallTime = 0.0
     errors: int = 0
     last_error: str = ""
-    last_error_at: float = 0.0
+    last_error_at: WallTime = 0.0
     crashes: int = 0
 
 
 class PeriodicStatus(msgspec.Struct, frozen=True, kw_only=True):
-    """A periodic task as an operator sees it; times are wall times, 0 for never; `spacing` is `30 s` or a cron text.
+    """A periodic task as an operator sees it; times are wall times, 0 for never; `spacing` is `30s` or a cron text.
 
     `health` is `failing` (its last runs failed, `failures` in a row), `slow` (due again before a run has ended) or
     `hung` (running for longer than `time_limit`), and `why` says it in a sentence; empty when nothing is wrong. `held`
@@ -332,15 +333,15 @@ class PeriodicStatus(msgspec.Struct, frozen=True, kw_only=True):
     paused: bool = False
     runs: int = 0
     errors: int = 0
-    last_run: float = 0.0
+    last_run: WallTime = 0.0
     last_seconds: float = 0.0
     last_error: str = ""
-    next_run: float = 0.0
-    running_since: float = 0.0
+    next_run: WallTime = 0.0
+    running_since: WallTime = 0.0
     health: str = ""
     why: str = ""
     failures: int = 0
-    paused_at: float = 0.0
+    paused_at: WallTime = 0.0
     paused_by: str = ""
     pause_reason: str = ""
     window: str = ""
@@ -355,7 +356,7 @@ class PeriodicStatus(msgspec.Struct, frozen=True, kw_only=True):
 class PeriodicRunStatus(msgspec.Struct, frozen=True, kw_only=True):
     """One run of a periodic task: the wall time of its start, its seconds, its error or an empty text."""
 
-    started: float
+    started: WallTime
     seconds: float
     error: str = ""
 
@@ -420,8 +421,8 @@ class OperationStatus(msgspec.Struct, frozen=True, kw_only=True):
     method: str
     state: OperationState
     why: str = ""
-    since: float = 0.0
-    submitted_at: float = 0.0
+    since: WallTime = 0.0
+    submitted_at: WallTime = 0.0
     requester: str = ""
     attempts: int = 0
     interruptions: int = 0
@@ -429,8 +430,8 @@ class OperationStatus(msgspec.Struct, frozen=True, kw_only=True):
     total: float = 0.0
     text: str = ""
     steps: list[str] = []
-    next_attempt_at: float = 0.0
-    expires_at: float = 0.0
+    next_attempt_at: WallTime = 0.0
+    expires_at: WallTime = 0.0
     is_hidden: bool = False
     arguments: Json = None
     result: Json = None
@@ -449,8 +450,8 @@ class DaemonStatus(msgspec.Struct, frozen=True, kw_only=True):
     version: str
     pid: int
     state: ServiceState
-    since: float
-    started: float
+    since: WallTime
+    started: WallTime
     why: str = ""
     rpc: str = ""
     events: str = ""
@@ -469,11 +470,15 @@ class DaemonStatus(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class OptionValue(msgspec.Struct, frozen=True, kw_only=True):
-    """One option with its value and where that comes from: `file:line:column`, `default`, `--set`; secrets: `***`."""
+    """One option with its value and where that comes from: `file:line:column`, `default`, `--set`; secrets: `***`.
+
+    `text` is how a size or time span is written (`500MB`), empty for any other value.
+    """
 
     path: str
     value: Json
     origin: str
+    text: str = ""
 
 
 class ArgumentDescription(msgspec.Struct, frozen=True, kw_only=True):
@@ -507,10 +512,10 @@ class CallerIdentity(msgspec.Struct, frozen=True, kw_only=True):
 class MethodDescription(msgspec.Struct, frozen=True, kw_only=True):
     """One exposed method, as `ostler describe` shows it.
 
-    `method` is `reset`, or `admin.reset` in the namespace `admin`. `version` brought the method, `topic_version` is
-    that of its manager or namespace, `role` the one in force here, maybe `nobody`. Of a method that `streams` the
-    result is that of an item. Each request of a `durable` one is an operation. `secret` names the arguments whose
-    values are never shown. The JSON Schemas are there when they were asked for.
+    `method` is `reset`, or `admin.reset` in the namespace `admin`. `version` is the first with the method,
+    `topic_version` is that of its manager or namespace, `role` the one in force here, maybe `nobody`. Of a method
+    that `streams` the result is that of an item. Each request of a `durable` one is an operation. `secret` names
+    the arguments whose values are never shown. The JSON Schemas are there when they were asked for.
     """
 
     topic: str
@@ -566,7 +571,7 @@ class AuditEntry(msgspec.Struct, frozen=True, kw_only=True):
     """
 
     number: int = 0
-    at: float
+    at: WallTime
     who: str
     user: str = ""
     uid: int = -1
@@ -582,7 +587,7 @@ class AuditEntry(msgspec.Struct, frozen=True, kw_only=True):
     trace: str = ""
     seconds: float = 0.0
     times: int = 1
-    last: float = 0.0
+    last: WallTime = 0.0
 
 
 class MethodTraffic(msgspec.Struct, frozen=True, kw_only=True):
@@ -654,7 +659,7 @@ class CapabilityReport(msgspec.Struct, frozen=True, kw_only=True):
     topic: str
     host: str
     backends: dict[str, dict[str, Json]]
-    reported_at: float
+    reported_at: WallTime
     stale: bool = False
     enabled: bool = True
     up: bool = True

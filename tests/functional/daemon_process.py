@@ -17,6 +17,7 @@ from pathlib import Path
 from typing import Any
 
 from ostler import Client
+from support.json_documents import check_documents
 
 HERE = Path(__file__).resolve().parent
 OSTLER = Path(sys.executable).with_name("ostler")
@@ -219,7 +220,9 @@ class DaemonProcess:
 
     def json(self, *arguments: str, check: int | None = 0, **options: Any) -> Any:
         """Run `ostler --json …` and return what it says."""
-        return json.loads(self.command("--json", *arguments, check=check, **options).stdout)
+        text = self.command("--json", *arguments, check=check, **options).stdout
+        check_documents(arguments, text)
+        return json.loads(text)
 
     def give_to_nobody(self) -> None:
         """Make all below the root the property of a user who has nothing."""

@@ -124,7 +124,7 @@ def test_a_spacing_changed_by_reload(daemon) -> None:
     assert "services.busy.pace" in [change["path"] for change in verdict["changes"]]
     assert verdict["needs_restart"] == []
     row = task(daemon, "well")
-    assert row["spacing"] == "3600 s"
+    assert row["spacing"] == "1h"
     wait_for(lambda: not task(daemon, "well")["running_since"], "a run under way to end")
     runs = task(daemon, "well")["runs"]
     daemon.configure('[services.busy]\npace = "0.1s"\n', "conf.d/pace.toml")
@@ -135,7 +135,7 @@ def test_a_spacing_changed_by_reload(daemon) -> None:
 
 def test_tasks_are_listed_run_paused_and_resumed(daemon) -> None:
     listed = daemon.command("periodic", "list").stdout
-    for words in ("well_on_the_loop", "0.05 s", "failing", "ValueError: no paper left"):
+    for words in ("well_on_the_loop", "50ms", "failing", "ValueError: no paper left"):
         wait_for(lambda words=words: words in daemon.command("periodic", "list").stdout, words, more=lambda: listed)
     assert "paused" in daemon.command("periodic", "pause", "busy", "well").stdout
     row = wait_for(lambda: not (found := task(daemon, "well"))["running_since"] and found, "a last run to end")

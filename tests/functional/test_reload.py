@@ -117,7 +117,7 @@ def test_what_needs_a_new_process_is_named_until_the_restart(make_daemon) -> Non
     assert '"node1" -> "node2"' in daemon.command("reload").stdout
     assert "restart needed for daemon.host" in daemon.command("status").stdout
     (waiting,) = daemon.json("config", "diff", "--running")
-    assert (waiting["option"], waiting["running"], waiting["files"]) == ("daemon.host", '"node1"', '"node2"')
+    assert (waiting["option"], waiting["running"], waiting["files"]) == ("daemon.host", "node1", "node2")
     values = {row["path"]: row["value"] for row in daemon.json("config", "cat", "--running")}
     assert values["daemon.host"] == "node1"
     daemon.notices.wait(lambda fields: 'daemon.host ("node1" -> "node2")' in fields.get("STATUS", ""))

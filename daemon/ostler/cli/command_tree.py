@@ -23,6 +23,10 @@ COMMON_OPTIONS_HELP = (
 _VIEW_HELP = "--watch[=TIME] shows it again and again."
 
 
+_MAX_NAME_WIDTH = 20
+"""The columns that names are filled to in the help: a plugin's may be long."""
+
+
 class Command(NamedTuple):
     """A command: the module in `ostler.cli.commands` that has its typer `app`, and its line in `ostler --help`."""
 
@@ -30,37 +34,49 @@ class Command(NamedTuple):
     help: str
 
 
-COMMANDS: dict[str, Command] = {
-    "run": Command("run", "Run the daemon in the foreground until it is stopped"),
-    "status": Command("status", "Show the daemon, services, drivers and problems"),
-    "check": Command("check", "Check the configuration without a daemon"),
-    "reload": Command("reload", "Reload the configuration of the daemon"),
-    "config": Command("config", "Show the configuration with the origin of each value"),
-    "service": Command("service", "List, show, enable, disable, freeze, drain and delete services"),
-    "driver": Command("driver", "List, show, restart, reset and abandon drivers"),
-    "plugin": Command("plugin", "List and check plugins, or create a new one"),
-    "call": Command("call", "Call a method of a service and show its result"),
-    "cast": Command("cast", "Send a request to a service without waiting for the result"),
-    "submit": Command("submit", "Submit an operation, which survives the daemon"),
-    "operation": Command("operation", "List, show, watch, cancel and retry operations"),
-    "describe": Command("describe", "Show the methods of a service and their arguments"),
-    "events": Command("events", "Follow events, one line each"),
-    "lock": Command("lock", "List locks: who holds them, and who waits"),
-    "handler": Command("handler", "List event handlers: what they follow, and their errors"),
-    "periodic": Command("periodic", "List, show, run, pause and resume periodic tasks"),
-    "top": Command("top", "Show calls per method, live"),
-    "audit": Command("audit", "Show the audit log: who did what, and what was refused"),
-    "log": Command("log", "Show or follow the log of the daemon"),
-    "logs": Command("logs", "The same as `log`"),
-    "log-level": Command("log_level", "Show or set the log levels of the daemon"),
-    "dump": Command("dump", "Show threads, tasks, queues, services, configuration"),
-    "keys": Command("keys", "Create and show the keys of hosts and clients"),
-    "db": Command("db", "Check, back up or restore the daemon's database"),
-    "whoami": Command("whoami", "Show who the daemon takes you for, and your role"),
-    "version": Command("version", "Show the versions of this command and of the daemon"),
-    "completion": Command("completion", "Print the script with which a shell completes `ostler`"),
-    "help": Command("help", "Show the help of a command"),
+COMMAND_GROUPS: dict[str, dict[str, Command]] = {
+    "The daemon and its configuration": {
+        "run": Command("run", "Run the daemon in the foreground until it is stopped"),
+        "status": Command("status", "Show the daemon, services, drivers and problems"),
+        "check": Command("check", "Check the configuration without a daemon"),
+        "reload": Command("reload", "Reload the configuration of the daemon"),
+        "config": Command("config", "Show, compare and change the configuration"),
+        "db": Command("db", "Check, back up or restore the daemon's database"),
+        "keys": Command("keys", "Create and show the keys of hosts and clients"),
+    },
+    "Services and plugins": {
+        "service": Command("service", "List, show, enable, disable, freeze, drain and delete services"),
+        "driver": Command("driver", "List, show, restart, reset and abandon drivers"),
+        "periodic": Command("periodic", "List, show, run, pause and resume periodic tasks"),
+        "handler": Command("handler", "List event handlers: what they follow, and their errors"),
+        "lock": Command("lock", "List locks: who holds them, and who waits"),
+        "plugin": Command("plugin", "List and check plugins, or create a new one"),
+    },
+    "Calls, operations and events": {
+        "call": Command("call", "Call a method of a service and show its result"),
+        "cast": Command("cast", "Send a request to a service without waiting for the result"),
+        "submit": Command("submit", "Submit an operation, which survives the daemon"),
+        "operation": Command("operation", "List, show, watch, cancel and retry operations"),
+        "describe": Command("describe", "Show the methods of a service and their arguments"),
+        "events": Command("events", "Follow events, one line each"),
+    },
+    "What happened, and what happens now": {
+        "log": Command("log", "Show or follow the log of the daemon"),
+        "logs": Command("logs", "The same as `log`"),
+        "log-level": Command("log_level", "Show or set the log levels of the daemon"),
+        "top": Command("top", "Show calls per method, live"),
+        "audit": Command("audit", "Show the audit log: who did what, and what was refused"),
+        "dump": Command("dump", "Show threads, tasks, queues, services, configuration"),
+    },
+    "This command": {
+        "whoami": Command("whoami", "Show who the daemon takes you for, and your role"),
+        "version": Command("version", "Show the versions of this command and of the daemon"),
+        "completion": Command("completion", "Print the script with which a shell completes `ostler`"),
+        "help": Command("help", "Show the help of a command, or the schema of its output"),
+    },
 }
+"""The commands by what they are for, as `ostler --help` shows them."""
+COMMANDS: dict[str, Command] = {name: command for group in COMMAND_GROUPS.values() for name, command in group.items()}
 
 
 class RootGroup(TyperGroup):
@@ -90,12 +106,15 @@ class RootGroup(TyperGroup):
 
     def format_commands(self, ctx: Any, formatter: Any) -> None:
         """Write the commands with their lines from the table, without importing any."""
-        with formatter.section("Verbs"):
-            formatter.write_dl([(name, verb.help) for name, verb in COMMANDS.items()])
+        width = min(max(map(len, self.list_commands(ctx))), _MAX_NAME_WIDTH)
+        for title, commands in COMMAND_GROUPS.items():
+            with formatter.section(title):
+                # As wide as the widest of all: the columns of the groups stand below each other.
+                formatter.write_dl([(name.ljust(width), verb.help) for name, verb in commands.items()])
         brought = self._plugin_commands.help_lines()
         if brought:
             with formatter.section("Commands of plugins"):
-                formatter.write_dl(brought)
+                formatter.write_dl([(name.ljust(width), text) for name, text in brought])
 
 
 def _normalise_command(command: Any) -> Any:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import re
 from pathlib import Path
-from typing import NamedTuple
 
 from ostler.cli import invocation, without_daemon
 from ostler.cli.config_files import (
@@ -18,21 +17,14 @@ from ostler.cli.config_files import (
     schema_line,
 )
 from ostler.cli.output import to_json
+from ostler.cli.results import SchemaWritten
 from ostler.config import load
 from ostler.files import replace_file
 
 _HAS_LINE = re.compile(rb"^#:schema\b", re.MULTILINE)
 
 
-class WrittenSchema(NamedTuple):
-    """The result: the file of the schema, the files that got the line that names it, and notes on others."""
-
-    file: str
-    files: list[str]
-    notes: list[str]
-
-
-def write_schema() -> WrittenSchema:
+def write_schema() -> SchemaWritten:
     """Write the schema with the installed plugins next to the configuration, and name it in the files there.
 
     A file that names a schema already, that is empty, or that is not in the directory of the configuration or its
@@ -45,7 +37,7 @@ def write_schema() -> WrittenSchema:
     content = f"{to_json(without_daemon.configuration_schema())}\n".encode()
     paths = invocation.current_invocation().paths()
     schema = paths.config_file.with_name(SCHEMA_FILE_NAME)
-    done = WrittenSchema(str(schema), [], [])
+    done = SchemaWritten(file=str(schema), files=[], notes=[])
     with lock_directory(schema.parent):
         replace_file(schema, content, mode=0o644)
         for file in map(Path, load(paths).files):

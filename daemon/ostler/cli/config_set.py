@@ -6,10 +6,11 @@ import os
 import re
 from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import TYPE_CHECKING, Any
 
 from ostler.cli import invocation, without_daemon
 from ostler.cli.config_files import BOM, EditedFile, lock_directory, read_editable, replace_edited, schema_line
+from ostler.cli.results import OptionSet, OptionUnset
 from ostler.config import load
 from ostler.config.layers import dotted, parse_value, split_key, split_origin
 from ostler.config.renamed_options import spellings
@@ -36,26 +37,7 @@ class ValueOverridden(OstlerError):
     """Raised if a value would have no effect, because a file that is read later sets the same option."""
 
 
-class SetResult(NamedTuple):
-    """The result: the option, its value, its file, the origin of the value that is in effect now, and notes."""
-
-    option: str
-    value: Any
-    file: str
-    origin: str
-    notes: list[str]
-
-
-class UnsetResult(NamedTuple):
-    """The result: the option, its file, the origin of the value that is in effect now, and notes."""
-
-    option: str
-    file: str
-    origin: str
-    notes: list[str]
-
-
-def set_option(key: str, text: str, file: str = "") -> SetResult:
+def set_option(key: str, text: str, file: str = "") -> OptionSet:
     """Check a value together with the rest of the configuration, and write it to the file that sets the option now.
 
     If none does, or one of a package, it is written to `conf.d/90-set.toml`. A lock is held from reading the file until
@@ -95,10 +77,16 @@ def set_option(key: str, text: str, file: str = "") -> SetResult:
         option.note_name(earlier)
     option.note_others(found, target)
     shown = value if _may_show(found, option.path) else MASK
-    return SetResult(dotted(option.path), shown, str(target), found.raw.origin(option.path), option.notes)
+    return OptionSet(
+        option=dotted(option.path),
+        value=shown,
+        file=str(target),
+        origin=found.raw.origin(option.path),
+        notes=option.notes,
+    )
 
 
-def unset_option(key: str, file: str = "") -> UnsetResult:
+def unset_option(key: str, file: str = "") -> OptionUnset:
     """Remove a value from the file that sets it now, if the configuration is valid without it; as `set_option`.
 
     Args:
@@ -122,7 +110,9 @@ def unset_option(key: str, file: str = "") -> UnsetResult:
         edited = _edit_file(target, lambda before: remove_value(before, path))
         found = option.resolve_with(target, edited.content)
         replace_edited(target, edited)
-    return UnsetResult(dotted(option.path), str(target), found.raw.origin(option.path), option.notes)
+    return OptionUnset(
+        option=dotted(option.path), file=str(target), origin=found.raw.origin(option.path), notes=option.notes
+    )
 
 
 class _Option:

@@ -51,7 +51,7 @@ def _option_line(name: str, option: OptionValue) -> str:
     origin = printable(option.origin)
     if option.value is None:
         return f"# {_escaped(key)} is not set"
-    line = _escaped(f"{key} = {toml_value(_without_null(option.value))}")
+    line = _escaped(f"{key} = {toml_value(option.text or _without_null(option.value))}")
     return f"# {line}  # {origin}; masked" if _has_secret(option.value) else f"{line}  # {origin}"
 
 

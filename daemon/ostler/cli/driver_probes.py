@@ -13,9 +13,8 @@ from collections.abc import Iterator
 from contextlib import suppress
 from typing import TYPE_CHECKING, Any, NoReturn
 
-import msgspec
-
 from ostler.bounds import WHY_LIMIT, truncate
+from ostler.cli.results import DriverProbe
 from ostler.config.layers import dotted
 from ostler.config.secret_references import PLACEHOLDER
 from ostler.driver import Driver
@@ -31,24 +30,6 @@ _AT_ONCE = 8
 _ANSWER_LIMIT = 65536
 """Bytes of an answer that are read; a driver that says more is cut off."""
 _REASON_LIMIT = 20
-
-
-class DriverProbe(msgspec.Struct, frozen=True, kw_only=True):
-    """What a driver has answered.
-
-    Attributes:
-        service: Its service.
-        driver: Its name.
-        state: `ok`, `failed`, or `unknown` if the driver has no `probe` or one of its secrets could not be read.
-        reasons: Why it could not work, a line each; for `unknown` why it was not asked.
-        seconds: How long it took.
-    """
-
-    service: str
-    driver: str
-    state: str
-    reasons: list[str]
-    seconds: float
 
 
 class _Child:

@@ -10,6 +10,7 @@ from ostler.cli import kit
 from ostler.types import CONTROL_TOPIC, DriverStatus
 
 
+@kit.shows(DriverStatus)
 def reset(
     driver: Annotated[str, typer.Argument(metavar="SERVICE/NAME", help="The driver: volume/local", show_default=False)],
     host: Annotated[str | None, typer.Option(help="The driver of this host", show_default=False)] = None,

@@ -48,9 +48,13 @@ def report_error(
 
         _print_error(printable_lines("".join(traceback.format_exception(error)).rstrip("\n")))
     if format:
-        from ostler.cli.output import to_document  # only for an error with `--json`
+        # Only for an error with `--json`.
+        from ostler.cli.json_values import moments_by_name
+        from ostler.cli.output import to_document
 
         shown = {name: value for name, value in facts.items() if name != "subject"}
+        if "details" in shown:
+            shown["details"] = moments_by_name(shown["details"])
         _print_error(to_document({"error": {**shown, **_located_problems(facts)}}, format))
     else:
         for line in _error_lines(facts):

@@ -10,13 +10,13 @@ from ostler.errors import EXIT_FAILURE, EXIT_OK
 from ostler.types import PluginState
 
 if TYPE_CHECKING:
-    from ostler.cli.driver_probes import DriverProbe
+    from ostler.cli.results import DriverProbe
     from ostler.service.resolve import ResolvedConfiguration
 
 PROBE_COLUMNS = [
-    kit.Column("driver", lambda found: f"{found.service}/{found.driver}"),
-    kit.Column("probe", "state"),
-    kit.Column("why", lambda found: "; ".join(found.reasons)),
+    kit.Column("driver", lambda found: f"{found.service}/{found.driver}", priority=0, min_width=16),
+    kit.Column("probe", "state", priority=0),
+    kit.Column("why", lambda found: "; ".join(found.reasons), priority=0),
 ]
 
 
@@ -65,13 +65,18 @@ def _show(
     drivers = [f"{topic}/{name}" for topic, name in sorted(found.drivers)]
     masked = found.raw.masked
     if kit.json_wanted():
-        facts = {
-            "services": services,
-            "drivers": drivers,
-            "warnings": warnings,
-            "masked": [{"file": file, "by": mask} for file, mask in masked.items()],
-        }
-        kit.emit({"ok": is_ok, **facts, **({} if probes is None else {"probes": probes})})
+        from ostler.cli.results import ConfigurationCheck, MaskedFile  # 2 ms: only for programs
+
+        kit.emit(
+            ConfigurationCheck(
+                ok=is_ok,
+                services=services,
+                drivers=drivers,
+                warnings=list(warnings),
+                masked=[MaskedFile(file=file, by=mask) for file, mask in masked.items()],
+                probes=None if probes is None else list(probes),
+            )
+        )
         return
     for warning in warnings:
         kit.warn(kit.printable(f"warning: {warning}"))

@@ -10,6 +10,7 @@ from ostler.cli.invocation import Invocation
 from ostler.cli.view import run_view
 from ostler.config.units import format_size
 from ostler.errors import EXIT_FAILURE, EXIT_OK
+from ostler.reload_types import OptionChange
 from ostler.types import (
     CONTROL_TOPIC,
     BreakerState,
@@ -70,7 +71,7 @@ def show_status(status: DaemonStatus) -> None:
             f"  last reload {kit.human_elapsed(status.last_reload.at)} ago: {kit.printable(status.last_reload.summary)}"
         )
     for change in status.needs_restart:
-        old, new = (kit.to_json(value, indent=0) for value in (change.old, change.new))
+        old, new = change_texts(change)
         kit.say(f"  restart needed for {kit.printable(f'{change.path}: {old} -> {new}')}")
     kit.say()
     kit.show_table(status.services, SERVICE_COLUMNS, empty="No services are configured.")
@@ -87,6 +88,14 @@ def show_status(status: DaemonStatus) -> None:
         kit.say("No problems.")
     else:
         kit.say(no_services_hint(status))
+
+
+def change_texts(change: OptionChange) -> tuple[str, str]:
+    """Return the old and the new value as they are written in the file."""
+    return (
+        change.old_text or kit.to_json(change.old, indent=0),
+        change.new_text or kit.to_json(change.new, indent=0),
+    )
 
 
 def no_services_hint(status: DaemonStatus) -> str:

@@ -2,15 +2,13 @@
 
 from __future__ import annotations
 
-import time
 from collections.abc import Mapping
 from enum import Enum
 
 from ostler.config.units import format_seconds
 from ostler.printable import printable as escaped
+from ostler.time_text import format_moment
 
-_MAX_SECONDS = 1e11
-"""Maximum of a valid time in seconds: three thousand years. The value of a server may be infinite, or not a number."""
 _MAX_DEPTH = 64
 """Maximum depth of nested lists and tables that is shown."""
 
@@ -30,8 +28,7 @@ def format_age(moment: float, now: float) -> str:
 
 def human_time(moment: float) -> str:
     """Return a wall time in the local zone, to the second: `2027-01-15 09:00:00`; `-` for 0 (never)."""
-    sensible = moment and abs(moment) < _MAX_SECONDS
-    return time.strftime("%Y-%m-%d %H:%M:%S", time.localtime(moment)) if sensible else "-"
+    return format_moment(moment)
 
 
 def text_of(value: object, max_depth: int = _MAX_DEPTH) -> str:

@@ -17,12 +17,12 @@ with its exit code.
 
 from __future__ import annotations
 
-import sys
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any, cast
 
 from ostler.cli import invocation
+from ostler.cli.confirmation import ask, confirm, count_of
 from ostler.cli.formatting import format_age, human_time, printable, text_of
 from ostler.cli.output import (
     confirm_done,
@@ -40,22 +40,29 @@ from ostler.cli.output import (
     warn,
 )
 from ostler.cli.progress_bar import progress
+from ostler.cli.shown_types import shows
 from ostler.cli.table import Column
 from ostler.cli.view import view
 from ostler.errors import InvalidInput
+from ostler.lazy_names import lazy_names
 
 if TYPE_CHECKING:
     import typer
 
+    from ostler.cli.yes_option import YesOption
     from ostler.messaging.clients.call_methods import ClientView
     from ostler.messaging.clients.sync_client import Client
     from ostler.types import Json
 
 __all__ = [
-    "Column", "app", "client", "confirm", "confirm_done", "emit", "emit_item", "heading", "human_age",
-    "human_elapsed", "human_time", "is_quiet", "json_wanted", "names_wanted", "on_terminal", "pairs", "printable",
-    "progress", "run_operation", "say", "show_fields", "show_table", "text_of", "to_json", "view", "warn",
+    "Column", "YesOption", "app", "ask", "client", "confirm", "confirm_done", "count_of", "emit", "emit_item",
+    "heading", "human_age", "human_elapsed", "human_time", "is_quiet", "json_wanted", "names_wanted", "on_terminal",
+    "pairs", "printable", "progress", "run_operation", "say", "show_fields", "show_table", "shows", "text_of",
+    "to_json", "view", "warn",
 ]  # fmt: skip
+
+
+__getattr__ = lazy_names(__name__, {"YesOption": "yes_option"}, below="ostler.cli")  # typer: not for `ostler status`
 
 
 def app(help: str = "", *, group: bool = True, **options: Any) -> typer.Typer:  # noqa: A002 - typer's name
@@ -154,25 +161,6 @@ def client(timeout: float | None = None, *, lenient: bool = False) -> Iterator[C
             yield cast("Client", TracedClient(opened))
         else:
             yield cast("Client", opened)  # in tests a fake
-
-
-def confirm(question: str, *, yes: bool = False) -> None:
-    """Ask for confirmation of something that cannot be undone; returns if the answer is yes.
-
-    Args:
-        question: The action, without a question mark: `delete volume a`.
-        yes: The value of the command's `--yes`: no question is asked.
-
-    Raises:
-        InvalidInput: The answer was no, or stdin is not a terminal.
-    """
-    if yes:
-        return
-    if not sys.stdin or not sys.stdin.isatty():
-        raise InvalidInput(f"confirmation needed, and stdin is not a terminal: {question}", hint="use `--yes`")
-    print(f"{printable(question)}? [y/N] ", end="", file=sys.stderr, flush=True)  # noqa: T201 - the question
-    if sys.stdin.readline().strip().lower() not in ("y", "yes"):
-        raise InvalidInput(f"not confirmed: {question}")
 
 
 def pairs(arguments: Iterable[str]) -> dict[str, Json]:

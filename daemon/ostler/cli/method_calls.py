@@ -140,10 +140,10 @@ def show_method(method: MethodDescription) -> None:
     if method.arguments:
         kit.say()
         kit.show_table(method.arguments, [
-            kit.Column("argument", "name"),
-            "type",
-            kit.Column("default", lambda each: "required" if each.required else each.default),
-            kit.Column("description", lambda each: _argument_help(method, each)),
+            kit.Column("argument", "name", priority=0),
+            kit.Column("type", priority=0, min_width=12),
+            kit.Column("default", lambda each: "required" if each.required else each.default, priority=1),
+            kit.Column("description", lambda each: _argument_help(method, each), priority=0),
         ])  # fmt: skip
         kit.say()
     words = " ".join(f"{each.name}=…" if each.required else f"[{each.name}=…]" for each in method.arguments)

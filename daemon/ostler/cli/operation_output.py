@@ -6,6 +6,7 @@ import sys
 from typing import TYPE_CHECKING, Any
 
 from ostler.cli import kit
+from ostler.cli.progress_bar import format_amount
 from ostler.errors import OstlerError
 from ostler.messaging.wire.request_context import Progress
 from ostler.types import OperationState, OperationStatus
@@ -15,16 +16,18 @@ if TYPE_CHECKING:
 
 
 _MAX_COUNT = 1000
-"""Totals below this are counts of steps; others are bytes, of which the share says more."""
+"""Totals below this are counts of steps; of others the share says more."""
 
 
 def format_progress(status: OperationStatus) -> str:
-    """Return how far an operation is: `3 of 8`, `37 %`, or its text; empty when it has not reported."""
+    """Return how far an operation is: `3 of 8`, `37 % of 10GiB`, or its text; empty when it has not reported."""
     if not status.total:
-        return status.text or (f"{status.done:g}" if status.done else "")
-    share = (
-        f"{status.done:g} of {status.total:g}" if status.total < 1000 else f"{100 * status.done / status.total:.0f} %"
-    )
+        return status.text or format_amount(status.done, 0)
+    amount = format_amount(status.done, status.total)
+    total = amount.rpartition(" of ")[2]
+    share = amount
+    if status.total >= _MAX_COUNT:
+        share = f"{100 * status.done / status.total:.0f} %" + ("" if total.isdecimal() else f" of {total}")
     return f"{share}, {status.text}" if status.text else share
 
 
@@ -33,7 +36,7 @@ COLUMNS = [
     kit.Column("service", "topic", priority=1),
     kit.Column("method", priority=0, min_width=12),
     kit.Column("state", priority=0, min_width=10),
-    kit.Column("since", lambda status: kit.human_elapsed(status.since), priority=1, min_width=11),
+    kit.Column("for", lambda status: kit.human_elapsed(status.since), priority=1, min_width=11),
     kit.Column("by", "requester", priority=2),
     kit.Column("attempts", right=True, priority=3),
     kit.Column("progress", format_progress, priority=0, min_width=10),
@@ -50,7 +53,7 @@ _FIELDS: list[str | kit.Column] = [
     "attempts", "interruptions",
     kit.Column("progress", format_progress),
     kit.Column("steps", lambda status: ", ".join(status.steps)),
-    kit.Column("next attempt", lambda status: kit.human_age(status.next_attempt_at)),
+    kit.Column("next attempt", lambda status: kit.human_time(status.next_attempt_at)),
     kit.Column("expires", lambda status: kit.human_time(status.expires_at)),
 ]  # fmt: skip
 
@@ -112,9 +115,9 @@ def _watch_to_end(operation: Operation, label: str, timeout: float | None) -> An
 
 
 def _ask_to_cancel(operation: Operation) -> None:
-    if sys.stdin and sys.stdin.isatty() and kit.on_terminal(sys.stderr) and not kit.json_wanted():
-        print(f"\nCancel operation {operation.id} too? [y/N] ", end="", file=sys.stderr, flush=True)  # noqa: T201 - the question
-        if sys.stdin.readline().strip().lower() in ("y", "yes"):
-            operation.cancel()
-            return
+    if kit.on_terminal(sys.stderr):
+        kit.warn("")  # the question goes below the `^C` of the terminal
+    if kit.ask(f"cancel operation {operation.id} too"):
+        operation.cancel()
+        return
     kit.warn(f"operation {operation.id} goes on; `ostler operation watch {operation.id}` shows it")

@@ -207,6 +207,9 @@ def to_document(value: object, format: str = "") -> str:  # noqa: A002 - the wor
 def _encode_json(value: object) -> bytes:
     import msgspec  # 6 ms: not for `--help`
 
+    from ostler.cli.json_values import to_shown  # likewise
+
+    value = to_shown(value)
     try:
         return msgspec.json.encode(value, enc_hook=str)
     except UnicodeEncodeError:  # a lone surrogate, as in a file name that is not valid UTF-8

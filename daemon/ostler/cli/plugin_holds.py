@@ -8,6 +8,7 @@ from typing import Annotated
 import typer
 
 from ostler.cli import invocation, kit
+from ostler.cli.results import PluginHold
 from ostler.errors import NotFound, join_words
 
 _PluginName = Annotated[
@@ -16,6 +17,7 @@ _PluginName = Annotated[
 _NEXT = "`ostler reload` or a restart of the daemon applies that."
 
 
+@kit.shows(PluginHold)
 def disable(
     name: _PluginName,
     reason: Annotated[str, typer.Option(help="Why, shown in `ostler status`")] = "",
@@ -32,6 +34,7 @@ def disable(
     _report(name, f"plugin {name} is not loaded any more. {_NEXT}", state="disabled")
 
 
+@kit.shows(PluginHold)
 def enable(name: _PluginName) -> None:
     """Have a disabled or quarantined plugin loaded again.
 
@@ -40,6 +43,7 @@ def enable(name: _PluginName) -> None:
     _let_in(name)
 
 
+@kit.shows(PluginHold)
 def reset(name: _PluginName) -> None:
     """Forget the crashes of a plugin, and end its quarantine.
 
@@ -65,7 +69,7 @@ def _let_in(name: str) -> None:
 
 def _report(name: str, text: str, state: str = "enabled") -> None:
     if kit.json_wanted():
-        kit.emit({"plugin": name, "state": state})
+        kit.emit(PluginHold(plugin=name, state=state))
     else:
         kit.say(kit.printable(text))
 

@@ -16,6 +16,7 @@ if TYPE_CHECKING:
     from ostler.plugins import PluginHost
 
 
+@kit.shows("ostler.cli.plugin_overview:PluginOverview")
 def show(name: Annotated[str, typer.Argument(help="The plugin", show_default=False)]) -> None:
     """Show what a plugin provides, with a sample configuration.
 

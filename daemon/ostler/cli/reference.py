@@ -7,7 +7,7 @@ from collections.abc import Iterator
 from inspect import cleandoc
 from typing import Any
 
-from ostler.cli.command_tree import COMMANDS, root_command
+from ostler.cli.command_tree import COMMAND_GROUPS, COMMANDS, root_command
 from ostler.cli.error_output import EXIT_INTERRUPTED, TRACEBACK_VARIABLE
 from ostler.errors import EXIT_CONFIGURATION, EXIT_FAILURE, EXIT_NOT_PERMITTED, EXIT_NOT_RUNNING, EXIT_OK, EXIT_USAGE
 
@@ -33,7 +33,8 @@ declarations of the commands (`python -m ostler.cli.reference > docs/cli.md`); a
   in `DIR/run`. The default is `OSTLER_ROOT`; without both, root uses the system's directories and a user those of XDG.
 - `-o FORMAT`, `--output FORMAT`: `json`, `yaml`, `wide` (tables with all columns in full) or `name` (names alone, one
   line each, as arguments of other commands take them). `--json` is `-o json`, `--wide` is `-o wide`.
-- `--json`: results as JSON on stdout (one line in a pipe, indented on a terminal), and errors as one object on stderr:
+- `--json`: results as JSON on stdout (one line in a pipe, indented on a terminal; see [json.md](json.md)), and
+  errors as one object on stderr:
   `{{"error": {{"name": …, "message": …, "hint": …, "exit_code": …}}}}`.
 - `--timeout TIME`: the time-out of a call (`30`, `5min`, `2h`), 60 s by default; of a stream, that of each item.
 - `--address tcp://HOST:PORT`, `--server-key KEY|FILE`, `--secret-key FILE`: the daemon of another host, its public
@@ -57,8 +58,9 @@ after `--` are not parsed as options.
 
 ## Output
 
-On a terminal: tables, and a progress bar while a long call reports its progress. A table never folds: when it is wider
-than the terminal, texts end in an ellipsis and the least important columns are left out; a line below says so, and
+On a terminal: tables, and a bar for whatever takes longer than a second or reports its progress, with how much is done,
+the rate and the time left. A table never folds: when it is wider than the terminal,
+texts end in an ellipsis and the least important columns are left out; a line below says so, and
 `--wide` shows all. More lines than the terminal has are shown in a pager (`OSTLER_PAGER`, `PAGER` or `less -FRX`; `cat`
 or an empty value turns it off). In a pipe, or on a terminal that can
 only print lines (`TERM` unset or `dumb`): the same text, aligned, without colours, with all columns in full.
@@ -72,6 +74,14 @@ text. A cell is cut to 32,768 characters and a line of an error to 4,000, with t
 were; `--json` is not cut. Problems that a daemon reports are indented by two spaces. This holds for the commands of
 plugins as well: stdout and stderr are filtered while a command runs, and do not report to be a terminal, so that
 libraries do not colour their output.
+
+Moments are local time to the second (`2027-01-15 09:00:00`), `-` for never; time spans have units (`5min 3s`, `250ms`).
+For programs see [json.md](json.md).
+
+Commands that destroy what no other command brings back (`volume delete`, `volume forget`, `volume snapshot delete`,
+`service delete`, `operation prune`, `plugin remove`, `db restore`, `keys new --force`) ask on a terminal; any answer
+but `y` or `yes` ends them with exit code 1 and changes nothing. `--yes` never asks. If stdin is not a terminal, as in
+scripts, timers and pipes, nothing is asked and they go on.
 
 ## Exit codes
 
@@ -89,8 +99,10 @@ def render() -> str:
         "## Commands",
         "",
     ]
-    lines += [f"- [`{name}`](#ostler-{name}): {verb.help}" for name, verb in COMMANDS.items()]
-    lines += ["", "Plugins provide further commands; `ostler --help` lists those that are installed.", ""]
+    for title, commands in COMMAND_GROUPS.items():
+        lines += [f"{title}:", ""]
+        lines += [*(f"- [`{name}`](#ostler-{name}): {verb.help}" for name, verb in commands.items()), ""]
+    lines += ["Plugins provide further commands; `ostler --help` lists those that are installed.", ""]
     root = root_command()
     for name in COMMANDS:
         lines += _command_section(root.get_command(None, name), f"ostler {name}", 3)

@@ -16,6 +16,7 @@ from ostler.cli import invocation, output
 from ostler.cli.formatting import display_width, human_time
 from ostler.cli.standard_streams import EscapingStream, unwrap
 from ostler.cli.table import shorten
+from ostler.config.units import format_seconds
 from ostler.errors import OstlerError, error_line
 
 P = ParamSpec("P")
@@ -162,7 +163,7 @@ def _redraw(show: Callable[[], T], interval: float) -> T:
         shown = _show_with_hint(show)
     width, rows = output.terminal_width(), _terminal_rows()
     lines = captured.getvalue().rstrip("\n").split("\n")
-    head = f"Every {interval:g} s; {human_time(invocation.current_invocation().now())}; Ctrl-C ends"
+    head = f"Every {format_seconds(interval)}; {human_time(invocation.current_invocation().now())}; Ctrl-C ends"
     room = max(rows - 3, 1)
     more = [f"… {len(lines) - room + 1} more lines"] if len(lines) > room else []
     text = "\n".join([shorten(head, width), "", *lines[: room - len(more)], *more])

@@ -75,11 +75,29 @@ class Configuration(CoreConfiguration, frozen=True, kw_only=True):
     def values(self) -> list[OptionValue]:
         """Return every option with its value and origin, secrets masked."""
         return [
-            OptionValue(path=dotted(path), value=value, origin=self.raw.origin(path))
+            option
             for table, model in self.tables.items()
             for name in own_option_names(self.tables, table, model)
-            for path, value in flatten_option((*table, name), masked_option(model, name))
+            for option in option_values(table, model, name, self.raw)
         ]
+
+
+def option_values(
+    table: tuple[str, ...], model: OptionsModel, name: str, raw: RawConfiguration
+) -> Iterator[OptionValue]:
+    """Yield the values of an option for display, each with its origin.
+
+    Args:
+        table: The path of its table.
+        model: The options of that table.
+        name: The option.
+        raw: The files that its value comes from.
+    """
+    from ostler.config.written_values import raw_value, written_text  # 5 ms: not for a start
+
+    for path, value in flatten_option((*table, name), masked_option(model, name)):
+        text = written_text(type(model), path[len(table) :], value, raw_value(raw.data, path))
+        yield OptionValue(path=dotted(path), value=value, origin=raw.origin(path), text=text)
 
 
 def own_option_names(tables: Tables, table: tuple[str, ...], model: OptionsModel) -> Iterator[str]:

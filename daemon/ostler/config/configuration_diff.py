@@ -5,7 +5,9 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping
 from typing import TypeVar
 
-from ostler.config.configuration import Configuration, Tables, flatten_option, masked_option, own_option_names
+import msgspec
+
+from ostler.config.configuration import Configuration, Tables, masked_option, option_values, own_option_names
 from ostler.config.layers import dotted
 from ostler.config.options import OptionsModel, Secret, option_metadata
 from ostler.redaction import SECRETS
@@ -46,17 +48,14 @@ def effective_values(
         latest: The configuration that was read last.
         actual: Tables whose running values are known.
     """
-    values = []
+    values: list[OptionValue] = []
     for path, before in started.tables.items():
         wanted = latest.tables.get(path)
         model = actual.get(path) or effective_options(before, wanted or before)
         for name in own_option_names(started.tables, path, model):
             new = wanted is not None and getattr(wanted, name, _MISSING) == getattr(model, name)
             raw = latest.raw if new else started.raw
-            values += [
-                OptionValue(path=dotted(place), value=value, origin=raw.origin(place))
-                for place, value in flatten_option((*path, name), masked_option(model, name))
-            ]
+            values += option_values(path, model, name, raw)
     return values
 
 
@@ -93,7 +92,7 @@ def diff(old: Configuration, new: Configuration) -> list[OptionChange]:
         old: The current configuration.
         new: The new configuration.
     """
-    changes = [*_option_changes(old.tables, new.tables), *_table_changes(old.tables, new.tables)]
+    changes = [*_option_changes(old, new), *_table_changes(old.tables, new.tables)]
     return sorted(changes, key=lambda change: change.path)
 
 
@@ -115,7 +114,8 @@ def _masked_table(model: OptionsModel | None) -> Json:
     return {name: masked_option(model, name) for name in type(model).model_fields if name in model.model_fields_set}
 
 
-def _option_changes(old: Tables, new: Tables) -> Iterator[OptionChange]:
+def _option_changes(earlier: Configuration, later: Configuration) -> Iterator[OptionChange]:
+    old, new = earlier.tables, later.tables
     for path in new:
         if path not in old:
             continue
@@ -126,7 +126,18 @@ def _option_changes(old: Tables, new: Tables) -> Iterator[OptionChange]:
         names = (own_new | own_old) - only_there
         for name in changed_options(before, after):
             if name in names:
-                yield _option_change((*path, name), before, after)
+                change = _option_change((*path, name), before, after)
+                yield msgspec.structs.replace(
+                    change,
+                    old_text=_text(before, path, name, change.old, earlier),
+                    new_text=_text(after, path, name, change.new, later),
+                )
+
+
+def _text(model: OptionsModel, table: tuple[str, ...], name: str, value: Json, files: Configuration) -> str:
+    from ostler.config.written_values import raw_value, written_text  # 5 ms: not for a start
+
+    return written_text(type(model), (name,), value, raw_value(files.raw.data, (*table, name)))
 
 
 def changed_options(before: OptionsModel, after: OptionsModel) -> list[str]:

@@ -75,7 +75,10 @@ class ProgressReporter:
 
     def pending_text(self) -> str:
         """Return what waits for a new process, for the end of a STATUS line; empty when nothing does."""
-        waiting = [f"{each.path} ({shown(each.old)} -> {shown(each.new)})" for each in self._pending_restart()]
+        waiting = [
+            f"{each.path} ({each.old_text or shown(each.old)} -> {each.new_text or shown(each.new)})"
+            for each in self._pending_restart()
+        ]
         return f"; restart needed for {join_words(waiting)}" if waiting else ""
 
     async def report_start(self) -> None:

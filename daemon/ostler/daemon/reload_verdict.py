@@ -38,7 +38,10 @@ def applied_summary(
     effective = [change.path for change in changes if change.needs != RESTART_LEVEL]
     parts = [f"changed {join_words(effective)}" if effective else "nothing to change live"]
     if waiting:
-        texts = (f"{change.path} ({shown(change.old)} -> {shown(change.new)})" for change in waiting)
+        texts = (
+            f"{change.path} ({change.old_text or shown(change.old)} -> {change.new_text or shown(change.new)})"
+            for change in waiting
+        )
         parts.append(f"needs a restart for {join_words(texts)}")
     if gone:
         parts.append(f"files removed: {join_words(gone)}")

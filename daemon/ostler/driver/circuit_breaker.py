@@ -6,9 +6,10 @@ import random
 from collections.abc import Callable
 
 from ostler.clock import Clock
-from ostler.driver.driver_executor import DriverLabel, format_time
+from ostler.driver.driver_executor import DriverLabel
 from ostler.driver.failure_streak import FailureStreak
 from ostler.errors import DriverCircuitOpen
+from ostler.time_text import format_moment
 from ostler.types import BreakerState
 
 _JITTER = 0.25
@@ -104,7 +105,7 @@ def refusal_text(label: DriverLabel, breaker: CircuitBreaker, streak: FailureStr
     if breaker.state is BreakerState.CLOSED:
         return ""
     return (
-        f"{label} refuses calls since {format_time(breaker.since)}: its circuit breaker is {breaker.state}, "
+        f"{label} refuses calls since {format_moment(breaker.since)}: its circuit breaker is {breaker.state}, "
         f"{streak.count} calls in a row have failed; the last error: {streak.shown_error()}"
     )
 
@@ -115,7 +116,7 @@ def refusal_error(
     """Return the error of a call that is refused; `now` is wall time."""
     wait = max(0.0, breaker.trial_at - now)
     following = (
-        f"next trial in {wait:.0f} s, at {format_time(breaker.trial_at)}"
+        f"next trial in {wait:.0f} s, at {format_moment(breaker.trial_at)}"
         if breaker.trial_at
         else "a trial is in progress"
     )

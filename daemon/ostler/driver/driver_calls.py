@@ -9,8 +9,9 @@ from typing import NamedTuple
 from ostler.aio import WorkerPool
 from ostler.driver.contract import require_contract
 from ostler.driver.driver import BUDGET_ATTRIBUTE, Driver, DriverOptions, DriverSpec
-from ostler.driver.driver_executor import DriverLabel, format_time
+from ostler.driver.driver_executor import DriverLabel
 from ostler.errors import DriverNotReady, DriverStuck, PluginError
+from ostler.time_text import format_moment
 from ostler.types import DriverState
 
 
@@ -83,7 +84,7 @@ def not_ready_error(
     facts = {"driver": label.driver, "topic": label.topic, "method": method, "state": str(state)}
     if state is DriverState.STUCK:
         return DriverStuck(
-            f"{label} is stuck: {why}, since {format_time(stuck.since)}",
+            f"{label} is stuck: {why}, since {format_moment(stuck.since)}",
             hint=stuck.hint,
             **{**facts, "method": stuck.method or method, "since": stuck.since},
         )

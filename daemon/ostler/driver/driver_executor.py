@@ -6,7 +6,6 @@ import asyncio
 import logging
 import math
 import threading
-import time
 from collections.abc import Callable
 from functools import partial
 from types import AsyncGeneratorType, CoroutineType, GeneratorType
@@ -21,6 +20,7 @@ from ostler.driver.failure_streak import IGNORED_METHODS, FailureStreak
 from ostler.errors import Busy, DriverError, DriverStuck, error_line
 from ostler.log.defects import UnexpectedErrors
 from ostler.messaging.wire.request_context import Context, current_account, current_context
+from ostler.time_text import format_moment
 
 _QUICK_WAIT = 0.02
 """Real seconds after which a call is not quick any longer: from then on the loop watches its budget too."""
@@ -469,7 +469,8 @@ class DriverExecutor:
         seconds = now - _start_time(oldest)
         since = self._clock.wall() - seconds
         return DriverStuck(
-            f"{self._label} is stuck: {oldest.label} has not returned for {seconds:.0f} s, since {format_time(since)}",
+            f"{self._label} is stuck: {oldest.label} has not returned for {seconds:.0f} s, "
+            f"since {format_moment(since)}",
             hint=self.stuck_hint,
             driver=self._label.driver,
             topic=self._label.topic,
@@ -526,11 +527,6 @@ class DriverExecutor:
 def reserved_threads(workers: int) -> int:
     """Return how many of a driver's threads are reserved for short calls; none of a single one."""
     return 0 if workers == 1 else max(1, workers // 8)
-
-
-def format_time(wall: float) -> str:
-    """Format a wall time for messages."""
-    return time.strftime("%Y-%m-%d %H:%M:%S", time.localtime(wall))
 
 
 def resolve_future(future: asyncio.Future[None]) -> None:

@@ -24,7 +24,7 @@ from ostler.driver.driver import (
     with_options,
 )
 from ostler.driver.driver_calls import StuckCall, build_driver, method_budget, not_ready_error, run_cleanup
-from ostler.driver.driver_executor import DriverCall, DriverExecutor, DriverLabel, format_time, resolve_future
+from ostler.driver.driver_executor import DriverCall, DriverExecutor, DriverLabel, resolve_future
 from ostler.driver.failure_streak import IGNORED_METHODS
 from ostler.errors import (
     DriverCrashed,
@@ -37,6 +37,7 @@ from ostler.errors import (
 from ostler.log import message_id
 from ostler.log.defects import UnexpectedErrors
 from ostler.redaction import redact
+from ostler.time_text import format_moment
 from ostler.types import BreakerState, DriverState, DriverStatus
 
 if TYPE_CHECKING:
@@ -186,7 +187,7 @@ class DriverRunner:
             return ""
         calls = f"{limit} calls in a row or more" if limit > 1 else "calls"
         error = streak.shown_error()
-        return f"{self.label}: {calls} have failed, since {format_time(streak.since)}; the last error: {error}"
+        return f"{self.label}: {calls} have failed, since {format_moment(streak.since)}; the last error: {error}"
 
     def subject(self) -> Any:
         """Return what has the driver's methods: the instance, else its class; None if neither is known yet."""

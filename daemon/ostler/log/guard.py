@@ -11,6 +11,7 @@ from typing import Any, ClassVar, NamedTuple, cast
 
 from ostler.log.followers import FOLLOWERS
 from ostler.log.handlers import SafeHandler
+from ostler.time_text import format_moment
 
 _ROOT_NAME = "ostler"
 _WARNING_INTERVAL = 60.0
@@ -226,7 +227,7 @@ class LogGuard:
         """Return what others have changed, in words; empty when nothing."""
         parts = []
         if self._restore_count:
-            when = time.strftime("%H:%M:%S", time.localtime(self._last_restore))
+            when = format_moment(self._last_restore)
             parts.append(
                 f"a plugin or a library changed how this process logs {self._restore_count} times, last at {when}: "
                 f"{self._last_changes}; it was undone"

@@ -19,6 +19,7 @@ from ostler.log.log_writer import LogLine, LogWriter
 from ostler.log.message_ids import MESSAGE_IDS
 from ostler.log.output_targets import DescriptorTarget, StreamTarget
 from ostler.printable import printable, printable_lines, truncate_with_length
+from ostler.time_text import format_moment
 
 JOURNALD_SOCKET = "/run/systemd/journal/socket"
 SEND_TIMEOUT = 1.0
@@ -123,7 +124,7 @@ class JournalTarget:
         """See `LogTarget`."""
         if not self._failure:
             return ""
-        since = time.strftime("%Y-%m-%d %H:%M:%S", time.localtime(self._failed_since))
+        since = format_moment(self._failed_since)
         instead = "are lost" if self._fallback is None else f"go to {self._fallback} instead"
         return f"cannot write to journald since {since} ({self._failure}); lines {instead}"
 
@@ -190,7 +191,7 @@ class JournalHandler(SafeHandler):
     def make_line(self, record: logging.LogRecord) -> LogLine:
         """See `SafeHandler.make_line`."""
         values = journal_fields(record, self.target.identifier)
-        when = time.strftime("%Y-%m-%d %H:%M:%S", time.localtime(record.created))
+        when = format_moment(record.created)
         text = f"{when} {record.levelname:<8} {values['OSTLER_LOGGER']}: {values['MESSAGE']}\n" if self.fallback else ""
         return LogLine(self.target, encode_fields(values), text.encode("utf-8", "backslashreplace"))
 

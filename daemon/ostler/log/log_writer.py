@@ -12,6 +12,8 @@ from contextlib import suppress
 from queue import Empty, SimpleQueue
 from typing import NamedTuple, Protocol
 
+from ostler.time_text import format_moment
+
 MAX_QUEUE_LINES = 10_000
 MAX_QUEUE_BYTES = 8 * 1024 * 1024
 """What may wait to be written; further lines are dropped and counted."""
@@ -67,9 +69,7 @@ class LostLines(NamedTuple):
 
     def describe(self) -> str:
         """Return the last loss in words."""
-        began, ended = (
-            time.strftime("%Y-%m-%d %H:%M:%S", time.localtime(at)) for at in (self.last_from, self.last_until)
-        )
+        began, ended = (format_moment(at) for at in (self.last_from, self.last_until))
         return f"{self.last_count} lines of the log could not be written, from {began} to {ended} ({self.last_reason})"
 
 

@@ -7,7 +7,6 @@ import heapq
 import itertools
 import logging
 import random
-import time
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from typing import Any
 
@@ -20,6 +19,7 @@ from ostler.periodic_tasks.task_runner import ServiceTasks, TaskRunner
 from ostler.periodic_tasks.task_status import TaskHealth, TaskProblem, problem_line, task_health, task_status
 from ostler.store import PeriodicRun
 from ostler.store.records.periodic_records import Pause, RunEntry, recent_runs
+from ostler.time_text import format_moment
 from ostler.types import PeriodicStatus
 
 _log = logging.getLogger(__name__)
@@ -144,7 +144,7 @@ class PeriodicScheduler:
             self._mark_changed(task)
         if task.missed_at:
             does = "runs once" if task.runs_missed else "is skipped"
-            at = time.strftime("%Y-%m-%d %H:%M:%S", time.localtime(task.missed_at))
+            at = format_moment(task.missed_at)
             text = "periodic task %s of %s was due at %s, while it was not running: it %s"
             _log.info(text, task.name, task.service, at, does)
             task.missed_at = 0.0

@@ -8,6 +8,7 @@ import random
 from collections.abc import Callable, Iterator
 from typing import TYPE_CHECKING, Any
 
+from ostler.config.units import format_seconds
 from ostler.errors import ContractError
 from ostler.periodic_tasks.decorator import PeriodicSettings, periodic_settings
 
@@ -180,7 +181,7 @@ class PeriodicTask:
         """The spacing for messages."""
         if self.settings.cron:
             return self.cron_text or "never"
-        return f"{self.spacing:g} s"
+        return format_seconds(self.spacing)
 
     @property
     def plan_key(self) -> tuple[object, ...]:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import NamedTuple
 
+from ostler.config.units import format_seconds
 from ostler.periodic_tasks.task import PeriodicTask
 from ostler.types import PeriodicStatus
 
@@ -44,7 +45,7 @@ def task_health(task: PeriodicTask, monotonic: float) -> TaskHealth:
     seconds = _running_time(task, monotonic)
     if task.time_limit and max(seconds, task.last_seconds) > task.time_limit:
         kind = "hung" if seconds > task.time_limit else "slow"
-        return TaskHealth(kind, f"{what} exceeds its limit ({task.time_limit:g} s)")
+        return TaskHealth(kind, f"{what} exceeds its limit ({format_seconds(task.time_limit)})")
     if task.failures >= FAILING_RUNS and task.is_active:
         text = f"{what} failed {FAILING_RUNS} times in a row or more often: {task.last_error}"
         return TaskHealth("failing", text)
@@ -67,8 +68,12 @@ def problem_line(task: PeriodicTask, monotonic: float) -> str:
     health, seconds = task_health(task, monotonic), _running_time(task, monotonic)
     if health.kind in ("hung", "slow"):
         if seconds:
-            return f"{health.text}: it has been running for {seconds:.0f} s now"
-        return health.text if task.is_running else f"{health.text}: its last run took {task.last_seconds:.3g} s"
+            return f"{health.text}: it has been running for {format_seconds(round(seconds), units=2)} now"
+        return (
+            health.text
+            if task.is_running
+            else f"{health.text}: its last run took {format_seconds(task.last_seconds, units=2)}"
+        )
     if not (task.last_error and task.is_active):
         return ""
     counts = f"{task.errors} errors in {task.runs} runs"

@@ -8,7 +8,7 @@ import msgspec
 
 from ostler.availability import INFINITE_AGE, absence_reason, format_override, is_up
 from ostler.bounds import WHY_LIMIT, truncate
-from ostler.driver.driver_executor import format_time
+from ostler.time_text import format_moment
 from ostler.types import (
     BreakerState,
     CauseKind,
@@ -178,7 +178,7 @@ def _drivers(service: ServiceStatus) -> Iterator[StatusCause]:
 def _driver_attempts(driver: DriverStatus) -> str:
     if driver.state is not DriverState.FAILED or not driver.tries:
         return ""
-    following = f", the next one at {format_time(driver.retry_at)}" if driver.retry_at else ""
+    following = f", the next one at {format_moment(driver.retry_at)}" if driver.retry_at else ""
     return f"{driver.tries} attempt{'s' if driver.tries > 1 else ''} to initialise it{following}"
 
 
@@ -237,7 +237,7 @@ def _evidence(service: ServiceStatus) -> Iterator[StatusCause]:
 
 def _breaker_remedy(service: ServiceStatus, driver: DriverStatus) -> str:
     name = f"{service.topic}/{driver.name}"
-    when = f"at {format_time(driver.breaker_trial_at)}" if driver.breaker_trial_at else "now"
+    when = f"at {format_moment(driver.breaker_trial_at)}" if driver.breaker_trial_at else "now"
     return (
         f"fix the device: one call is let through as a trial {when}, and if it succeeds, all are; "
         f"`ostler driver reset {name}` lets them through at once"

@@ -75,10 +75,10 @@ def check_offline(path: Path) -> list[str]:
         return sqlite_connection.check_integrity(database, path)
 
 
-def backup_offline(path: Path, target: Path) -> None:
+def backup_offline(path: Path, target: Path, on_copied: backup.OnCopied | None = None) -> None:
     """Copy the database of a stopped daemon to a new file. See `open_offline`, and `backup.copy_database`."""
     with open_offline(path) as database:
-        backup.copy_database(database, target, path.parent)
+        backup.copy_database(database, target, path.parent, on_copied)
 
 
 def vacuum_offline(path: Path) -> VacuumResult:

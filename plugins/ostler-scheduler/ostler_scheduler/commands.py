@@ -19,6 +19,7 @@ _TopicArgument = Annotated[
 
 @app.command()
 @kit.view
+@kit.shows(Explanation)
 def explain(
     topic: _TopicArgument,
     size: Annotated[str, typer.Option(help="Space that is needed, such as 10GiB; 0 for any")] = "0",
@@ -48,6 +49,7 @@ def explain(
 
 @app.command()
 @kit.view
+@kit.shows(Candidate, many=True)
 def candidates(
     topic: Annotated[str, typer.Argument(help="Only the backends of this topic")] = "",
 ) -> None:

@@ -6,6 +6,8 @@ from typing import TypeVar
 
 import msgspec
 
+from ostler import WallTime
+
 M = TypeVar("M", "Volume", "Upload")
 
 
@@ -26,11 +28,11 @@ class Volume(msgspec.Struct, frozen=True, kw_only=True):
     backend: str
     host: str = ""
     why: str = ""
-    since: float = 0.0
+    since: WallTime = 0.0
     fault: str = ""
     promised: int = 0
     source: str = ""
-    created: float = 0.0
+    created: WallTime = 0.0
     device: str = ""
     snapshots: int = 0
     note: str = ""
@@ -45,9 +47,9 @@ class Snapshot(msgspec.Struct, frozen=True, kw_only=True):
     state: str
     backend: str
     why: str = ""
-    since: float = 0.0
+    since: WallTime = 0.0
     fault: str = ""
-    created: float = 0.0
+    created: WallTime = 0.0
     host: str = ""
 
 

@@ -15,6 +15,31 @@ from ostler_volume.api_types import Snapshot, SnapshotListing, Volume, VolumeLis
 from ostler_volume.images import open_own_image
 from ostler_volume.upload_client import upload
 
+
+class Deleted(msgspec.Struct, frozen=True):
+    """The names of what was deleted."""
+
+    deleted: list[str]
+
+
+class Dropped(msgspec.Struct, frozen=True):
+    """The names of volumes whose records were dropped."""
+
+    dropped: list[str]
+
+
+class Moved(msgspec.Struct, frozen=True):
+    """How many volumes were moved to another backend."""
+
+    moved: int
+
+
+class AcceptedBackend(msgspec.Struct, frozen=True):
+    """The backend whose directory was accepted."""
+
+    accepted: str
+
+
 _COPY_TIMEOUT = 7 * 86400.0
 """Time-out of a copy in seconds: practically none, because it reports progress and Ctrl-C cancels it."""
 
@@ -41,6 +66,7 @@ def choose_service(
 
 
 @app.command()
+@kit.shows(Volume)
 def create(
     context: typer.Context,
     name: _NameArgument,
@@ -82,6 +108,7 @@ def create(
 
 @app.command("list")
 @kit.view
+@kit.shows(Volume, many=True)
 def list_volumes(
     context: typer.Context,
     backend: Annotated[str, typer.Option(help="Only volumes of backends with this name")] = "",
@@ -102,6 +129,7 @@ def list_volumes(
 
 @app.command()
 @kit.view
+@kit.shows(Volume)
 def show(context: typer.Context, name: _NameArgument) -> None:
     """Show a volume."""
     with kit.client() as client:
@@ -109,6 +137,7 @@ def show(context: typer.Context, name: _NameArgument) -> None:
 
 
 @app.command()
+@kit.shows(Volume)
 def extend(
     context: typer.Context,
     name: _NameArgument,
@@ -122,9 +151,18 @@ def extend(
 
 
 @app.command()
-def delete(context: typer.Context, names: Annotated[list[str], typer.Argument(metavar="NAME...")]) -> None:
-    """Delete volumes with their content. A failure of one does not stop the others."""
+@kit.shows(Deleted)
+def delete(
+    context: typer.Context,
+    names: Annotated[list[str], typer.Argument(metavar="NAME...")],
+    yes: kit.YesOption = False,
+) -> None:
+    """Delete volumes with their content. A failure of one does not stop the others.
+
+    Asks first on a terminal.
+    """
     with kit.client() as client:
+        kit.confirm(f"delete {kit.count_of(names, 'volume')} with the content", yes=yes)
 
         def delete_one(name: str) -> str:
             found = client.on(type=Volume).call(context.obj, "get_volume", name=name)
@@ -135,6 +173,7 @@ def delete(context: typer.Context, names: Annotated[list[str], typer.Argument(me
 
 
 @app.command()
+@kit.shows(Volume)
 def attach(context: typer.Context, name: _NameArgument) -> None:
     """Attach a volume as a block device of its host, and print its path, with the host if it is not the local one."""
     with kit.client() as client:
@@ -144,6 +183,7 @@ def attach(context: typer.Context, name: _NameArgument) -> None:
 
 
 @app.command()
+@kit.shows(Volume)
 def detach(context: typer.Context, name: _NameArgument) -> None:
     """Detach a volume: remove its block device."""
     with kit.client() as client:
@@ -152,6 +192,7 @@ def detach(context: typer.Context, name: _NameArgument) -> None:
 
 
 @app.command()
+@kit.shows(Volume)
 def manage(
     context: typer.Context,
     name: _NameArgument,
@@ -165,9 +206,18 @@ def manage(
 
 
 @app.command()
-def forget(context: typer.Context, names: Annotated[list[str], typer.Argument(metavar="NAME...")]) -> None:
-    """Drop the records of volumes without changing their files; this frees the names of a backend that is gone."""
+@kit.shows(Dropped)
+def forget(
+    context: typer.Context,
+    names: Annotated[list[str], typer.Argument(metavar="NAME...")],
+    yes: kit.YesOption = False,
+) -> None:
+    """Drop the records of volumes without changing their files.
+
+    This frees the names of a backend that is gone. Asks first on a terminal.
+    """
     with kit.client() as client:
+        kit.confirm(f"drop the record of {kit.count_of(names, 'volume')}", yes=yes)
 
         def forget_one(name: str) -> str:
             client.call(context.obj, "forget_volume", name=name)
@@ -177,6 +227,7 @@ def forget(context: typer.Context, names: Annotated[list[str], typer.Argument(me
 
 
 @app.command("move-backend")
+@kit.shows(Moved)
 def move_backend(
     context: typer.Context,
     old: Annotated[str, typer.Argument(help="The backend in the records", metavar="OLD")],
@@ -188,12 +239,13 @@ def move_backend(
     with kit.client() as client:
         moved = client.on(type=int).call(context.obj, "move_backend", old=old, new=new, force=force, on_host=host)
     if kit.json_wanted():
-        kit.emit({"moved": moved})
+        kit.emit(Moved(moved))
     else:
         kit.say(kit.printable(f"moved the records of {moved} volume{'s' * (moved != 1)} to {new}"))
 
 
 @app.command("accept-backend")
+@kit.shows(AcceptedBackend)
 def accept_backend(
     context: typer.Context,
     name: Annotated[str, typer.Argument(help="Name of the backend", metavar="BACKEND")],
@@ -203,7 +255,7 @@ def accept_backend(
     with kit.client() as client:
         client.call(context.obj, "accept_backend", name=name, on_host=host)
     if kit.json_wanted():
-        kit.emit({"accepted": name})
+        kit.emit(AcceptedBackend(name))
     else:
         kit.say(
             kit.printable(
@@ -213,6 +265,7 @@ def accept_backend(
 
 
 @snapshots.command("create")
+@kit.shows(Snapshot)
 def create_snapshot(context: typer.Context, volume: _VolumeNameArgument, name: _SnapshotNameArgument) -> None:
     """Create a snapshot of a volume."""
     label = f"creating a snapshot of {volume}"
@@ -224,6 +277,7 @@ def create_snapshot(context: typer.Context, volume: _VolumeNameArgument, name: _
 
 @snapshots.command("list")
 @kit.view
+@kit.shows(Snapshot, many=True)
 def list_snapshots(
     context: typer.Context,
     volume: Annotated[
@@ -245,13 +299,19 @@ def list_snapshots(
 
 
 @snapshots.command("delete")
+@kit.shows(Deleted)
 def delete_snapshot(
     context: typer.Context,
     volume: _VolumeNameArgument,
     names: Annotated[list[str], typer.Argument(metavar="NAME...")],
+    yes: kit.YesOption = False,
 ) -> None:
-    """Delete snapshots of a volume. A failure of one does not stop the others."""
+    """Delete snapshots of a volume. A failure of one does not stop the others.
+
+    Asks first on a terminal.
+    """
     with kit.client() as client:
+        kit.confirm(f"delete {kit.count_of(names, 'snapshot')} of volume {volume}", yes=yes)
         found = client.on(type=Volume).call(context.obj, "get_volume", name=volume)
 
         def delete_one(name: str) -> str:

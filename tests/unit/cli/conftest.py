@@ -13,6 +13,8 @@ from typing import Any, NamedTuple, Self
 import pytest
 
 from ostler.cli.command_line import run_command
+from ostler.cli.global_options import split_global_options
+from support.json_documents import check_documents
 from support.terminal import Terminal
 
 NOW = 1_800_000_000.0
@@ -88,6 +90,8 @@ class CommandRunner:
         environ = {"TERM": "xterm", **self.environ} if terminal else self.environ
         with contextlib.redirect_stdout(out), contextlib.redirect_stderr(err):
             code = run_command(argv, environ, connect=self.client.connect, now=lambda: NOW)
+        if split_global_options(argv).output == "json":
+            check_documents(argv, out.getvalue())
         return CommandResult(code, bare(out.getvalue()), bare(err.getvalue()))
 
 

@@ -33,3 +33,15 @@ def test_the_help_lists_all_verbs_with_their_lines(ostler: Any) -> None:
         assert f"  {name}  " in out
         assert verb.help in out
     assert "0 success, 1" in " ".join(out.split())
+
+
+def test_the_help_has_all_commands_in_groups_by_purpose(ostler: Any) -> None:
+    shown = ostler("--help").out
+    titles = [f"{title}:" for title in command_tree.COMMAND_GROUPS]
+    places = [shown.index(f"\n{title}\n") for title in [*titles, "Commands of plugins:"]]
+    assert places == sorted(places)
+    described = [line for line in shown.splitlines() if line.startswith("  ") and line[2:3].isalpha()]
+    columns = {len(line) - len(line[2:].partition("  ")[2].lstrip()) for line in described if "  " in line[2:]}
+    assert len(columns) == 1
+    for name in command_tree.COMMANDS:
+        assert sum(line.startswith(f"  {name} ") for line in described) == 1

@@ -54,6 +54,7 @@ def test_a_right_configuration_is_said_to_be_right(ostler: Any, root: Path) -> N
         "drivers": [],
         "warnings": [],
         "masked": [],
+        "probes": None,
     }
 
 

@@ -15,6 +15,7 @@ from ostler.cli.commands.config import difference_rows
 from ostler.cli.commands.handler import format_state as format_handler_state
 from ostler.cli.commands.periodic import format_state
 from ostler.cli.fast_status import override_text
+from ostler.cli.results import OptionDifference
 from ostler.errors import ConfigurationError, DaemonNotRunning, NotPermitted, Problem, ServiceNotFound, WrongCallKind
 from ostler.manager_types import EventHandlerStatus, FollowedRecord, FollowedRecords, LockStatus, LogLevel
 from ostler.messaging.events import Event, Gap
@@ -618,7 +619,7 @@ def test_an_event_handler_has_one_state() -> None:
 # ---------------------------------------------------------------- periodic
 
 TASK = PeriodicStatus(
-    service="volume", task="refresh", spacing="30 s", runs=3, errors=1, last_run=NOW - 10, last_seconds=0.25,
+    service="volume", task="refresh", spacing="30s", runs=3, errors=1, last_run=NOW - 10, last_seconds=0.25,
     next_run=NOW + 20,
 )  # fmt: skip
 
@@ -627,15 +628,15 @@ def test_periodic_tasks_are_listed(ostler: Any, answer: Any) -> None:
     answer("periodic_list", [TASK])
     assert ostler("periodic", "list").out == (
         "SERVICE  TASK     SPACING  STATE    LAST RUN              TOOK  NEXT RUN  RUNS  ERRORS  LAST ERROR\n"
-        "volume   refresh  30 s     waiting  2027-01-15 07:59:50  250ms  in 20s       3       1  -\n"
+        "volume   refresh  30s      waiting  2027-01-15 07:59:50  250ms  in 20s       3       1  -\n"
     )
 
 
 def test_a_task_is_run_paused_and_resumed(ostler: Any, client: Any, answer: Any) -> None:
     answer("periodic_run", TASK)
     answer("periodic_pause", lambda service, task, reason: PeriodicStatus(
-        service=service, task=task, spacing="30 s", paused=True, pause_reason=reason))  # fmt: skip
-    answer("periodic_resume", lambda service, task: PeriodicStatus(service=service, task=task, spacing="30 s"))
+        service=service, task=task, spacing="30s", paused=True, pause_reason=reason))  # fmt: skip
+    answer("periodic_resume", lambda service, task: PeriodicStatus(service=service, task=task, spacing="30s"))
     assert ostler("periodic", "run", "volume", "refresh").out == "volume refresh started\n"
     assert ostler("periodic", "pause", "volume", "refresh").out == "volume refresh paused\n"
     assert ostler("periodic", "resume", "volume", "refresh").out == "volume refresh resumed\n"
@@ -645,7 +646,7 @@ def test_a_task_is_run_paused_and_resumed(ostler: Any, client: Any, answer: Any)
 
 def test_a_pause_that_is_not_stored_yet_is_said(ostler: Any, answer: Any) -> None:
     answer("periodic_pause", PeriodicStatus(
-        service="volume", task="refresh", spacing="1 s", paused=True, unsaved="the disk is full"))  # fmt: skip
+        service="volume", task="refresh", spacing="1s", paused=True, unsaved="the disk is full"))  # fmt: skip
     assert ostler("periodic", "pause", "volume", "refresh").out == (
         "volume refresh paused\nThis is in effect but not stored yet, a crash would lose it: the disk is full\n"
     )
@@ -669,7 +670,7 @@ def test_a_task_is_shown_with_its_last_runs(ostler: Any, answer: Any) -> None:
 
 def test_a_task_has_one_state() -> None:
     def of(**facts: Any) -> str:
-        return format_state(PeriodicStatus(service="s", task="t", spacing="1 s", **facts))
+        return format_state(PeriodicStatus(service="s", task="t", spacing="1s", **facts))
 
     assert of(enabled=False, paused=True) == "disabled"
     assert of(paused=True, last_error="x") == "paused"
@@ -774,8 +775,8 @@ def test_the_running_configuration_is_shown_with_origins(ostler: Any, answer: An
 
 def test_a_diff_has_a_row_for_what_is_not_the_same() -> None:
     assert list(difference_rows(RUNNING, FILES)) == [
-        {"option": "log.level", "running": '"info"', "files": '"debug"', "from": "/etc/ostler/conf.d/a.toml:1:1"},
-        {"option": "old.key", "running": "1", "files": "", "from": ""},
+        OptionDifference(option="log.level", running="info", files="debug", origin="/etc/ostler/conf.d/a.toml:1:1"),
+        OptionDifference(option="old.key", running=1, files=None, origin=""),
     ]
 
 

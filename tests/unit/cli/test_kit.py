@@ -43,21 +43,6 @@ def test_the_client_follows_the_global_options(client: Any) -> None:
     assert client.closed == 3
 
 
-def test_confirm_asks_on_a_terminal(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
-    monkeypatch.setattr(sys, "stdin", Keyboard("y\nno\n"))
-    kit.confirm("delete a")
-    with pytest.raises(InvalidInput, match="not confirmed: delete a"):
-        kit.confirm("delete a")
-    assert capsys.readouterr().err == "delete a? [y/N] " * 2
-
-
-def test_confirm_refuses_where_nobody_can_be_asked(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(sys, "stdin", io.StringIO("y\n"))
-    with pytest.raises(InvalidInput, match="--yes"):
-        kit.confirm("delete a")
-    kit.confirm("delete a", yes=True)
-
-
 def test_progress_is_silent_in_a_pipe(capsys: pytest.CaptureFixture[str]) -> None:
     with invocation.use_invocation(invocation.Invocation()), kit.progress("copying") as on_progress:
         on_progress(Progress(1, 2, ""))

@@ -95,7 +95,7 @@ def test_a_terminal_is_told_what_did_not_fit() -> None:
 def test_watching_replaces_what_the_terminal_shows() -> None:
     out = run(show, environ={"NO_COLOR": "1"}, watch=2.0)
     assert out.count("\x1b[2J") == 2
-    assert "Every 2 s" in out
+    assert "Every 2s" in out
     assert out.count("more lines") == 2
     assert all(screen.count("\n") < 24 for screen in out.split("\x1b[H")[1:])
 

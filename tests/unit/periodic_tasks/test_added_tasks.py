@@ -120,7 +120,7 @@ async def test_options_that_a_task_names_are_read_again_at_a_reload(bench):
     manager.options = SimpleNamespace(pace=3)
     bench.apply_options(pace=3)
     await asyncio.sleep(5)
-    assert bench.status("one").spacing == "3 s"
+    assert bench.status("one").spacing == "3s"
     assert [moment for _, moment in manager.seen] == [10, 13, 16]
 
 

@@ -43,7 +43,7 @@ async def test_a_task_runs_each_spacing_beginning_one_spacing_after_the_start(be
     await asyncio.sleep(35)
     assert manager.seen == [10, 20, 30]
     status = bench.status("refresh")
-    assert (status.runs, status.errors, status.last_error, status.spacing) == (3, 0, "", "10 s")
+    assert (status.runs, status.errors, status.last_error, status.spacing) == (3, 0, "", "10s")
     assert status.last_run == pytest.approx(bench.clock.wall() - 5)
     assert status.next_run == pytest.approx(bench.clock.wall() + 5)
     assert [fact[:2] for fact in bench.ran] == [("lamp", "refresh")] * 3
@@ -135,7 +135,7 @@ async def test_a_spacing_changed_by_reload(bench):
     bench.apply_options(poll=86400)
     await asyncio.sleep(4000)
     assert len(manager.seen) == 4
-    assert bench.status("refresh").spacing == "86400 s"
+    assert bench.status("refresh").spacing == "1d"
 
 
 async def test_times_do_not_drift_and_missed_ones_are_skipped(bench):
@@ -880,7 +880,7 @@ async def test_a_task_that_always_fails_or_hangs_is_told_as_trouble(bench):
     assert "periodic task fails of " in failing
     assert "3 errors in 3 runs: OSError: no lamp" in failing
     assert "periodic task hangs of " in hanging
-    assert "is slower than its spacing (10 s): it has been running for 25 s now" in hanging
+    assert "is slower than its spacing (10s): it has been running for 25s now" in hanging
     gate.set()
 
 
@@ -924,7 +924,7 @@ async def test_a_task_that_waits_for_a_thread_says_so_and_not_for_how_long_it_ru
     await asyncio.sleep(35)
     (waiting,) = bench.scheduler.problems()
     assert waiting.text == (
-        "periodic task looks of busy has been waiting for a thread of its service for longer than its spacing (10 s)"
+        "periodic task looks of busy has been waiting for a thread of its service for longer than its spacing (10s)"
     )
     gate.set()
     busy.close()

@@ -20,6 +20,7 @@ _POLL_INTERVAL = 1.0
 
 
 @app.command()
+@kit.shows(AuditEntry, many=True)
 def audit(
     who: Annotated[str, typer.Option(help="Only of this user: a name, a uid, or the key of a peer")] = "",
     method: Annotated[

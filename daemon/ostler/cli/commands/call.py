@@ -13,6 +13,7 @@ app = kit.app(group=False)
 
 
 @app.command(context_settings={"help_option_names": []})
+@kit.shows(Any)
 def call(
     context: typer.Context,
     topic: Annotated[str, typer.Argument(metavar="TOPIC", help="The service", show_default=False)] = "",

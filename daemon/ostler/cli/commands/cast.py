@@ -7,11 +7,13 @@ from typing import Annotated, Any
 import typer
 
 from ostler.cli import kit, method_calls
+from ostler.cli.results import Accepted
 
 app = kit.app(group=False)
 
 
 @app.command()
+@kit.shows(Accepted)
 def cast(
     topic: Annotated[str, typer.Argument(help="The service", show_default=False)],
     method: Annotated[str, typer.Argument(help="The method", show_default=False)],
@@ -23,6 +25,6 @@ def cast(
     with kit.client(lenient=True) as client:
         method_calls.cast_or_relay(client, topic, method, host, arguments)
     if kit.json_wanted():
-        kit.emit({"accepted": True, "topic": topic, "method": method})
+        kit.emit(Accepted(accepted=True, topic=topic, method=method))
     else:
         kit.confirm_done(f"{topic} has accepted {method}")

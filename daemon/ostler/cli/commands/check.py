@@ -7,11 +7,13 @@ from typing import Annotated
 import typer
 
 from ostler.cli import fast_check, kit
+from ostler.cli.results import ConfigurationCheck
 
 app = kit.app(group=False)
 
 
 @app.command()
+@kit.shows(ConfigurationCheck)
 def check(
     overrides: Annotated[
         list[str] | None,

@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
-from typing import Annotated
+from typing import Annotated, Any
 
 import typer
 
 from ostler.cli import kit, without_daemon
+from ostler.cli.results import OptionDifference, OptionSet, OptionUnset
 from ostler.errors import EXIT_FAILURE, NotFound
 from ostler.types import CONTROL_TOPIC, DaemonStatus, Json, OptionValue
 
@@ -15,13 +16,22 @@ app = kit.app(help="Show the configuration with the origin of each value; secret
 
 COLUMNS = [
     kit.Column("option", "path", priority=0),
-    kit.Column("value", lambda option: format_option_value(option.value), priority=0),
+    kit.Column("value", lambda option: format_option_value(option.text or option.value), priority=0),
     kit.Column("from", "origin"),
+]
+
+
+DIFFERENCE_COLUMNS = [
+    kit.Column("option", priority=0, min_width=20),
+    kit.Column("running", lambda row: format_difference(row.running_text or row.running), priority=0),
+    kit.Column("files", lambda row: format_difference(row.files_text or row.files), priority=0),
+    kit.Column("from", "origin", priority=1, min_width=16),
 ]
 
 
 @app.command()
 @kit.view
+@kit.shows(OptionValue, many=True)
 def cat(
     prefix: Annotated[
         str, typer.Argument(metavar="[PREFIX]", help="Only this option or table: services.volume", show_default=False)
@@ -51,6 +61,7 @@ def cat(
 
 @app.command()
 @kit.view
+@kit.shows(OptionDifference, many=True)
 def diff(
     check: Annotated[bool, typer.Option("--check", help="Exit with 1 if there is a difference")] = False,
     running: Annotated[
@@ -67,7 +78,7 @@ def diff(
     else:
         files = without_daemon.resolve_configuration().configuration.values()
         found = list(difference_rows(_running_values(), files))
-    kit.show_table(found, ["option", "running", "files", "from"], empty="No differences.")
+    kit.show_table(found, DIFFERENCE_COLUMNS, empty="No differences.")
     if check and found:
         raise typer.Exit(EXIT_FAILURE)
 
@@ -79,6 +90,7 @@ FileOption = Annotated[
 
 
 @app.command("set")
+@kit.shows(OptionSet)
 def set_value(
     key: Annotated[str, typer.Argument(metavar="TABLE.KEY", help="The option", show_default=False)],
     value: Annotated[str, typer.Argument(metavar="VALUE", help="Its value, as in the file", show_default=False)],
@@ -94,13 +106,14 @@ def set_value(
 
     done = config_set.set_option(key, value, file)
     if kit.json_wanted():
-        kit.emit(done._asdict())
+        kit.emit(done)
         return
     shown = format_option_value(done.value)
     _say(f"{done.option} = {shown} was written to {done.file}; `ostler reload` applies it", done.notes)
 
 
 @app.command("unset")
+@kit.shows(OptionUnset)
 def unset_value(
     key: Annotated[str, typer.Argument(metavar="TABLE.KEY", help="The option", show_default=False)],
     file: FileOption = "",
@@ -114,7 +127,7 @@ def unset_value(
 
     done = config_set.unset_option(key, file)
     if kit.json_wanted():
-        kit.emit(done._asdict())
+        kit.emit(done)
         return
     now = "has its default now" if done.origin == "default" else f"is now the one of {done.origin}"
     _say(f"{done.option} was removed from {done.file} and {now}; `ostler reload` applies it", done.notes)
@@ -127,6 +140,7 @@ def _say(text: str, notes: Iterable[str]) -> None:
 
 
 @app.command()
+@kit.shows(dict[str, Any])
 def schema(
     write: Annotated[
         bool, typer.Option("--write", help="Write it to ostler.schema.json, and name it in the files")
@@ -134,7 +148,7 @@ def schema(
 ) -> None:
     """Print the JSON Schema, for editors.
 
-    It includes the sections of configured services and drivers, and those of plugins. With --write it is written next to
+    It includes the sections of configured services, drivers and plugins. With --write it is written next to
     the configuration, and the files there that name no schema get the line `#:schema` that editors with taplo look for.
     """
     if write:
@@ -148,7 +162,7 @@ def format_option_value(value: Json) -> str:
     return value if value == "***" and isinstance(value, str) else kit.to_json(value, indent=0)
 
 
-def difference_rows(running: Iterable[OptionValue], files: Iterable[OptionValue]) -> Iterable[dict[str, str]]:
+def difference_rows(running: Iterable[OptionValue], files: Iterable[OptionValue]) -> Iterable[OptionDifference]:
     """Return a row for every option that differs between the daemon and the files.
 
     Args:
@@ -160,12 +174,14 @@ def difference_rows(running: Iterable[OptionValue], files: Iterable[OptionValue]
     for path in sorted(before.keys() | after.keys()):
         old, new = before.get(path), after.get(path)
         if old is None or new is None or old.value != new.value:
-            yield {
-                "option": path,
-                "running": format_option_value(old.value) if old else "",
-                "files": format_option_value(new.value) if new else "",
-                "from": new.origin if new else "",
-            }
+            yield OptionDifference(
+                option=path,
+                running=old.value if old else None,
+                files=new.value if new else None,
+                origin=new.origin if new else "",
+                running_text=old.text if old else "",
+                files_text=new.text if new else "",
+            )
 
 
 def _write_schema() -> None:
@@ -173,22 +189,29 @@ def _write_schema() -> None:
 
     done = config_schema.write_schema()
     if kit.json_wanted():
-        kit.emit(done._asdict())
+        kit.emit(done)
         return
     named = f" and is named in {', '.join(done.files)}" if done.files else ""
     _say(f"The schema was written to {done.file}{named}", done.notes)
 
 
-def _waiting_rows() -> list[dict[str, str]]:
+def format_difference(value: Json) -> str:
+    """Return a value as it is written in the file; empty if the option is not set."""
+    return "" if value is None else format_option_value(value)
+
+
+def _waiting_rows() -> list[OptionDifference]:
     with kit.client() as client:
         status = client.on(type=DaemonStatus).call(CONTROL_TOPIC, "status")
     return [
-        {
-            "option": change.path,
-            "running": format_option_value(change.old),
-            "files": format_option_value(change.new),
-            "from": "",
-        }
+        OptionDifference(
+            option=change.path,
+            running=change.old,
+            files=change.new,
+            origin="",
+            running_text=change.old_text,
+            files_text=change.new_text,
+        )
         for change in status.needs_restart
     ]
 

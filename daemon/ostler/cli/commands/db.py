@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, TypeVar
@@ -10,7 +10,9 @@ from typing import TYPE_CHECKING, Annotated, TypeVar
 import typer
 
 from ostler.cli import invocation, kit
+from ostler.cli.results import DatabaseCheck, DatabaseCopy, DatabaseRestored, Migration
 from ostler.errors import EXIT_FAILURE, DaemonNotRunning, InvalidInput
+from ostler.messaging.wire.request_context import Progress
 from ostler.types import CONTROL_TOPIC, PluginState
 
 if TYPE_CHECKING:
@@ -27,6 +29,7 @@ app = kit.app(help="Check, back up, restore, migrate or vacuum the daemon's data
 
 
 @app.command()
+@kit.shows(DatabaseCheck)
 def check() -> None:
     """Check the whole database.
 
@@ -34,7 +37,7 @@ def check() -> None:
     """
     problems = _ask_or_do(_ask_to_check, _check_offline)
     if kit.json_wanted():
-        kit.emit({"ok": not problems, "problems": problems})
+        kit.emit(DatabaseCheck(ok=not problems, problems=problems))
     elif problems:
         kit.emit([kit.printable(line) for line in problems])
     else:
@@ -54,6 +57,7 @@ def _check_offline(database: Path) -> list[str]:
 
 
 @app.command()
+@kit.shows(DatabaseCopy)
 def backup(
     path: Annotated[str, typer.Argument(help="The new file, written by this command", show_default=False)],
 ) -> None:
@@ -64,7 +68,7 @@ def backup(
     target = Path(path).absolute()
     _ask_or_do(partial(_ask_for_backup, target), partial(_backup_offline, target))
     if kit.json_wanted():
-        kit.emit({"path": str(target)})
+        kit.emit(DatabaseCopy(path=str(target)))
     else:
         kit.say(kit.printable(f"The database was copied to {target}"))
 
@@ -72,16 +76,37 @@ def backup(
 def _ask_for_backup(target: Path, client: Client) -> None:
     from ostler.cli.new_file import write_new_file  # 1 ms: only for `db backup`
 
-    write_new_file(target, client.on(type=bytes).stream(CONTROL_TOPIC, "db_backup"))
+    pieces = client.on(type=bytes).stream(CONTROL_TOPIC, "db_backup")
+    with kit.progress("copying", unit="bytes") as on_progress:
+        write_new_file(target, _counted(pieces, _database_size(), on_progress))
+
+
+def _counted(pieces: Iterator[bytes], total: int, on_progress: Callable[[Progress], None]) -> Iterator[bytes]:
+    done = 0
+    for piece in pieces:
+        yield piece
+        done += len(piece)
+        on_progress(Progress(done, max(total, done) if total else 0, ""))
+
+
+def _database_size() -> int:
+    """Return the size of the database, 0 if it cannot be seen from here."""
+    current = invocation.current_invocation()
+    try:
+        return 0 if current.remote is not None else current.paths().database.stat().st_size
+    except OSError:
+        return 0
 
 
 def _backup_offline(target: Path, database: Path) -> None:
     from ostler.store.offline import backup_offline  # 40 ms: only without a daemon
 
-    backup_offline(database, target)
+    with kit.progress("copying", unit="bytes") as on_progress:
+        backup_offline(database, target, lambda done, total: on_progress(Progress(done, total, "")))
 
 
 @app.command()
+@kit.shows("ostler.store:VacuumResult")
 def vacuum() -> None:
     """Give the room of removed rows back to the file system.
 
@@ -108,6 +133,7 @@ def _vacuum_offline(database: Path) -> VacuumResult:
 
 
 @app.command()
+@kit.shows(Migration)
 def migrate(
     dry_run: Annotated[bool, typer.Option("--dry-run", help="Only show the steps, change nothing")] = False,
 ) -> None:
@@ -126,7 +152,7 @@ def migrate(
     failed = [f"plugin {each.name}: {each.why}" for each in plugins.statuses() if each.state is PluginState.FAILED]
     problems = [*report.problems, *failed]
     if kit.json_wanted():
-        kit.emit({"steps": report.steps, "backup": report.backup, "problems": problems, "dry_run": dry_run})
+        kit.emit(Migration(steps=report.steps, backup=report.backup, problems=problems, dry_run=dry_run))
     else:
         _show_migration(report, problems, dry_run=dry_run)
     if problems:
@@ -158,22 +184,32 @@ def _ask_or_do(ask: Callable[[Client], T], do: Callable[[Path], T]) -> T:
 
 
 @app.command()
+@kit.shows(DatabaseRestored)
 def restore(
     file: Annotated[str, typer.Argument(help="The backup")] = "",
     empty: Annotated[bool, typer.Option("--empty", help="Start with an empty database")] = False,
+    yes: kit.YesOption = False,
 ) -> None:
     """Replace the database of a stopped daemon by a backup.
 
-    The backup is checked first. The existing database is moved to the directory `backups` next to it.
+    Asks first on a terminal. The backup is checked first. The existing database is moved to the directory `backups`
+    next to it.
     """
     from ostler.store.sqlite_files.restore import restore_database as put_back  # 40 ms: only for `db restore`
 
     if bool(file) == empty:
         raise InvalidInput("give either a backup or --empty", hint="ostler db restore FILE")
     database = invocation.current_invocation().paths().database
-    moved = put_back(database, None if empty else Path(file).absolute())
+    if database.exists():
+        kit.confirm(f"replace {database} by {'an empty database' if empty else file}", yes=yes)
+    with kit.progress(f"restoring {database.name}", unit="bytes") as on_progress:
+        moved = put_back(
+            database,
+            None if empty else Path(file).absolute(),
+            lambda done, total: on_progress(Progress(done, total, "checking the copy" if done == total else "")),
+        )
     if kit.json_wanted():
-        kit.emit({"path": str(database), "moved": str(moved) if moved else None})
+        kit.emit(DatabaseRestored(path=str(database), moved=str(moved) if moved else None))
         return
     what = "An empty database" if empty else file
     kit.say(kit.printable(f"{what} was restored to {database}; start the daemon"))

@@ -7,12 +7,14 @@ from typing import Annotated
 import typer
 
 from ostler.cli import invocation, kit, method_calls
+from ostler.cli.results import TopicRow
 from ostler.types import CONTROL_TOPIC, MethodDescription, ServiceStatus
 
 app = kit.app(group=False)
 
 
 @app.command()
+@kit.shows(MethodDescription, list[MethodDescription], list[TopicRow])
 def describe(
     topic: Annotated[
         str,
@@ -32,10 +34,10 @@ def describe(
             return
         methods = method_calls.describe_service(client, topic)
     columns: list[str | kit.Column] = [
-        kit.Column("method", method_calls.format_signature),
-        "role",
-        "version",
-        kit.Column("description", _first_line),
+        kit.Column("method", method_calls.format_signature, priority=0, min_width=24),
+        kit.Column("role", priority=1),
+        kit.Column("version", priority=2),
+        kit.Column("description", _first_line, priority=1),
     ]
     kit.show_table(methods, columns, empty=f"{topic} has no methods.")
 
@@ -49,8 +51,12 @@ def _list_topics(client: invocation.ClientProtocol) -> None:
             hosts.setdefault(each.topic, []).append(each.host)
     found = {(each.topic, each.rpc_version) for each in services if each.up}
     versions = {topic: ", ".join(sorted(version for other, version in found if other == topic)) for topic in hosts}
-    rows = [{"topic": topic, "version": versions[topic], "hosts": hosts[topic]} for topic in sorted(hosts)]
-    columns: list[str | kit.Column] = ["topic", "version", kit.Column("hosts", lambda row: ", ".join(row["hosts"]))]
+    rows = [TopicRow(topic=topic, version=versions[topic], hosts=hosts[topic]) for topic in sorted(hosts)]
+    columns: list[str | kit.Column] = [
+        kit.Column("topic", priority=0),
+        kit.Column("version", priority=1),
+        kit.Column("hosts", priority=0),
+    ]
     kit.show_table(rows, columns)
 
 

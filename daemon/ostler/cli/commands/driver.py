@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-from typing import Annotated, Any
+from typing import Annotated
 
 import typer
 
 from ostler.cli import kit
 from ostler.cli.driver_reset import reset
+from ostler.cli.results import DriverRow
 from ostler.errors import EXIT_FAILURE, InvalidInput, NotFound
 from ostler.types import CONTROL_TOPIC, DriverState, DriverStatus, ServiceStatus
 
@@ -21,45 +22,58 @@ DriverArgument = Annotated[
 ]
 
 _LIST_COLUMNS: list[str | kit.Column] = [
-    kit.Column("driver", "subject"), "host", kit.Column("kind", "driver"), "state",
-    kit.Column("since", lambda row: kit.human_time(row["since"])),
-    kit.Column("calls", "calls"), kit.Column("errors", "errors"), "why",
-]  # fmt: skip
+    kit.Column("driver", "subject", priority=0, min_width=16),
+    kit.Column("host", priority=2),
+    kit.Column("kind", "driver", priority=3),
+    kit.Column("state", priority=0, min_width=12),
+    kit.Column("for", lambda row: kit.human_elapsed(row.since), priority=2, min_width=11),
+    kit.Column("calls", right=True, priority=4),
+    kit.Column("errors", right=True, priority=1),
+    kit.Column("why", priority=0),
+]
 
 _DETAIL_FIELDS: list[str | kit.Column] = [
     kit.Column("driver", "subject"), "host", kit.Column("kind", "driver"), "state", "why",
-    kit.Column("since", lambda row: kit.human_time(row["since"])),
-    kit.Column("next attempt", lambda row: kit.human_time(row["retry_at"]) if row["retry_at"] else "-"),
+    kit.Column("since", lambda row: kit.human_time(row.since)),
+    kit.Column("next attempt", lambda row: kit.human_time(row.retry_at)),
     "pending", "calls", "errors", kit.Column("failed in a row", "failures"), "last_error",
-    kit.Column("last error at", lambda row: kit.human_time(row["last_error_at"]) if row["last_error_at"] else "-"),
-    kit.Column("last success", lambda row: kit.human_time(row["last_success_at"]) if row["last_success_at"] else "-"),
+    kit.Column("last error at", lambda row: kit.human_time(row.last_error_at)),
+    kit.Column("last success", lambda row: kit.human_time(row.last_success_at)),
     kit.Column("abandoned", "abandoned"),
 ]  # fmt: skip
 
 
 @app.command("list")
+@kit.view
+@kit.shows(DriverRow, many=True)
 def list_drivers(
     service: Annotated[str, typer.Argument(help="A service; by default all", show_default=False)] = "",
 ) -> None:
     """List the drivers of all services with their states."""
-    rows = [row for row in _rows() if not service or row["service"] == service]
+    rows = [row for row in _rows() if not service or row.service == service]
     kit.show_table(rows, _LIST_COLUMNS, empty="There are no drivers.")
 
 
 @app.command()
+@kit.view
+@kit.shows(DriverRow, many=True)
 def show(driver: DriverArgument) -> None:
     """Show one driver: its state and why, its errors, and the last one."""
     rows = _rows()
     service, name = _split(driver)
-    found = [row for row in rows if (row["service"], row["name"]) == (service, name)]
+    found = [row for row in rows if (row.service, row.name) == (service, name)]
     if not found:
-        known = ", ".join(row["subject"] for row in rows) or "none"
+        known = ", ".join(row.subject for row in rows) or "none"
         raise NotFound(f"driver {driver} not found", hint=f"available: {known}")
+    if kit.json_wanted():
+        kit.emit(found)
+        return
     for row in found:
         kit.show_fields(row, names=_DETAIL_FIELDS)
 
 
 @app.command()
+@kit.shows(DriverStatus)
 def restart(driver: DriverArgument) -> None:
     """Clean up a driver and initialise it again.
 
@@ -69,6 +83,7 @@ def restart(driver: DriverArgument) -> None:
 
 
 @app.command()
+@kit.shows(DriverStatus)
 def abandon(driver: DriverArgument) -> None:
     """Give up a stuck driver and create another instance.
 
@@ -97,13 +112,12 @@ def _split(driver: str) -> tuple[str, str]:
     return service, name
 
 
-def _rows() -> list[dict[str, Any]]:
+def _rows() -> list[DriverRow]:
     with kit.client() as client:
         services = client.on(type=list[ServiceStatus]).call(CONTROL_TOPIC, "service_list")
     return [_row(service, status) for service in services for status in service.drivers]
 
 
-def _row(service: ServiceStatus, status: DriverStatus) -> dict[str, Any]:
+def _row(service: ServiceStatus, status: DriverStatus) -> DriverRow:
     fields = {name: getattr(status, name) for name in DriverStatus.__struct_fields__}
-    subject = f"{service.topic}/{status.name}"
-    return {"subject": subject, "service": service.topic, "host": service.host, **fields, "state": str(status.state)}
+    return DriverRow(subject=f"{service.topic}/{status.name}", service=service.topic, host=service.host, **fields)

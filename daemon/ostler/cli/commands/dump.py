@@ -12,12 +12,15 @@ app = kit.app(group=False)
 
 
 @app.command()
+@kit.shows(dict[str, Any])
 def dump() -> None:
     """Show the internal state: threads, tasks, queues, services, configuration; secrets are masked."""
     with kit.client() as client:
         found = client.on(type=dict[str, Any]).call(CONTROL_TOPIC, "dump")
     if kit.json_wanted():
-        kit.emit(found)
+        from ostler.cli.json_values import moments_by_name  # only for programs
+
+        kit.emit(moments_by_name(found))
         return
     for line in _lines(found, 0):
         kit.say(line)

@@ -8,12 +8,14 @@ import typer
 
 from ostler.cli import kit
 from ostler.cli.follow import until_interrupted
+from ostler.cli.results import EventGap, EventRow, MissedEvents
 from ostler.messaging.events.event import Event, Gap
 
 app = kit.app(group=False)
 
 
 @app.command()
+@kit.shows(EventRow, EventGap, lines=True)
 def events(
     pattern: Annotated[
         str, typer.Argument(help="TOPIC.HOST.EVENT, with `*` as wildcard: volume, volume.*.created")
@@ -50,11 +52,11 @@ def format_event(event: Event | Gap) -> str:
     return kit.printable(f"{kit.human_time(event.at)} {priority}{event.key} #{event.sequence} {payload}")
 
 
-def event_fields(event: Event | Gap) -> dict[str, object]:
+def event_fields(event: Event | Gap) -> EventRow | EventGap:
     """Return an event by field name, or a gap as a field of its own: on the wire an event is an array."""
     if isinstance(event, Gap):
-        return {"gap": event._asdict()}
-    return {name: getattr(event, name) for name in event.__struct_fields__}
+        return EventGap(gap=MissedEvents(**event._asdict()))
+    return EventRow(**{name: getattr(event, name) for name in event.__struct_fields__})
 
 
 def _format_gap(gap: Gap) -> str:

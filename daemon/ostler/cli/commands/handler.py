@@ -45,6 +45,7 @@ COLUMNS = [
 
 @app.command("list")
 @kit.view
+@kit.shows(EventHandlerStatus, many=True)
 def list_handlers(
     host: Annotated[str | None, typer.Option(help="The handlers of this host", show_default=False)] = None,
 ) -> None:

@@ -9,6 +9,7 @@ from typing import Annotated, Any
 import typer
 
 from ostler.cli import invocation, kit, without_daemon
+from ostler.cli.results import KeyFile, KeyPair, KeyRow, PublicKey
 from ostler.errors import Conflict, InvalidInput, NotFound, NotPermitted
 from ostler.files import Trust, check_trusted, distrust_reason, make_directory, read_bounded, replace_file
 
@@ -18,6 +19,12 @@ _MAX_KEY_FILE_SIZE = 4096
 
 app = kit.app(help="Create and show the keys of hosts and clients.")
 
+_KEY_COLUMNS = [
+    kit.Column("name", priority=0),
+    kit.Column("role", priority=0),
+    kit.Column("peer", priority=2),
+    kit.Column("key", priority=1, min_width=12),
+]
 _FileArgument = Annotated[
     Path | None,
     typer.Argument(
@@ -28,27 +35,32 @@ _FileArgument = Annotated[
 
 
 @app.command()
+@kit.shows(KeyFile, KeyPair)
 def new(
     file: _FileArgument = None,
     force: Annotated[bool, typer.Option("--force", help="Replace an existing key")] = False,
     to_stdout: Annotated[
         bool, typer.Option("--print", help="Print the secret key instead of writing a file, for a systemd credential")
     ] = False,
+    yes: kit.YesOption = False,
 ) -> None:
     """Create a key pair for this host, or for a client.
 
-    The secret key is written to a file that only its owner can read; the public key is for the other hosts.
+    The secret key is written to a file that only its owner can read; the public key is for the other hosts. With
+    --force it asks first on a terminal, if there is a key: the previous one cannot be brought back.
     """
     from ostler.messaging.tcp.curve import generate_keys  # libzmq, 12 ms: not for `--help`
 
     keys = generate_keys()
     if to_stdout:
-        kit.emit({"secret": keys.secret, "public": keys.public}) if kit.json_wanted() else kit.say(keys.secret)
+        kit.emit(KeyPair(secret=keys.secret, public=keys.public)) if kit.json_wanted() else kit.say(keys.secret)
         return
     path = _key_path(file)
+    if force and path.exists():
+        kit.confirm(f"replace the secret key in {path}", yes=yes)
     _write_key(path, keys.secret, force)
     if kit.json_wanted():
-        kit.emit({"file": str(path), "public": keys.public})
+        kit.emit(KeyFile(file=str(path), public=keys.public))
         return
     kit.say(kit.printable(f"The secret key was written to {path}, the public key is {keys.public}"))
     kit.say("\nFor the daemon of this host:\n")
@@ -59,19 +71,21 @@ def new(
 
 
 @app.command()
+@kit.shows(PublicKey)
 def show(file: _FileArgument = None) -> None:
     """Show the public key of a secret key, for other hosts."""
     from ostler.messaging.tcp.curve import keys_from_secret  # likewise
 
     public = keys_from_secret(_read_key(_key_path(file))).public
     if kit.json_wanted():
-        kit.emit({"public": public})
+        kit.emit(PublicKey(public=public))
         return
     kit.say(public)
     _show_peer_configuration(public)
 
 
 @app.command("list")
+@kit.shows(KeyRow, many=True)
 def list_keys() -> None:
     """List the keys that may connect, and their roles."""
     found = without_daemon.resolve_configuration().configuration
@@ -79,20 +93,16 @@ def list_keys() -> None:
     if kit.json_wanted():
         kit.emit(rows)
     elif rows:
-        kit.show_table(rows, ["name", "role", "peer", "key"])
+        kit.show_table(rows, _KEY_COLUMNS)
     else:
         kit.say("No host or client is allowed to connect: [network.keys] is empty.")
 
 
-def _key_row(configuration: Any, key: str, name: str) -> dict[str, Any]:
+def _key_row(configuration: Any, key: str, name: str) -> KeyRow:
     access, peer = configuration.access, configuration.network.peers.get(name)
     held = [role for role in ("viewer", "operator", "admin") if f"key:{name}" in getattr(access, role)]
-    return {
-        "name": name,
-        "role": held[-1] if held else "none",
-        "peer": peer.rpc if peer is not None else "",
-        "key": key,
-    }
+    role = held[-1] if held else "none"
+    return KeyRow(name=name, role=role, peer=peer.rpc if peer is not None else "", key=key)
 
 
 def _show_peer_configuration(public: str) -> None:

@@ -33,6 +33,7 @@ COLUMNS = [
 
 @app.command("list")
 @kit.view
+@kit.shows(LockStatus, many=True)
 def list_locks(
     service: Annotated[str, typer.Option(help="Only locks of this service", show_default=False)] = "",
     host: Annotated[str | None, typer.Option(help="The locks of this host", show_default=False)] = None,

@@ -15,6 +15,7 @@ app = kit.app(group=False)
 
 
 @app.command()
+@kit.shows(FollowedRecord, lines=True)
 def log(
     follow: Annotated[bool, typer.Option("--follow", "-f", help="Follow new records until Ctrl-C")] = False,
     level: Annotated[

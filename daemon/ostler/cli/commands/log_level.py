@@ -27,6 +27,7 @@ COLUMNS = [
 
 
 @app.command()
+@kit.shows(LogLevel, many=True)
 def log_level(
     words: Annotated[
         list[str] | None,

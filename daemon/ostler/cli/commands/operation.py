@@ -12,6 +12,7 @@ from ostler.cli import kit
 from ostler.cli.follow import until_interrupted
 from ostler.cli.method_calls import parse_timeout
 from ostler.cli.operation_output import COLUMNS, format_progress, show_operation
+from ostler.cli.results import Removed
 from ostler.messaging.clients.operation import Operation
 from ostler.types import CONTROL_TOPIC, OperationState, OperationStatus
 
@@ -25,6 +26,7 @@ HostOption = Annotated[str | None, typer.Option(help="The host of the operation"
 
 @app.command("list")
 @kit.view
+@kit.shows(OperationStatus, many=True)
 def list_operations(
     service: Annotated[str, typer.Option(help="Only operations of this service", show_default=False)] = "",
     state: Annotated[
@@ -45,6 +47,7 @@ def list_operations(
 
 @app.command()
 @kit.view
+@kit.shows(OperationStatus)
 def show(operation: IdArgument, host: HostOption = None) -> None:
     """Show an operation with its arguments, steps and result."""
     with _open(operation, host) as opened:
@@ -52,6 +55,7 @@ def show(operation: IdArgument, host: HostOption = None) -> None:
 
 
 @app.command()
+@kit.shows(OperationStatus, lines=True)
 def watch(operation: IdArgument, host: HostOption = None) -> None:
     """Follow an operation until it has ended.
 
@@ -76,6 +80,7 @@ def _show_change(status: OperationStatus) -> None:
 
 
 @app.command()
+@kit.shows(OperationStatus)
 def cancel(operation: IdArgument, host: HostOption = None) -> None:
     """Cancel an operation.
 
@@ -91,6 +96,7 @@ def _cancel_text(status: OperationStatus) -> str:
 
 
 @app.command()
+@kit.shows(OperationStatus)
 def retry(operation: IdArgument, host: HostOption = None) -> None:
     """Run a failed or cancelled operation again.
 
@@ -102,6 +108,7 @@ def retry(operation: IdArgument, host: HostOption = None) -> None:
 
 
 @app.command()
+@kit.shows(Removed)
 def prune(
     keep: Annotated[
         int | None, typer.Option(help="How many of the newest ended operations to keep", show_default=False)
@@ -110,20 +117,28 @@ def prune(
         str | None, typer.Option(metavar="TIME", help="Only those that ended longer ago: 2h, 7d", show_default=False)
     ] = None,
     host: HostOption = None,
+    yes: kit.YesOption = False,
 ) -> None:
-    """Remove ended operations.
+    """Remove ended operations, with their results.
 
     Without options, those above the limits of the section `[operations]`. Operations that have not ended are never
-    removed.
+    removed. Asks first on a terminal.
     """
     with kit.client() as client:
+        kit.confirm(_prune_question(keep, older), yes=yes)
         removed = client.on(type=int, host=host).call(
             CONTROL_TOPIC, "operation.prune", keep=keep, age=parse_timeout(older)
         )
     if kit.json_wanted():
-        kit.emit({"removed": removed})
+        kit.emit(Removed(removed=removed))
     else:
         kit.confirm_done(f"{removed} operations removed")
+
+
+def _prune_question(keep: int | None, older: str | None) -> str:
+    which = [] if keep is None else [f"all but the newest {keep}"]
+    which += [] if older is None else [f"those that ended more than {older} ago"]
+    return f"remove ended operations: {', '.join(which) or 'those above the limits of [operations]'}"
 
 
 @contextmanager

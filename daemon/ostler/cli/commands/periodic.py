@@ -71,14 +71,15 @@ _FIELDS: list[str | kit.Column] = [
 ]  # fmt: skip
 
 _RUN_COLUMNS = [
-    kit.Column("started", lambda run: kit.human_time(run.started)),
+    kit.Column("started", lambda run: kit.human_time(run.started), priority=0, min_width=19),
     kit.Column("took", lambda run: format_seconds(run.seconds, units=2), right=True),
-    kit.Column("error"),
+    kit.Column("error", priority=0),
 ]
 
 
 @app.command("list")
 @kit.view
+@kit.shows(PeriodicStatus, many=True)
 def list_tasks() -> None:
     """List tasks with their runs and errors."""
     with kit.client() as client:
@@ -87,6 +88,7 @@ def list_tasks() -> None:
 
 
 @app.command()
+@kit.shows(PeriodicStatus)
 def run(service: ServiceArgument, task: TaskArgument) -> None:
     """Run a task now.
 
@@ -99,6 +101,7 @@ def run(service: ServiceArgument, task: TaskArgument) -> None:
 
 @app.command()
 @kit.view
+@kit.shows(PeriodicHistory)
 def show(service: ServiceArgument, task: TaskArgument) -> None:
     """Show a task with its last runs.
 
@@ -118,6 +121,7 @@ def show(service: ServiceArgument, task: TaskArgument) -> None:
 
 
 @app.command()
+@kit.shows(PeriodicStatus)
 def pause(
     service: ServiceArgument,
     task: TaskArgument,
@@ -135,6 +139,7 @@ def pause(
 
 
 @app.command()
+@kit.shows(PeriodicStatus)
 def resume(service: ServiceArgument, task: TaskArgument) -> None:
     """Resume a paused task.
 

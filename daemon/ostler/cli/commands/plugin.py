@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any
 
 import typer
 
 from ostler.cli import kit, plugin_holds, plugin_show, without_daemon
 from ostler.cli.plugin_installation import commands as plugin_install
+from ostler.cli.results import AvailablePlugin, NewFiles
 from ostler.config.units import format_seconds
 from ostler.errors import EXIT_FAILURE, NotFound, join_words
 from ostler.types import CONTROL_TOPIC, PluginStatus
@@ -32,6 +33,7 @@ COLUMNS = [
 
 @app.command("list")
 @kit.view
+@kit.shows(PluginStatus, AvailablePlugin, many=True)
 def list_plugins(
     available: Annotated[
         bool, typer.Option("--available", help="List packages that could be installed instead; needs no daemon")
@@ -52,6 +54,7 @@ def list_plugins(
 
 
 @app.command()
+@kit.shows("ostler.cli.plugin_check:PluginCheckResult", many=True)
 def check(
     names: Annotated[
         list[str] | None, typer.Argument(metavar="[PLUGIN]...", help="The plugins; by default all that are installed")
@@ -103,6 +106,7 @@ app.command()(plugin_show.show)
 
 
 @app.command()
+@kit.shows(Any)
 def api(
     name: Annotated[
         str, typer.Argument(metavar="[NAME]", help="A manager or plugin; not needed when there is only one")
@@ -134,6 +138,7 @@ def api(
 
 
 @app.command()
+@kit.shows(NewFiles)
 def new(
     name: Annotated[
         str, typer.Argument(help="Name of the plugin, its manager and its topic: lamp", show_default=False)
@@ -154,7 +159,7 @@ def new(
 
     files = write_plugin(name, into, PluginParts(drivers, tables, commands))
     if kit.json_wanted():
-        kit.emit({"files": files})
+        kit.emit(NewFiles(files=list(map(str, files))))
         return
     for file in files:
         kit.say(str(file))

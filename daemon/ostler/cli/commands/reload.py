@@ -8,6 +8,7 @@ from typing import Annotated
 import typer
 
 from ostler.cli import kit
+from ostler.cli.fast_status import change_texts
 from ostler.errors import EXIT_FAILURE
 from ostler.reload_types import OptionChange, ReloadPlan, ReloadResult, ReloadStep
 from ostler.types import CONTROL_TOPIC
@@ -15,10 +16,18 @@ from ostler.types import CONTROL_TOPIC
 RELOAD_TIMEOUT = 900.0
 """Seconds to wait for the result: work in progress of services that are restarted is waited for."""
 
+_CHANGE_COLUMNS = [
+    kit.Column("option", "path", priority=0, min_width=20),
+    kit.Column("old", lambda change: change.old_text or change.old, priority=1, min_width=10),
+    kit.Column("new", lambda change: change.new_text or change.new, priority=0, min_width=10),
+    kit.Column("needs", priority=0, min_width=16),
+]
+
 app = kit.app(group=False)
 
 
 @app.command()
+@kit.shows(ReloadResult, ReloadPlan)
 def reload(
     plan: Annotated[
         bool, typer.Option("--plan", help="Show what would change, and how, without changing anything")
@@ -84,7 +93,7 @@ def show_verdict(verdict: ReloadResult) -> None:
 
 def show_changes(changes: Sequence[OptionChange]) -> None:
     """Show changes with their old and new values, and what each needs."""
-    kit.show_table(changes, [kit.Column("option", "path"), "old", "new", "needs"])
+    kit.show_table(changes, _CHANGE_COLUMNS)
 
 
 def step_line(step: ReloadStep) -> str:
@@ -100,5 +109,5 @@ def show_waiting(changes: Sequence[OptionChange]) -> None:
     kit.say()
     kit.say("These changes take effect after a restart (`systemctl restart ostler`):")
     for change in changes:
-        old, new = (kit.to_json(value, indent=0) for value in (change.old, change.new))
+        old, new = change_texts(change)
         kit.say(f"  {kit.printable(f'{change.path}: {old} -> {new}')}")

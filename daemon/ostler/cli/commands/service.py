@@ -9,11 +9,14 @@ import typer
 from ostler.availability import unavailable_reason
 from ostler.cli import kit
 from ostler.cli.fast_status import SERVICE_COLUMNS, enabled_text, override_text, up_text
+from ostler.cli.results import RemainingWork, ServiceRecord
+from ostler.config.units import format_seconds
 from ostler.errors import EXIT_FAILURE, InvalidInput
 from ostler.types import (
     CONTROL_TOPIC,
     ForcedDownResult,
     MemberVersion,
+    ServiceSign,
     ServiceState,
     ServiceStatus,
     StatusCause,
@@ -42,17 +45,40 @@ DETAIL_FIELDS: list[str | kit.Column] = [
 
 
 VERSION_COLUMNS: list[str | kit.Column] = [
-    "topic",
-    kit.Column("usable", lambda row: row.cap or "-"),
-    kit.Column("newest", lambda row: row.newest or "-"),
-    kit.Column("pin", lambda row: row.pin or "auto"),
-    kit.Column("upgrading", lambda row: "yes" if row.upgrading else "no"),
-    kit.Column("limited by", lambda row: [_format_member(each) for each in row.pinned_by]),
+    kit.Column("topic", priority=0),
+    kit.Column("usable", lambda row: row.cap or "-", priority=0),
+    kit.Column("newest", lambda row: row.newest or "-", priority=1),
+    kit.Column("pin", lambda row: row.pin or "auto", priority=2),
+    kit.Column("upgrading", lambda row: "yes" if row.upgrading else "no", priority=3),
+    kit.Column("limited by", lambda row: [_format_member(each) for each in row.pinned_by], priority=0),
+]
+_DRIVER_COLUMNS = [
+    kit.Column("name", priority=0, min_width=12),
+    kit.Column("driver", priority=3),
+    kit.Column("state", priority=0, min_width=12),
+    kit.Column("for", lambda row: kit.human_elapsed(row.since), priority=2, min_width=11),
+    kit.Column("retry", lambda row: kit.human_age(row.retry_at), priority=1, min_width=11),
+    kit.Column("calls", right=True, priority=4),
+    kit.Column("errors", right=True, priority=2),
+    kit.Column("failures", right=True, priority=3),
+    kit.Column("why", priority=0),
+]
+
+
+def _progress_text(sign: ServiceSign) -> str:
+    return format_seconds(sign.age, units=2) if sign.age >= 0 else "-"
+
+
+_SIGN_COLUMNS = [
+    kit.Column("sign of work", "subject", priority=0, min_width=16),
+    kit.Column("last progress", _progress_text, right=True, priority=0),
+    kit.Column("seen", "text", priority=1),
 ]
 
 
 @app.command("list")
 @kit.view
+@kit.shows(ServiceStatus, many=True)
 def list_services() -> None:
     """List the services of all hosts."""
     with kit.client() as client:
@@ -62,6 +88,7 @@ def list_services() -> None:
 
 @app.command()
 @kit.view
+@kit.shows(ServiceStatus)
 def show(topic: TopicArgument, host: HostOption = "") -> None:
     """Show one service with its drivers, and why it is not up."""
     with kit.client() as client:
@@ -71,6 +98,7 @@ def show(topic: TopicArgument, host: HostOption = "") -> None:
 
 @app.command()
 @kit.view
+@kit.shows(Upgrade, many=True)
 def versions(
     topic: Annotated[str, typer.Argument(help="A topic; by default all", show_default=False)] = "",
 ) -> None:
@@ -86,6 +114,7 @@ def versions(
 
 
 @app.command()
+@kit.shows(ServiceStatus)
 def enable(topic: TopicArgument, host: HostOption = "") -> None:
     """Allow schedulers to choose a service again.
 
@@ -95,6 +124,7 @@ def enable(topic: TopicArgument, host: HostOption = "") -> None:
 
 
 @app.command()
+@kit.shows(ServiceStatus)
 def disable(
     topic: TopicArgument,
     reason: Annotated[str, typer.Option(help="The reason, shown together with the service", show_default=False)],
@@ -108,6 +138,7 @@ def disable(
 
 
 @app.command()
+@kit.shows(ServiceStatus)
 def freeze(
     topic: TopicArgument,
     reason: Annotated[str, typer.Option(help="The reason, shown together with the service", show_default=False)],
@@ -122,12 +153,14 @@ def freeze(
 
 
 @app.command()
+@kit.shows(ServiceStatus)
 def thaw(topic: TopicArgument, host: HostOption = "") -> None:
     """Have a frozen service take work again."""
     _show_state(_call_control("service_thaw", ServiceStatus, topic, host))
 
 
 @app.command("force-down")
+@kit.shows(ForcedDownResult)
 def force_down(
     topic: TopicArgument,
     host: Annotated[str, typer.Option(help="The host that is dead", show_default=False)],
@@ -156,6 +189,7 @@ def force_down(
 
 
 @app.command()
+@kit.shows(ServiceRecord, list[ServiceRecord])
 def delete(
     topic: Annotated[
         str, typer.Argument(help="The service's topic; with --gone, by default all", show_default=False)
@@ -164,10 +198,11 @@ def delete(
     gone: Annotated[
         bool, typer.Option("--gone", help="All services that are gone, of the host if one is given")
     ] = False,
+    yes: kit.YesOption = False,
 ) -> None:
     """Remove the record of a service that no longer exists.
 
-    Its host no longer exists, or it is no longer in the configuration.
+    Its host no longer exists, or it is no longer in the configuration. Asks first on a terminal.
     """
     if not topic and not gone:
         raise InvalidInput("no service given", hint="give its topic, or --gone for all that are gone")
@@ -176,10 +211,13 @@ def delete(
         if gone:
             rows = client.on(type=list[ServiceStatus]).call(CONTROL_TOPIC, "service_list")
             found = [(row.topic, row.host) for row in rows if _is_gone(row, topic, host)]
+        if found:
+            subjects = [f"{each} on {where}" if where else each for each, where in found]
+            kit.confirm(f"remove the record of {kit.count_of(subjects, 'service')}", yes=yes)
         for each, where in found:
             client.call(CONTROL_TOPIC, "service_delete", topic=each, **_host_argument(where))
     if kit.json_wanted():
-        removed = [{"topic": each, "host": where} for each, where in found]
+        removed = [ServiceRecord(topic=each, host=where) for each, where in found]
         kit.emit(removed if gone else removed[0])
         return
     for each, where in found:
@@ -189,6 +227,7 @@ def delete(
 
 
 @app.command()
+@kit.shows(RemainingWork)
 def drain(topic: TopicArgument, wait: WaitOption = 0.0, host: HostOption = "") -> None:
     """Refuse new work, and wait for requests in flight.
 
@@ -197,16 +236,18 @@ def drain(topic: TopicArgument, wait: WaitOption = 0.0, host: HostOption = "") -
     left = _call_control(
         "service_drain", list[str], topic, host, wait=wait, limit=wait + _STOP_MARGIN if wait else _LONG_TIMEOUT
     )
-    _show_remaining(topic, left, "still_running", "refuses new work", "still in flight", "nothing is in flight")
+    _show_remaining(topic, left, "refuses new work", "still in flight", "nothing is in flight")
 
 
 @app.command()
+@kit.shows(ServiceStatus)
 def resume(topic: TopicArgument, host: HostOption = "") -> None:
     """Accept new work again after a drain."""
     _show_state(_call_control("service_resume", ServiceStatus, topic, host))
 
 
 @app.command()
+@kit.shows(RemainingWork)
 def stop(topic: TopicArgument, wait: WaitOption = 0.0, host: HostOption = "") -> None:
     """Drain and stop a service.
 
@@ -215,10 +256,11 @@ def stop(topic: TopicArgument, wait: WaitOption = 0.0, host: HostOption = "") ->
     left = _call_control(
         "service_stop", list[str], topic, host, wait=wait, limit=wait + _STOP_MARGIN if wait else _LONG_TIMEOUT
     )
-    _show_remaining(topic, left, "still_running", "is stopped", "still running", "nothing is left running")
+    _show_remaining(topic, left, "is stopped", "still running", "nothing is left running")
 
 
 @app.command()
+@kit.shows(ServiceStatus)
 def start(topic: TopicArgument, host: HostOption = "") -> None:
     """Start a service that has stopped or failed.
 
@@ -228,6 +270,7 @@ def start(topic: TopicArgument, host: HostOption = "") -> None:
 
 
 @app.command()
+@kit.shows(ServiceStatus)
 def restart(topic: TopicArgument, wait: WaitOption = 0.0, host: HostOption = "") -> None:
     """Restart a service.
 
@@ -248,11 +291,11 @@ def _call_control(method: str, kind: type[T], topic: str, host: str, limit: floa
     return found
 
 
-def _show_remaining(topic: str, left: list[str], key: str, done: str, some: str, none: str) -> None:
+def _show_remaining(topic: str, left: list[str], done: str, some: str, none: str) -> None:
     """Show what a service has left running, and fail if there is anything."""
     name = kit.printable(topic)
     if kit.json_wanted():
-        kit.emit({"topic": topic, key: left})
+        kit.emit(RemainingWork(topic=topic, still_running=left))
     elif left:
         kit.say(f"{name} {done}; {some}:")
         for line in left:
@@ -287,15 +330,10 @@ def _show_service(found: ServiceStatus) -> None:
         return
     if found.drivers and not kit.json_wanted():
         kit.say()
-        age = kit.Column("for", lambda row: kit.human_elapsed(row.since))
-        retry = kit.Column("retry", lambda row: kit.human_age(row.retry_at))
-        calls = kit.Column("calls", right=True)
-        errors, failures = kit.Column("errors", right=True), kit.Column("failures", right=True)
-        kit.show_table(found.drivers, ["name", "driver", "state", age, retry, calls, errors, failures, "why"])
+        kit.show_table(found.drivers, _DRIVER_COLUMNS)
     if found.signs and not kit.json_wanted():
         kit.say()
-        progress = kit.Column("last progress", lambda row: f"{row.age:.3g} s" if row.age >= 0 else "-", right=True)
-        kit.show_table(found.signs, [kit.Column("sign of work", "subject"), progress, kit.Column("seen", "text")])
+        kit.show_table(found.signs, _SIGN_COLUMNS)
     if found.causes and not kit.json_wanted():
         kit.say()
         kit.heading("Why it is not up and well")

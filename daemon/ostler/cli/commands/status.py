@@ -7,11 +7,13 @@ from typing import Annotated
 import typer
 
 from ostler.cli import fast_status, invocation, kit
+from ostler.types import DaemonStatus
 
 app = kit.app(group=False)
 
 
 @app.command()
+@kit.shows(DaemonStatus)
 def status(
     check: Annotated[bool, typer.Option("--check", help="Exit with 1 if there is a problem, for monitoring")] = False,
 ) -> None:

@@ -13,6 +13,7 @@ app = kit.app(group=False)
 
 
 @app.command()
+@kit.shows(Any)
 def submit(
     topic: Annotated[str, typer.Argument(help="The service", show_default=False)],
     method: Annotated[str, typer.Argument(help="The method", show_default=False)],

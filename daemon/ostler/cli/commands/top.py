@@ -11,7 +11,7 @@ import typer
 from ostler.cli import kit
 from ostler.cli.follow import until_interrupted
 from ostler.cli.output import on_terminal, rich_console
-from ostler.config.units import format_size
+from ostler.config.units import format_seconds, format_size
 from ostler.messaging.rpc.endpoint import percentile
 from ostler.types import CONTROL_TOPIC, MethodTraffic, TrafficCounters
 
@@ -51,6 +51,7 @@ class TrafficSnapshot(msgspec.Struct, kw_only=True):
 
 
 @app.command()
+@kit.shows(TrafficSnapshot, lines=True)
 def top(
     interval: Annotated[float, typer.Option(min=0.1, help="Seconds between two outputs")] = 1.0,
     once: Annotated[bool, typer.Option("--once", help="Show one interval and exit")] = False,
@@ -182,15 +183,15 @@ def _format_rate(value: float) -> str:
 def _format_time(value: float | None) -> str:
     if value is None:
         return "-"
-    return f"{value * 1e6:.0f}us" if value < 1e-3 else f"{value * 1e3:.1f}ms" if value < 1 else f"{value:.1f}s"
+    return f"{value * 1e6:.0f}us" if value < 1e-3 else format_seconds(value, units=2)
 
 
 COLUMNS = [
-    kit.Column("method"),
-    kit.Column("calls/s", lambda line: _format_rate(line.rate), right=True),
+    kit.Column("method", priority=0, min_width=16),
+    kit.Column("calls/s", lambda line: _format_rate(line.rate), right=True, priority=0),
     kit.Column("p50", lambda line: _format_time(line.p50), right=True),
     kit.Column("p99", lambda line: _format_time(line.p99), right=True),
-    kit.Column("in flight", lambda line: str(line.in_flight), right=True),
-    kit.Column("refused/s", lambda line: _format_rate(line.refused), right=True),
+    kit.Column("in flight", lambda line: str(line.in_flight), right=True, priority=3),
+    kit.Column("refused/s", lambda line: _format_rate(line.refused), right=True, priority=2),
     kit.Column("errors/s", lambda line: _format_rate(line.errors), right=True),
 ]

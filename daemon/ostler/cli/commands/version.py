@@ -6,23 +6,26 @@ import sys
 
 import ostler
 from ostler.cli import kit
+from ostler.cli.results import Versions
 from ostler.errors import DaemonNotRunning, OstlerError
-from ostler.types import CONTROL_TOPIC, DaemonStatus, Json
+from ostler.types import CONTROL_TOPIC, DaemonStatus
 
 app = kit.app(group=False)
 
 
 @app.command()
 @kit.view
+@kit.shows(Versions)
 def version() -> None:
     """Show the versions of this command and of the daemon."""
     running, why = _daemon_version()
-    found: dict[str, Json] = {
-        "command": ostler.__version__,
-        "daemon": running or (None if kit.json_wanted() else why),
-        "python": ".".join(map(str, sys.version_info[:3])),
-    }
-    kit.show_fields(found)
+    kit.show_fields(
+        Versions(
+            command=ostler.__version__,
+            daemon=running or (None if kit.json_wanted() else why),
+            python=".".join(map(str, sys.version_info[:3])),
+        )
+    )
 
 
 def _daemon_version() -> tuple[str, str]:

@@ -10,6 +10,7 @@ app = kit.app(group=False)
 
 @app.command()
 @kit.view
+@kit.shows(CallerIdentity)
 def whoami() -> None:
     """Show who the daemon takes you for, and your role."""
     with kit.client() as client:

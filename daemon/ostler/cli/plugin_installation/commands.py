@@ -3,19 +3,22 @@
 from __future__ import annotations
 
 import shutil
-import sys
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 from ostler.cli import invocation, kit
+from ostler.cli.results import AvailablePlugin
 from ostler.errors import InvalidInput, NotFound, OstlerError
 
 if TYPE_CHECKING:
     # 20 ms: only for installations.
     from ostler.cli.plugin_installation.installation import PluginInstallation, SetChange
 
+_RESULT = "ostler.cli.plugin_installation.installation:InstallationResult"
 From = Annotated[
     list[str] | None,
     typer.Option("--from", metavar="PLACE", help="Look for packages in this directory of wheels, or page, as well"),
@@ -29,6 +32,7 @@ def add_commands(app: typer.Typer) -> None:
         app.command()(command)
 
 
+@kit.shows(_RESULT)
 def install(
     packages: Annotated[
         list[str] | None,
@@ -61,38 +65,46 @@ def install(
             "packages and --requirements exclude each other" if packages else "nothing to install was given",
             hint="give packages: a name, a wheel or a directory",
         )
-    changing = _installation(places, offline=offline)
-    if requirements is not None:
-        _report(changing.install_frozen(PluginSet.parse(_read_text(requirements))))
-    else:
-        _report(changing.install([parse_requirement(text, Path.cwd()) for text in packages or []]))
+    frozen = PluginSet.parse(_read_text(requirements)) if requirements is not None else None
+    with _changing(places, offline=offline) as changing:
+        if frozen is not None:
+            change = changing.install_frozen(frozen)
+        else:
+            change = changing.install([parse_requirement(text, Path.cwd()) for text in packages or []])
+    _report(change)
 
 
+@kit.shows(_RESULT)
 def remove(
     names: Annotated[list[str], typer.Argument(metavar="PACKAGE...", help="The packages, as they were installed")],
-    yes: Annotated[bool, typer.Option("--yes", help="Do not ask")] = False,
+    yes: kit.YesOption = False,
 ) -> None:
     """Remove plugins that were installed by `ostler plugin install`.
 
-    Needs no daemon. What only they needed is removed as well. Their tables and files stay.
+    Needs no daemon. Asks first on a terminal. What only they needed is removed as well. Their tables and files stay.
     """
-    kit.confirm(f"remove {', '.join(names)}?", yes=yes)
-    _report(_installation(None, offline=True).remove(names))
+    kit.confirm(f"remove {kit.count_of(names, 'plugin')}", yes=yes)
+    with _changing(None, offline=True) as changing:
+        change = changing.remove(names)
+    _report(change)
 
 
+@kit.shows(_RESULT)
 def replay(places: From = None, offline: Offline = False) -> None:
     """Install the same plugins again, after an upgrade.
 
     Needs no daemon. After an upgrade of Ostler or of Python the plugins are installed again in the recorded versions,
     and are checked against the new Ostler. Does nothing when none are installed.
     """
-    changing = _installation(places, offline=offline)
-    if not changing.current.packages:
+    with _changing(places, offline=offline) as changing:
+        change = changing.replay() if changing.current.packages else None
+    if change is None:
         kit.say("No plugins are installed here.")
-        return
-    _report(changing.replay())
+    else:
+        _report(change)
 
 
+@kit.shows("ostler.cli.plugin_installation.plugin_set:PluginSet")
 def freeze(
     wheels: Annotated[
         Path | None,
@@ -138,13 +150,32 @@ def show_available(places: list[str] | None) -> None:
             except OstlerError as error:
                 kit.warn(str(error))
         rows = [
-            {"package": name, "installed": installed.get(name), "newest": pip.newest_version(name)} for name in found
+            AvailablePlugin(package=name, installed=installed.get(name), newest=pip.newest_version(name))
+            for name in found
         ]
-    rows.sort(key=lambda row: str(row["package"]))
-    kit.show_table(rows, [kit.Column(title) for title in ("package", "installed", "newest")], empty="No plugins found.")
+    rows.sort(key=lambda row: row.package)
+    kit.show_table(
+        rows, [kit.Column(title, priority=0) for title in ("package", "installed", "newest")], empty="No plugins found."
+    )
 
 
-def _installation(places: list[str] | None, *, offline: bool = False) -> PluginInstallation:
+@contextmanager
+def _changing(places: list[str] | None, *, offline: bool) -> Iterator[PluginInstallation]:
+    """Yield the installation for a change, whose steps are shown on a terminal with the time that they take."""
+    # 20 ms: only for installations.
+    from ostler.messaging.wire.request_context import Progress
+
+    with kit.progress("preparing") as on_progress:
+        yield _installation(places, offline=offline, on_step=lambda line: on_progress(Progress(0, 0, line)))
+
+
+def _ignore_step(_line: str) -> None:
+    pass
+
+
+def _installation(
+    places: list[str] | None, *, offline: bool = False, on_step: Callable[[str], None] = _ignore_step
+) -> PluginInstallation:
     # 20 ms: only for installations.
     from ostler.cli.plugin_installation.installation import PluginInstallation
     from ostler.files import Trust  # as above
@@ -156,7 +187,7 @@ def _installation(places: list[str] | None, *, offline: bool = False) -> PluginI
         current.environ,
         trust=Trust.of_process(all=paths.trust_owner),
         sources=_source_options(places, offline=offline),
-        on_step=_show_step,
+        on_step=on_step,
     )
 
 
@@ -169,14 +200,9 @@ def _source_options(places: list[str] | None, *, offline: bool) -> list[str]:
     return options
 
 
-def _show_step(line: str) -> None:
-    if kit.on_terminal(sys.stderr) and not kit.json_wanted():
-        print(kit.printable(f"{line} …"), file=sys.stderr, flush=True)  # noqa: T201 - for who waits
-
-
 def _report(change: SetChange) -> None:
     if kit.json_wanted():
-        kit.emit(_as_json(change))
+        kit.emit(change.result())
         return
     lines = change.lines()
     for line in lines or ["nothing has changed: the packages were installed again"]:
@@ -187,10 +213,6 @@ def _report(change: SetChange) -> None:
         kit.say("`ostler reload` loads what is new.")
     if any(not line.startswith("installed ") for line in lines):
         kit.say("A restart of the daemon applies what was replaced or removed.")
-
-
-def _as_json(change: SetChange) -> dict[str, Any]:
-    return {"changes": change.lines(), "packages": change.after.packages, "plugins": change.plugins}
 
 
 def _read_text(path: Path) -> str:

@@ -36,6 +36,14 @@ _WORK = ".new"
 _WHEELS = "wheels"
 
 
+class InstallationResult(msgspec.Struct, frozen=True):
+    """What a change did, for programs: a line for each package that changed, all packages, and their plugins."""
+
+    changes: list[str]
+    packages: tuple[InstalledPackage, ...]
+    plugins: list[VerifiedPlugin]
+
+
 class SetChange(msgspec.Struct, frozen=True):
     """What a change did.
 
@@ -64,6 +72,10 @@ class SetChange(msgspec.Struct, frozen=True):
             elif old[name].sha256 != new[name].sha256:
                 lines.append(f"replaced {name} {new[name].version} by another build of that version")
         return lines
+
+    def result(self) -> InstallationResult:
+        """Return what the change did, for programs."""
+        return InstallationResult(self.lines(), self.after.packages, self.plugins)
 
 
 class PluginInstallation:

@@ -5,7 +5,6 @@ from __future__ import annotations
 import asyncio
 import logging
 import pwd
-import time
 from collections.abc import Callable, Iterable
 from typing import TYPE_CHECKING, TypeVar
 
@@ -16,6 +15,7 @@ from ostler.clock import Clock
 from ostler.errors import Busy, StoreError
 from ostler.messaging.observers.audit_log import AuditLog
 from ostler.store import AuditRecords
+from ostler.time_text import format_moment
 from ostler.types import AuditEntry
 
 if TYPE_CHECKING:
@@ -199,13 +199,9 @@ def _interrupted_entry(kept: Json, now: float) -> AuditEntry | None:
         entry = msgspec.convert(kept, AuditEntry)
     except msgspec.ValidationError:
         return None
-    received = _format_utc(entry.at - entry.seconds)
+    received = format_moment(entry.at - entry.seconds)
     text = f"the daemon ended while the request was in progress; it was received at {received}"
     return msgspec.structs.replace(entry, at=now, last=now, seconds=0.0, result=INTERRUPTED_RESULT, text=text)
-
-
-def _format_utc(moment: float) -> str:
-    return time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime(moment))
 
 
 def _user_name(uid: int) -> str:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import logging
-import time
 from contextlib import suppress
 
 from ostler.clock import Clock
@@ -12,6 +11,7 @@ from ostler.errors import DaemonNotRunning, OstlerError
 from ostler.messaging import AsyncClient
 from ostler.messaging.wire.transport import SupportsSocketRestore, Transport
 from ostler.store import Outage
+from ostler.time_text import format_moment
 from ostler.types import CONTROL_TOPIC
 
 _log = logging.getLogger(__name__)
@@ -88,7 +88,7 @@ class SocketMonitor:
             return [f"clients cannot connect: {self._outage.why}"]
         if not self._restored_text or self._clock.wall() - self._restored_at > _RESTORED_NOTICE_TIME:
             return []
-        at = time.strftime("%Y-%m-%d %H:%M:%SZ", time.gmtime(self._restored_at))
+        at = format_moment(self._restored_at)
         return [f"sockets were removed, and bound again at {at}: {self._restored_text}; find out what removes them"]
 
     async def _call_self(self) -> None:

@@ -14,6 +14,7 @@ from ostler.daemon.process.crash_record import CrashReport, StackFrame
 from ostler.errors import PluginError
 from ostler.plugins import DiscoveredPlugin, installed_plugins
 from ostler.plugins.plugin_records import PluginCrash, add_crash
+from ostler.time_text import format_moment
 
 _log = logging.getLogger(__name__)
 
@@ -40,7 +41,7 @@ def examine_crashes(
         name, frame = find_culprit(report, places)
         where = f", at {frame or report.stack[0]}" if frame or report.stack else ""
         whose = f" in the code of plugin {name}" if name else ""
-        when = time.strftime("%Y-%m-%d %H:%M:%S", time.localtime(report.at))
+        when = format_moment(report.at)
         _log.error("the daemon crashed%s at %s: %s%s", whose, when, report.how, where, extra=log.detail(report.text))
         if name:
             crash = PluginCrash(plugin=name, at=report.at, version=versions[name], what=f"{report.how}{where}")

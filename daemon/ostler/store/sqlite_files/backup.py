@@ -6,7 +6,7 @@ import logging
 import os
 import sqlite3
 import time
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from contextlib import ExitStack, closing, suppress
 from pathlib import Path
 
@@ -21,13 +21,22 @@ _log = logging.getLogger(__name__)
 _PART_SUFFIX = ".part"
 
 
-def copy_database(source: Path | Database, target: Path, work: Path | None = None) -> int:
+OnCopied = Callable[[int, int], None]
+"""Called with the bytes that were copied, and those that there are."""
+_PAGES_AT_ONCE = 2048
+"""The pages after which it is called."""
+
+
+def copy_database(
+    source: Path | Database, target: Path, work: Path | None = None, on_copied: OnCopied | None = None
+) -> int:
     """Copy a database to a file of its own, checked, and complete on disk when this returns. Blocks; any thread.
 
     Args:
         source: The database file, or an open connection of this thread that is in no transaction.
         target: The copy.
         work: A directory that is not writable by others; by default that of the source file, or of the target.
+        on_copied: Called during the copy, where nobody else writes: a write of another connection starts it again.
 
     Returns:
         The id of the copy.
@@ -46,7 +55,7 @@ def copy_database(source: Path | Database, target: Path, work: Path | None = Non
             raise _exists_error(target)
         make_directory(target.parent, 0o700)
         create_file(part, b"", mode=0o600)
-        identity = _copy_pages(source, part)
+        identity = _copy_pages(source, part, on_copied)
         move_file(part, target, mode=0o600)
     except FileExistsError:
         raise _exists_error(target) from None
@@ -63,7 +72,7 @@ def copy_database(source: Path | Database, target: Path, work: Path | None = Non
             part.unlink()
 
 
-def _copy_pages(source: Path | Database, part: Path) -> int:
+def _copy_pages(source: Path | Database, part: Path, on_copied: OnCopied | None) -> int:
     with ExitStack() as stack:
         stack.enter_context(translate_errors(part))
         if isinstance(source, Path):
@@ -72,7 +81,15 @@ def _copy_pages(source: Path | Database, part: Path) -> int:
         else:
             reader = source.connection()
         writer = stack.enter_context(closing(sqlite3.connect(part, isolation_level=None)))
-        reader.backup(writer)
+        if on_copied is None:
+            reader.backup(writer)
+        else:
+            size = int(reader.execute("PRAGMA page_size").fetchone()[0])
+            reader.backup(
+                writer,
+                pages=_PAGES_AT_ONCE,
+                progress=lambda _status, left, total: on_copied((total - left) * size, total * size),
+            )
         # A single file with an id of its own: no write-ahead log belongs to it.
         writer.execute("PRAGMA journal_mode = DELETE")
         identity = new_database_id()

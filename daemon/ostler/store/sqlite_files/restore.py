@@ -10,6 +10,7 @@ from pathlib import Path
 
 from ostler.errors import NotFound, StoreError, StoreUnavailable
 from ostler.files import UnreadableFile, make_directory, open_regular
+from ostler.store.sqlite_files.backup import OnCopied
 from ostler.store.sqlite_files.file_identity import IdentityFile, new_database_id, wal_path
 from ostler.store.sqlite_files.sqlite_connection import (
     APPLICATION_ID,
@@ -23,7 +24,7 @@ from ostler.store.sqlite_files.sqlite_connection import (
 _CHUNK_SIZE = 1024 * 1024
 
 
-def restore_database(path: Path, source: Path | None) -> Path | None:
+def restore_database(path: Path, source: Path | None, on_copied: OnCopied | None = None) -> Path | None:
     """Replace the database of a stopped daemon by a copy of a backup. Blocks; any thread.
 
     The existing database is moved to the directory `backups` first. All files get the owner of the state directory.
@@ -31,6 +32,7 @@ def restore_database(path: Path, source: Path | None) -> Path | None:
     Args:
         path: The database.
         source: The backup; None for a new, empty database.
+        on_copied: Called while the backup is copied, with the bytes that were and those that there are.
 
     Returns:
         The new path of the old database; None if there was none.
@@ -48,7 +50,7 @@ def restore_database(path: Path, source: Path | None) -> Path | None:
     part = path.with_name(f".ostler-{os.urandom(8).hex()}.part")
     try:
         if source is not None:
-            _copy_files(source, part)
+            _copy_files(source, part, on_copied)
         identity = _prepare(part, source or part)
         moved = _archive_current(path)
         IdentityFile(path).write(identity)
@@ -69,9 +71,9 @@ def restore_database(path: Path, source: Path | None) -> Path | None:
         lock.release()
 
 
-def _copy_files(source: Path, part: Path) -> None:
+def _copy_files(source: Path, part: Path, on_copied: OnCopied | None) -> None:
     try:
-        _copy_file(source, part)
+        _copy_file(source, part, on_copied)
     except FileNotFoundError:
         raise NotFound(f"backup {source} not found", hint="give the path of a backup file", path=source) from None
     except UnreadableFile as error:
@@ -80,13 +82,15 @@ def _copy_files(source: Path, part: Path) -> None:
         _copy_file(wal_path(source), wal_path(part))
 
 
-def _copy_file(source: Path, target: Path) -> None:
+def _copy_file(source: Path, target: Path, on_copied: OnCopied | None = None) -> None:
     reader, _ = open_regular(source)
     with os.fdopen(reader, "rb") as file:
         writer = os.open(target, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC, 0o600)
         with os.fdopen(writer, "wb") as copy:
             while piece := file.read(_CHUNK_SIZE):
                 copy.write(piece)
+                if on_copied is not None:
+                    on_copied(copy.tell(), os.fstat(reader).st_size)
             copy.flush()
             os.fsync(copy.fileno())
 

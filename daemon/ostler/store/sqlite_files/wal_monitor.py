@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import logging
 import os
-import time
 from contextlib import suppress
 from pathlib import Path
 
 from ostler.clock import Clock
+from ostler.time_text import format_moment
 
 _log = logging.getLogger(__name__)
 MAX_WAL_SIZE = 64 * 1024 * 1024
@@ -47,7 +47,7 @@ class WalMonitor:
         return [self._problem_line()] if self._since is not None else []
 
     def _problem_line(self) -> str:
-        since = time.strftime("%Y-%m-%d %H:%M:%SZ", time.gmtime(self._since))
+        since = format_moment(self._since or 0.0)
         readers = ", ".join(locking_processes(self._path.with_name(f"{self._path.name}-shm"))) or "a reader"
         return (
             f"the write-ahead log of {self._path} has {self._size // 2**20} MiB, too many since {since}, and cannot be "
