@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ctypes
+import hashlib
 import logging
 import os
 import subprocess
@@ -92,6 +93,17 @@ class Probe(ProbeDriver):
 
     def hold_interpreter(self, seconds: int) -> None:
         ctypes.PyDLL(None).sleep(seconds)
+
+    def spin(self, size: int) -> int:
+        """Compute in C without giving the interpreter back."""
+        return sum(range(size))
+
+    def spin_in_background(self) -> None:
+        work = hashlib.pbkdf2_hmac  # gives the interpreter back
+        threading.Thread(target=work, args=("sha256", b"", b"", 2**31 - 1), daemon=True).start()
+
+    def priorities(self) -> tuple[int, str]:
+        return os.nice(0), Path("/proc/self/autogroup").read_text().split()[-1]
 
     def hang(self) -> None:
         threading.Event().wait()
