@@ -322,6 +322,7 @@ class DriverSpec(msgspec.Struct, frozen=True, kw_only=True):
         build: Makes the driver, on a thread of its lane; by default `cls(environment)`.
         contract: The contract for a driver whose class differs from `cls`.
         path: `package.module:Name` of the class or factory, which a process of its own imports; empty if it cannot.
+        wrap_remote: Called with what stands for a driver in a process of its own, before its first call.
     """
 
     name: str
@@ -331,6 +332,7 @@ class DriverSpec(msgspec.Struct, frozen=True, kw_only=True):
     build: Callable[[DriverEnvironment], Driver] | None = None
     contract: type[Driver] = Driver
     path: str = ""
+    wrap_remote: Callable[[Any], None] | None = None
 
     @property
     def is_isolated(self) -> bool:

@@ -516,7 +516,10 @@ class DriverRunner:
         arguments = self.spec, str(self.label), self._loop, self._loop_queue, self._on_crash
         process = contextvars.Context().run(DriverProcess, *arguments)
         self._process = process
-        self.driver = RemoteDriver(self.spec.cls or self.spec.contract, process)
+        remote = RemoteDriver(self.spec.cls or self.spec.contract, process)
+        if self.spec.wrap_remote is not None:
+            self.spec.wrap_remote(remote)
+        self.driver = remote
 
     def _on_crash(self, process: DriverProcess, error: DriverCrashed) -> None:
         """Start a driver again whose process has ended. On the loop."""

@@ -13,7 +13,7 @@ from collections.abc import Callable, Coroutine, Iterator, Mapping, Sequence
 from contextlib import contextmanager, nullcontext
 from importlib import import_module
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, TypeVar
+from typing import TYPE_CHECKING, Any, Literal, TypeVar
 
 import msgspec
 
@@ -60,6 +60,7 @@ from ostler.testing.virtual_time import VirtualClock
 from ostler.types import CONTROL_TOPIC, CapabilityReport, DriverState, Peer, ServiceState, ServiceStatus, Upgrade
 
 if TYPE_CHECKING:
+    from ostler.driver.process.driver_process import DriverProcess
     from ostler.testing.commands import CommandResult
 
 _log = logging.getLogger(__name__)
@@ -82,6 +83,7 @@ def host(  # noqa: PLR0913 - each is a word of its own
     name: str = "testhost",
     clock: Clock | None = None,
     virtual_time: bool = False,
+    isolation: Literal["thread", "process"] = "thread",
 ) -> Iterator[Host]:
     """Run services inside a `with` block.
 
@@ -97,6 +99,8 @@ def host(  # noqa: PLR0913 - each is a word of its own
         clock: The source of time; timers keep to real time.
         virtual_time: Whether time, that of timers included, stands still until the test calls `advance`. It also passes
             while a call waits for an answer that nothing else can bring, such as `DriverStuck`.
+        isolation: Where drivers run whose configuration does not say it; in processes of their own they must be at the
+            top level of a module that can be imported there, and what a test patches is not patched.
 
     Raises:
         TypeError: Both a clock and virtual time were asked for.
@@ -111,7 +115,7 @@ def host(  # noqa: PLR0913 - each is a word of its own
     assembly = resolve_configuration(load_text(config, "the test's configuration"), {}, entry_points=found)
     with tempfile.TemporaryDirectory(prefix="ostler-test-") as folder:
         loop = ControlledTimeLoop() if virtual_time else asyncio.new_event_loop()
-        running = Host(assembly, (state or Path(folder)) / "ostler.db", name, clock, loop)
+        running = Host(assembly, (state or Path(folder)) / "ostler.db", name, clock, loop, isolation)
         running.start()
         try:
             yield running
@@ -130,6 +134,7 @@ class Host(SyncCallMethods):
         name: The name of the host.
         clock: The source of time; None for that of the loop.
         loop: Runs the host, in a thread of its own; it is closed by `stop`.
+        isolation: Where drivers run whose configuration does not say it.
 
     Attributes:
         clock: The clock of the services; with virtual time `h.clock.set_wall(…)` sets the wall clock alone.
@@ -142,7 +147,10 @@ class Host(SyncCallMethods):
         name: str,
         clock: Clock | None,
         loop: asyncio.AbstractEventLoop,
+        isolation: Literal["thread", "process"] = "thread",
     ) -> None:
+        self._isolation = isolation
+        self._processes: list[DriverProcess] = []
         self._assembly = assembly
         self._database = database
         self._name = name
@@ -341,12 +349,21 @@ class Host(SyncCallMethods):
             msgspec.structs.replace(
                 spec,
                 drivers={
-                    name: (with_faults(loaded, self._driver_faults(spec.topic, name)), options)
+                    name: (
+                        with_faults(loaded, self._driver_faults(spec.topic, name), self._add_process),
+                        _isolated(options, self._isolation),
+                    )
                     for name, (loaded, options) in spec.drivers.items()
                 },
             )
             for spec in map(_as_required, self._assembly.specs)
         ]
+
+    def _add_process(self, process: DriverProcess) -> None:
+        self._processes = [*(each for each in self._processes if not each.is_lost), process]
+
+    def _has_process_in_transition(self) -> bool:
+        return any(process.is_in_transition for process in self._processes)
 
     async def _while_time_passes(self, work: Coroutine[Any, Any, T]) -> T:
         with self._time.free_running() if self._time else nullcontext():
@@ -422,6 +439,7 @@ class Host(SyncCallMethods):
             store = self._store
             self._time.watch(lambda: [id(store)] if store.current_job() or store.stats()["queued"] else [])
             self._time.set_awaited(self._is_awaited)
+            self._time.hold(self._has_process_in_transition, WAIT_TIMEOUT)
         self._publisher = Publisher(self._transport.serve_events(), self._name, self.clock, access, inbox.post)
         self._server = RpcServer(self._transport.serve_rpc(), dispatcher, inbox)
         router = Router(self._name, dispatcher.registry.is_open)
@@ -618,3 +636,10 @@ def _as_required(spec: ServiceSpec) -> ServiceSpec:
     if "required" in spec.options.model_fields_set:
         return spec
     return msgspec.structs.replace(spec, options=spec.options.model_copy(update={"required": True}))
+
+
+def _isolated(options: Any, isolation: str) -> Any:
+    """Return the options of a driver that runs there, unless its configuration says where."""
+    if "isolation" in options.model_fields_set or options.isolation == isolation:
+        return options
+    return options.model_copy(update={"isolation": isolation})

@@ -36,6 +36,7 @@ class VirtualTimeLoop(asyncio.SelectorEventLoop):
         self._stalled: frozenset[Hashable] = frozenset()
         self._earlier_work: frozenset[Hashable] = frozenset()
         self._probes: list[Callable[[], Iterable[Hashable]]] = []
+        self._slow_probes: list[tuple[Callable[[], bool], float]] = []
         self._real_selector = selectors.DefaultSelector()
         # Other loops had work when this one was made, and may have left some that never ends (a test of a hung driver):
         # waiting for it would take real time at each jump, ten thousand times over.
@@ -54,6 +55,10 @@ class VirtualTimeLoop(asyncio.SelectorEventLoop):
         """Stop time for other work too: `probe` returns a token for each piece of work in progress."""
         self._probes.append(probe)
 
+    def hold(self, probe: Callable[[], bool], timeout: float) -> None:
+        """Stop time while `probe` returns true, for at most `timeout` real seconds at a time."""
+        self._slow_probes.append((probe, timeout))
+
     def _advance_time(self, timeout: float | None) -> list[Any]:
         """Wait for work in threads to end, then jump by `timeout`; return events that came instead.
 
@@ -69,6 +74,9 @@ class VirtualTimeLoop(asyncio.SelectorEventLoop):
 
     def _wait_for_work(self) -> list[Any]:
         begun = time.monotonic()
+        while any(probe() and time.monotonic() - begun < timeout for probe, timeout in self._slow_probes):
+            if events := self._real_selector.select(_POLL_INTERVAL):
+                return events
         while tokens := self._work_in_progress():
             patience = self._stalled_recheck if tokens <= self._stalled else self._stall_timeout
             if time.monotonic() - begun >= patience:

@@ -90,6 +90,7 @@ class DriverProcess:
         self._types: dict[str, MethodTypes] = {}
         self._calls: dict[int, tuple[str, Context | None, Context | None]] = {}
         self._numbers = itertools.count(1)
+        self._is_building = False
         self._is_ending = False
         self._ended: asyncio.Future[None] = loop.create_future()
         self._log = ProcessLog(spec.environment.log, spec.environment.clock, loop)
@@ -111,6 +112,11 @@ class DriverProcess:
         return self._child.pid
 
     @property
+    def is_in_transition(self) -> bool:
+        """Whether it starts, ends or has been killed: what happens next is a matter of moments. Any thread."""
+        return not self._ended.done() and (self._is_building or self._is_ending or self._child.is_killed)
+
+    @property
     def is_lost(self) -> bool:
         """Whether the process has ended. Any thread."""
         return bool(self._child.outcome)
@@ -121,7 +127,11 @@ class DriverProcess:
 
     def build(self) -> dict[str, Any]:
         """Create the instance; return its plain attributes. On a thread."""
-        attributes = self._call_special(BUILD)
+        self._is_building = True
+        try:
+            attributes = self._call_special(BUILD)
+        finally:
+            self._is_building = False
         self._watch_limits(self._spec.options)  # imports do not count
         return attributes
 
