@@ -27,6 +27,10 @@ class Colour(Enum):
     BLUE = "blue"
 
 
+class ProbeLock:
+    """Holds something, and cannot be copied."""
+
+
 class Sight(NamedTuple):
     path: Path
     colours: frozenset[Colour]
@@ -145,6 +149,10 @@ class Probe(ProbeDriver):
 
     def lie(self) -> int:
         return "seven"  # type: ignore[return-value]  # the point
+
+    def open_lock(self, marker: str) -> ProbeLock:
+        Path(marker).touch()
+        return ProbeLock()
 
     def generate(self):
         yield 1

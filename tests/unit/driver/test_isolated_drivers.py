@@ -147,6 +147,13 @@ async def test_a_result_of_another_type_than_declared_and_a_generator_are_errors
         await r.call("generate")
 
 
+async def test_what_could_not_come_back_is_refused_before_it_is_done(rig, tmp_path):
+    r = await rig()
+    with pytest.raises(EncodeError, match=r"the result of open_lock of driver p .* a .*ProbeLock is not data"):
+        await r.call("open_lock", str(tmp_path / "marker"))
+    assert not (tmp_path / "marker").exists()
+
+
 async def test_errors_keep_their_type_and_their_details(rig, caplog):
     r = await rig()
     with pytest.raises(ProbeError) as refused:

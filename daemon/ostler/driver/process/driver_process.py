@@ -149,7 +149,9 @@ class DriverProcess:
         """
         types = self._types.get(method)
         if types is None:
-            types = self._types[method] = MethodTypes(self._cls, method, f"{method} of {self._label}")
+            types = MethodTypes(self._cls, method, f"{method} of {self._label}")
+            types.require_sendable_result()
+            self._types[method] = types
         encoded, encoded_named = types.encode(arguments, named)
         context = next((each for each in (*arguments, *named.values()) if isinstance(each, Context)), current_context())
         reply = self._exchange(Call(0, method, 0, _fields_of(context), encoded, encoded_named), context)

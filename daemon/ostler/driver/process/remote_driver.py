@@ -8,6 +8,7 @@ from functools import update_wrapper
 from typing import Any
 
 from ostler.driver.process.driver_process import DriverProcess
+from ostler.driver.process.values import sendable_features
 
 
 class RemoteDriver:
@@ -24,7 +25,8 @@ class RemoteDriver:
         self._cls = cls
         self._process = process
         self._is_built = False
-        self._attributes: dict[str, Any] = {}
+        self._features = sendable_features(cls)
+        self._attributes: dict[str, Any] = {"features": self._features}
 
     def __getattr__(self, name: str) -> Callable[..., Any]:
         function = inspect.getattr_static(self._cls, name)
@@ -48,7 +50,7 @@ class RemoteDriver:
             self._process.build()
             self._is_built = True
         self._process.call("initialise", (), {})
-        self._attributes = self._process.attributes()
+        self._attributes = {**self._process.attributes(), "features": self._features}
 
     def cleanup(self) -> None:
         """Have the instance release its resources; nothing when there is none any more."""

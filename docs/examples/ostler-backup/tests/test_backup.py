@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import pytest
 from ostler import DriverError, NotFound
@@ -15,6 +15,7 @@ from ostler_backup.directory import DirectoryDriver
 from ostler_backup.manager import BackupManager
 
 PLUGINS = ["ostler_backup.plugin"]
+Isolation = Literal["thread", "process"]
 
 
 class Places:
@@ -130,13 +131,15 @@ def test_the_commands(h: Host) -> None:
     assert "source music not found" in h.command("backup", "run", "music").stderr
 
 
-def test_the_driver_conforms(places: Places) -> None:
-    check_driver(DirectoryDriver, places.driver)
+@pytest.mark.parametrize("isolation", ["thread", "process"])
+def test_the_driver_conforms(places: Places, isolation: Isolation) -> None:
+    check_driver(DirectoryDriver, places.driver, isolation=isolation)
 
 
-def test_the_manager_conforms_also_when_drivers_fail(places: Places) -> None:
+@pytest.mark.parametrize("isolation", ["thread", "process"])
+def test_the_manager_conforms_also_when_drivers_fail(places: Places, isolation: Isolation) -> None:
     drivers = {"disk": (DirectoryDriver, places.driver)}
-    check_manager(BackupManager, {"sources": places.sources}, drivers=drivers, plugins=PLUGINS)
+    check_manager(BackupManager, {"sources": places.sources}, drivers=drivers, plugins=PLUGINS, isolation=isolation)
 
 
 def test_the_typed_client_matches_the_manager() -> None:
