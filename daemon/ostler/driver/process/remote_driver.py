@@ -7,8 +7,17 @@ from collections.abc import Callable
 from functools import update_wrapper
 from typing import Any
 
+from ostler.driver.driver import DriverSpec
 from ostler.driver.process.driver_process import DriverProcess
 from ostler.driver.process.values import sendable_features
+
+
+def make_remote(spec: DriverSpec, process: DriverProcess) -> RemoteDriver:
+    """Return what stands for the driver of a process."""
+    remote = RemoteDriver(spec.cls or spec.contract, process)
+    if spec.wrap_remote is not None:
+        spec.wrap_remote(remote)
+    return remote
 
 
 class RemoteDriver:

@@ -191,16 +191,13 @@ class MethodTypes:
 
 
 def sendable_features(cls: type) -> frozenset[str]:
-    """Return the optional features of a driver that it can have in a process of its own: all of whose methods can be
-    called.
-    """
+    """Return the optional features that a driver has in a process of its own: those whose methods can all be called."""
     features: frozenset[str] = getattr(cls, "features", frozenset())
     if not features:
         return features
-    marks = {
-        (name, getattr(value, FEATURE_ATTRIBUTE, "")) for kind in cls.__mro__ for name, value in vars(kind).items()
-    }
-    return features - {mark for name, mark in marks if mark and not MethodTypes(cls, name, name).is_sendable}
+    members = [member for kind in cls.__mro__ for member in vars(kind).items()]
+    marks = {name: mark for name, value in members if (mark := getattr(value, FEATURE_ATTRIBUTE, ""))}
+    return features - {mark for name, mark in marks.items() if not MethodTypes(cls, name, name).is_sendable}
 
 
 def plain_attributes(values: dict[str, Any]) -> dict[str, Any]:
