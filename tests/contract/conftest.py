@@ -7,6 +7,7 @@ from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
 
 import pytest
+from msgspec.structs import replace
 
 from ostler.aio import LoopQueue, WorkerPool
 from ostler.clock import SystemClock
@@ -75,7 +76,8 @@ def serve(
     *,
     access: Access | None = None,
     watermark_interval: float = 3.0,
-    server_limits: ServerLimits | None = None,
+    server_limits: ServerLimits = ServerLimits(),  # noqa: B008 - frozen
+    keepalive_interval: float = 1.0,
     **options,
 ) -> ServerUnderTest:
     clock = SystemClock()
@@ -85,7 +87,8 @@ def serve(
     publisher = Publisher(transport.serve_events(), "here", clock, access, inbox.post, limits=limits)
     hooks = DispatcherHooks(on_fanout=publisher.publish_fanout)
     dispatcher = Dispatcher(access, clock, inbox, host="here", hooks=hooks)
-    server = RpcServer(transport.serve_rpc(), dispatcher, inbox, limits=server_limits, **options)
+    served = replace(server_limits, keepalive_interval=keepalive_interval)
+    server = RpcServer(transport.serve_rpc(), dispatcher, inbox, limits=served, **options)
     server.start()
     publisher.start()
     return ServerUnderTest(transport, dispatcher, server, publisher, inbox, WorkerPool("tests", 4))

@@ -82,8 +82,7 @@ class Shop:
 @asynccontextmanager
 async def case(world_of, keeping=None, **options):
     """Open a world of the transport under test, with a shop; nothing may be under way at the end."""
-    async with world_of(**options) as world:
-        world.server.apply(ServerLimits(dedup=keeping or DedupLimits()))
+    async with world_of(server_limits=ServerLimits(dedup=keeping or DedupLimits()), **options) as world:
         shop = Shop()
         world.add("shop", shop)
         yield world, shop, world.client(timeout=5)

@@ -79,7 +79,7 @@ def test_a_plugin_in_which_the_daemon_crashes_three_times_is_quarantined(bomb) -
     assert any(line.startswith("service bomb is left out: plugin bomb is quarantined") for line in status["not_well"])
     assert "service fuse is left out: it needs bomb, which is left out" in status["not_well"]
     whys = {service["topic"]: service["why"] for service in status["services"]}
-    assert whys["bomb"] == whys["fuse"] == "it is left out, as a plugin is not loaded: see `ostler status`"
+    assert whys["bomb"] == whys["fuse"] == "it is left out, as its plugin is broken or not loaded: see `ostler status`"
     assert bomb.json("call", "echo", "echo", "text=hello")["text"] == "hello"
     bomb.command("reload")
     dumped = next(row for row in bomb.json("dump")["plugins"] if row["name"] == "bomb")

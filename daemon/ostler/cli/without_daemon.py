@@ -65,7 +65,7 @@ def resolve_start(overrides: Sequence[str] = ()) -> ResolvedConfiguration:
 
     with suppress_logging():
         paths = invocation.current_invocation().paths()
-        resolved = load_configuration(paths, overrides, offline=True, as_daemon=True)
+        resolved = load_configuration(paths, overrides, offline=True, as_daemon=True, may_leave_out=lambda _part: True)
         return replace(resolved, warnings=[*resolved.warnings, *check_start(paths, resolved)])
 
 

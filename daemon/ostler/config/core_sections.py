@@ -49,7 +49,7 @@ class DaemonSection(OptionsModel):
         reload="daemon",
     )
     start_timeout: Seconds = Field(
-        600, gt=0, help="The daemon exits if the required services are not up within this time", reload="daemon"
+        600, gt=0, help="The daemon exits if the required services are not up within this time of its start"
     )
     stop_timeout: Seconds = Field(
         60, gt=0, help="Time limit of a stop; whatever is still running then is logged and abandoned", reload="live"
@@ -125,7 +125,6 @@ class OperationsSection(OptionsModel):
         le=COUNT_MAX,
         help="Operations of one service that may wait; one more is refused as busy. One caller may use as much as is "
         "left free, so a single caller gets half",
-        reload="service",
     )
     count: int = Field(
         10_000, ge=1, le=COUNT_MAX, help="Maximum number of ended operations; the oldest are removed first"
@@ -234,7 +233,6 @@ class MessagingSection(OptionsModel):
         gt=0,
         le=60,
         help="How often a server sends a keepalive to its callers while it works on their requests",
-        reload="daemon",
     )
     rpc_pins: dict[str, RpcPin] = Field(
         {},
@@ -307,7 +305,7 @@ class StoreSection(OptionsModel):
         help="How long a write waits for a database that another process has locked",
         reload="daemon",
     )
-    backups: int = Field(3, ge=1, le=100, help="How many backups from before migrations are stored", reload="daemon")
+    backups: int = Field(3, ge=1, le=100, help="How many backups from before migrations are stored")
     slow_transaction: Seconds = Field(
         1,
         ge=0.01,

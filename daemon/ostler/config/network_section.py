@@ -117,7 +117,6 @@ class NetworkSection(OptionsModel):
         le=3600,
         help="How long a start waits for an address of `rpc` or `events` that this machine does not have yet, "
         "or for a name that cannot be resolved yet",
-        reload="daemon",
     )
     heartbeat: Seconds = Field(
         1, ge=0.1, le=60, help="How often each end of a connection between hosts sends a heartbeat", reload="daemon"

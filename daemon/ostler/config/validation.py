@@ -51,7 +51,7 @@ def validate_core(raw: RawConfiguration) -> CoreConfiguration:
     return CoreConfiguration(**_core_fields(built), problems=raw.sort_problems([*raw.problems, *checker.problems]))
 
 
-def validate(
+def validate(  # noqa: PLR0913 - what a start, a reload and a check have to say of it
     raw: RawConfiguration,
     sections: SectionModels,
     environ: Mapping[str, str],
@@ -61,6 +61,7 @@ def validate(
     offline: bool = False,
     as_daemon: bool = False,
     extra_checks: Callable[[Tables], Iterable[Fault]] = lambda _tables: (),
+    tolerated: Callable[[], Iterable[Problem]] = list,
 ) -> Configuration:
     """Return the whole configuration; the second of the two steps.
 
@@ -74,6 +75,7 @@ def validate(
         offline: Do not need credentials, which exist only inside the unit, nor secret files that only others can read.
         as_daemon: With `offline`: this user is the daemon's, and must be able to read all secret files.
         extra_checks: Further checks, called with the valid tables; they return faults.
+        tolerated: Problems that are no reason to refuse the configuration; reported if there are others.
 
     Raises:
         ConfigurationError: With all problems, in the order of files and lines.
@@ -85,8 +87,8 @@ def validate(
     checker.check_unknown_tables(models)
     right = {path: model for path, model in built.items() if model is not None and path not in partial}
     checker.add_faults([*_check_across_sections(raw, right), *extra_checks(right)])
-    found = raw.sort_problems([*raw.problems, *checker.problems, *problems])
-    if found:
+    if found := [*raw.problems, *checker.problems, *problems]:
+        found = raw.sort_problems([*found, *tolerated()])
         raise ConfigurationError([_with_source(raw, problem, models) for problem in found])
     raw.discard_texts()
     tables = {path: model for path, model in built.items() if model is not None}

@@ -20,10 +20,10 @@ from ostler.daemon.startup.step_tracker import LoadingMonitor, StepTracker
 from ostler.errors import StartRefused
 from ostler.messaging.wire.request_context import request_log_fields
 from ostler.plugins.plugin_directory import activate_plugins
+from ostler.service.left_out import part_of
 from ostler.systemd import ServiceNotifier, SystemdNotifier, listen_fds, watchdog_interval
 
 if TYPE_CHECKING:
-    from ostler.config.layers import RawConfiguration
     from ostler.config.paths import Paths
     from ostler.daemon.process.crash_record import CrashReport
     from ostler.daemon.process.fork_guard import ForkGuard
@@ -57,7 +57,9 @@ def build_daemon(
     """
     notifier, steps = SystemdNotifier(), StepTracker("starting")
     examine_crashes(earlier_crashes, paths.state_dir)
-    load = partial(load_configuration, paths, overrides, on_step=steps, is_safe=is_safe)
+    load = partial(
+        load_configuration, paths, overrides, on_step=steps, is_safe=is_safe, may_leave_out=lambda _part: True
+    )
     resolved = _load(load, paths, notifier, steps, defer_signal)
     fds = listen_fds(os.environ)
     guard.add_sockets(fds.values())
@@ -80,11 +82,19 @@ def _load_again(
     overrides: list[str],
     running: ResolvedConfiguration,
     on_step: Callable[[str], object],
-    before: RawConfiguration,
+    before: ResolvedConfiguration,
 ) -> ResolvedConfiguration:
     """Read and check everything for a reload, with the plugins that are installed now. Blocks."""
     activate_plugins(paths)  # the set that is current now; what is imported stays
-    return load_configuration(paths, overrides, plugins=running.plugins, previous=before, on_step=on_step)
+    left_out = {part_of(line) for line in before.broken}
+    return load_configuration(
+        paths,
+        overrides,
+        plugins=running.plugins,
+        previous=before.configuration.raw,
+        on_step=on_step,
+        may_leave_out=left_out.__contains__,
+    )
 
 
 def _load(

@@ -41,7 +41,6 @@ from ostler.types import ServiceState
 
 if TYPE_CHECKING:
     from ostler.clock import Clock
-    from ostler.config.layers import RawConfiguration
     from ostler.config.paths import Paths
     from ostler.daemon.process.loop_monitor import LoopMonitor
     from ostler.daemon.startup.step_tracker import StepTracker
@@ -94,7 +93,7 @@ class Daemon:
         clock: Clock,
         notifier: ServiceNotifier,
         step_tracker: StepTracker,
-        load_configuration: Callable[[Callable[[str], object], RawConfiguration], ResolvedConfiguration],
+        load_configuration: Callable[[Callable[[str], object], ResolvedConfiguration], ResolvedConfiguration],
         watchdog_interval: float | None,
         make_transport: Callable[[], Transport],
         shutdown_watchdog: ShutdownWatchdog | None = None,

@@ -36,6 +36,7 @@ def load_configuration(  # noqa: PLR0913 - what distinguishes a start, a reload 
     previous: RawConfiguration | None = None,
     on_step: Callable[[str], object] = lambda _name: None,
     is_safe: bool = False,
+    may_leave_out: Callable[[str], bool] = lambda _part: False,
 ) -> ResolvedConfiguration:
     """Read, merge and check everything. Blocks; any thread.
 
@@ -50,6 +51,8 @@ def load_configuration(  # noqa: PLR0913 - what distinguishes a start, a reload 
         previous: The configuration that the running daemon has read before; see `check_not_removed`.
         on_step: Called with each step before it starts, as it may never return.
         is_safe: Whether only plugins that come with Ostler are loaded.
+        may_leave_out: Whether a service, driver or table whose plugin is broken is left out instead of being an error;
+            see `BrokenParts`.
 
     Raises:
         ConfigurationError: With all problems.
@@ -67,6 +70,7 @@ def load_configuration(  # noqa: PLR0913 - what distinguishes a start, a reload 
         on_step=on_step,
         records=read_records(paths.state_dir),
         is_safe=is_safe,
+        may_leave_out=may_leave_out,
     )
     if warning := log_target_warning(assembly.configuration.log.format):
         assembly = replace(assembly, warnings=[*assembly.warnings, warning])

@@ -28,7 +28,6 @@ from ostler.types import CONTROL_TOPIC
 
 if TYPE_CHECKING:
     from ostler.clock import Clock
-    from ostler.config.layers import RawConfiguration
     from ostler.daemon.connectivity.audit_service import AuditService
     from ostler.daemon.daemon_parts import DaemonParts
     from ostler.service.resolve import ResolvedConfiguration
@@ -51,7 +50,7 @@ class Reloader:
     Args:
         active: The configuration in effect, which a reload replaces.
         load_configuration: Reads and validates the whole configuration, in a thread; gets a function to call with each
-            step, and the configuration that was read before.
+            step, and the configuration that is in effect.
         start_finished: The parts of the daemon, once its start has finished; raises when it has failed.
         notifier: Notifies systemd.
         clock: The source of time.
@@ -63,7 +62,7 @@ class Reloader:
     def __init__(
         self,
         active: ActiveConfiguration,
-        load_configuration: Callable[[Callable[[str], object], RawConfiguration], ResolvedConfiguration],
+        load_configuration: Callable[[Callable[[str], object], ResolvedConfiguration], ResolvedConfiguration],
         start_finished: asyncio.Future[DaemonParts],
         notifier: ServiceNotifier,
         clock: Clock,
@@ -226,7 +225,7 @@ class Reloader:
         limit = self._active.options.daemon.reload_timeout
         given_up: asyncio.Future[None] = loop.create_future()
         self._current_read = loop.time(), given_up
-        before = self._active.options.raw
+        before = self._active.resolved
         reading = asyncio.ensure_future(
             pool.run(lambda: self._load_configuration(steps, before), label="read the configuration")
         )
@@ -376,11 +375,12 @@ async def _apply_options(parts: DaemonParts, resolved: ResolvedConfiguration) ->
     log.set_up(level=options.log.level, format=options.log.format, levels=options.log.levels)
     parts.store.retention_clock.trust_wall_clock()
     parts.store.set_slow_transaction(options.store.slow_transaction)
+    parts.store.set_backup_count(options.store.backups)
     parts.messaging.apply(options, resolved.journaled_topics())
     parts.messaging.notifications.configure(options.notifications.model_dump(), resolved.sinks)
     parts.audit_service.configure(options)
     parts.runtime.gone_age = options.daemon.gone_age
-    parts.runtime.operations.limits = OperationLimits.from_options(options.operations)
+    parts.runtime.operations.apply(OperationLimits.from_options(options.operations))
     for warning in policy_warnings(resolved):
         _log.warning("%s", warning)
 

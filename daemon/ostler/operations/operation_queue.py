@@ -59,6 +59,15 @@ class OperationQueue:
         self._retries: list[tuple[float, str, Hashable]] = []
         self._reserved = 0
 
+    @property
+    def max_queued(self) -> int:
+        """How many may wait."""
+        return self._waiting.limit
+
+    @max_queued.setter
+    def max_queued(self, limit: int) -> None:
+        self._waiting.limit = limit
+
     def __len__(self) -> int:
         """Return how many wait, or wait for their next attempt."""
         return len(self._waiting) + len(self._retries)

@@ -162,6 +162,13 @@ class Operations:
         """Return the problems of its permanent tasks, a line each."""
         return self._tasks.problems()
 
+    def apply(self, limits: OperationLimits) -> None:
+        """Put other limits in force, as a reload does; what waits already goes on waiting."""
+        self.limits = limits
+        for queues in self._queues.values():
+            for queue in queues.values():
+                queue.max_queued = limits.max_queued
+
     # ---------------------------------------------------------------- topics
 
     def add_topic(self, topic: str, max_running: int, clean_up: CleanUp) -> None:

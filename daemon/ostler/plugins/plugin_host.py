@@ -250,6 +250,15 @@ class PluginHost:
             if record.found.name in names
         }
 
+    def failed(self) -> dict[str, str]:
+        """Return the plugins that could not be loaded: name to why."""
+        return {record.found.name: record.why for record in self._records if record.state is PluginState.FAILED}
+
+    def failed_packages(self) -> set[str]:
+        """Return the top packages of the plugins that could not be loaded."""
+        failed = [record for record in self._records if record.state is PluginState.FAILED]
+        return {record.found.module.partition(".")[0] for record in failed}
+
     def packages(self) -> list[str]:
         """Return the top packages of the plugins that have loaded."""
         loaded = [record for record in self._records if record.state is PluginState.LOADED]

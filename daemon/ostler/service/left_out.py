@@ -1,18 +1,23 @@
-"""Leaves services and drivers out of a configuration whose plugins are not loaded on purpose.
+"""Leaves services and drivers out of a configuration whose plugins cannot be used, or are not loaded on purpose.
 
-A plugin that is quarantined, disabled by a command or left out by the safe mode must not take the others down: what the
-configuration says of it would be an error otherwise.
+A plugin that is quarantined, disabled by a command, left out by the safe mode or broken must not take the others down:
+what the configuration says of it would be an error otherwise.
 """
 
 from __future__ import annotations
 
-from collections.abc import Container, Iterable, Iterator, Mapping
+from collections.abc import Callable, Container, Iterable, Iterator, Mapping
 from typing import Any
 
 from ostler.config.core_sections import CORE_SECTIONS
 from ostler.config.layers import RawConfiguration
+from ostler.errors import Problem
 from ostler.messaging.events.notifications import BUILTIN_SINKS, SINK_KIND
 from ostler.plugins import PluginHost
+from ostler.spelling import nearest
+
+_SAME_WORD = 0.8
+"""How alike two names are at least, of 1, when one is the other misspelt."""
 
 
 def leave_out(raw: RawConfiguration, plugins: PluginHost) -> list[str]:
@@ -63,8 +68,76 @@ def _remove_sinks(raw: RawConfiguration, known: Container[str]) -> Iterator[str]
             yield name
 
 
+def leave_out_broken_sections(raw: RawConfiguration, plugins: PluginHost, broken: BrokenParts) -> None:
+    """Remove the tables that no plugin declares while one has failed, which may be theirs; not what looks misspelt.
+
+    Args:
+        raw: What was read; it is changed.
+        plugins: The plugins, after their discovery.
+        broken: Gets a line for each table; decides which may be left out.
+    """
+    failed = plugins.failed()
+    known = {*CORE_SECTIONS, *plugins.config_sections(), "services"}
+    why = "; ".join(f"plugin {name} failed: {reason}" for name, reason in failed.items())
+    for section in [name for name in raw.data if failed and name not in known]:
+        if nearest(section, CORE_SECTIONS, _SAME_WORD):  # [acess]: a start without it would be another daemon
+            continue
+        problem = raw.problem_at((section,), f"no plugin declares the table [{section}] ({why})")
+        if broken.leave_out(f"[{section}]", why, problem):
+            del raw.data[section]
+
+
+class BrokenParts:
+    """What is left out of a configuration because its code cannot be used.
+
+    Args:
+        may_leave_out: Whether a part may be left out, by the beginning of its line: `service lamp`, `driver led of
+            service lamp`, `[lamp]`. A start leaves out what it has to; a reload only what is left out already, for it
+            must not take away what runs.
+    """
+
+    def __init__(self, may_leave_out: Callable[[str], bool]) -> None:
+        self._may_leave_out = may_leave_out
+        self._lines: dict[str, str] = {}
+        self._paths: dict[tuple[str, ...], None] = {}
+        self.problems: list[Problem] = []
+        """The problems that they would be if they were not left out."""
+
+    def leave_out(self, part: str, why: str, problem: Problem, path: tuple[str, ...] = ()) -> bool:
+        """Leave a part out, with the table at `path`, or return False: `problem` is an error then."""
+        if not self._may_leave_out(part):
+            return False
+        if part not in self._lines:
+            self.problems.append(problem)
+        self._lines[part] = f"{part} is left out: {why}"
+        if path:
+            self._paths[path] = None
+        return True
+
+    def remove_from(self, raw: RawConfiguration) -> bool:
+        """Remove the tables of what is left out and the services that need them; return whether there were any."""
+        if not self._paths:
+            return False
+        for path in self._paths:
+            raw.table(path[:-1]).pop(path[-1], None)
+        self._paths.clear()
+        for line in _leave_out_dependents(raw.table(("services",)), self._lines.values()):
+            self._lines[part_of(line)] = line
+        return True
+
+    @property
+    def lines(self) -> list[str]:
+        """What is left out, a line each."""
+        return list(self._lines.values())
+
+
+def part_of(line: str) -> str:
+    """Return what a line says is left out."""
+    return line.partition(" is left out: ")[0]
+
+
 def left_out_topics(lines: Iterable[str]) -> set[str]:
-    """Return the services among the lines of `leave_out`."""
+    """Return the services among lines of what is left out."""
     return {line.split()[1] for line in lines if line.startswith("service ")}
 
 

@@ -19,7 +19,7 @@ from ostler.manager import Manager, ManagerOptions
 from ostler.messaging.events.notifications import BUILTIN_SINKS, SINK_KIND, NotificationSink
 from ostler.plugins import DiscoveredPlugin, PluginHost, ResolvedObject, resolve_object
 from ostler.plugins.plugin_records import PluginRecords
-from ostler.service.left_out import leave_out
+from ostler.service.left_out import BrokenParts, leave_out, leave_out_broken_sections
 from ostler.service.service_checks import ServiceChecks
 from ostler.service.service_spec import ServiceSpec
 from ostler.service.start_order import DependencyCycle, start_order
@@ -36,7 +36,9 @@ class ResolvedConfiguration(msgspec.Struct, frozen=True, kw_only=True):
         plugins: The plugins that were found, with their records.
         specs: The enabled services.
         warnings: Problems that do not prevent the start.
-        left_out: What is left out of the configuration, because plugins are not loaded on purpose: a line each.
+        left_out: What is left out of the configuration, because plugins cannot be used or are not loaded on purpose: a
+            line each.
+        broken: Those of them that are left out because their code cannot be used.
         sinks: The notification sinks that the configuration names and plugins provide.
     """
 
@@ -46,6 +48,7 @@ class ResolvedConfiguration(msgspec.Struct, frozen=True, kw_only=True):
     warnings: list[str]
     sinks: Mapping[str, Any] = {}
     left_out: list[str] = []
+    broken: list[str] = []
 
     def journaled_topics(self) -> set[str]:
         """Return the topics whose managers request that their events are stored."""
@@ -89,6 +92,7 @@ def resolve_configuration(  # noqa: PLR0913 - what a start, a reload and a check
     on_step: Callable[[str], object] = lambda _name: None,
     records: PluginRecords | None = None,
     is_safe: bool = False,
+    may_leave_out: Callable[[str], bool] = lambda _part: False,
 ) -> ResolvedConfiguration:
     """Resolve and validate a configuration, or raise with all of its problems at once.
 
@@ -105,6 +109,8 @@ def resolve_configuration(  # noqa: PLR0913 - what a start, a reload and a check
         on_step: Called with each step before it starts, as it may never return.
         records: What is remembered of plugins.
         is_safe: Whether only plugins that come with Ostler are loaded.
+        may_leave_out: Whether a part whose code cannot be used is left out instead of being an error; see
+            `BrokenParts`.
 
     Raises:
         ConfigurationError: With all problems, in the order of the files and lines.
@@ -115,9 +121,13 @@ def resolve_configuration(  # noqa: PLR0913 - what a start, a reload and a check
         section = validate_core(raw).plugins
         plugins = copy(plugins)
         plugins.refresh(section.required, section.disabled, records)
-    left_out = leave_out(raw, plugins)
-    resolver = _Resolver(raw, plugins, on_step)
+    left_out, broken = leave_out(raw, plugins), BrokenParts(may_leave_out)
+    leave_out_broken_sections(raw, plugins, broken)
+    resolver = _Resolver(raw, plugins, on_step, broken)
     resolver.resolve_all()
+    while broken.remove_from(raw):
+        resolver = _Resolver(raw, plugins, on_step, broken)
+        resolver.resolve_all()
     on_step("checking options and reading secrets")
     configuration = validate(
         raw,
@@ -128,14 +138,16 @@ def resolve_configuration(  # noqa: PLR0913 - what a start, a reload and a check
         offline=offline,
         as_daemon=as_daemon,
         extra_checks=ServiceChecks(resolver.managers, resolver.drivers, resolver.extensions).faults,
+        tolerated=lambda: broken.problems,
     )
     specs = [resolver.service_spec(topic, configuration) for topic in resolver.managers]
     return ResolvedConfiguration(
         configuration=configuration,
         plugins=plugins,
         specs=[spec for spec in specs if spec.options.enabled],
-        warnings=[*raw.warnings, *plugins.warnings(), *left_out],
-        left_out=left_out,
+        warnings=[*raw.warnings, *plugins.warnings(), *left_out, *broken.lines],
+        left_out=[*left_out, *broken.lines],
+        broken=broken.lines,
         sinks=resolver.sinks,
     )
 
@@ -163,8 +175,11 @@ def contract_problems(loaded: ResolvedObject, contract: type, *, either: bool = 
 class _Resolver:
     """Resolves the managers and drivers that a configuration names, and records what is wrong with them."""
 
-    def __init__(self, raw: RawConfiguration, plugins: PluginHost, on_step: Callable[[str], object]) -> None:
+    def __init__(
+        self, raw: RawConfiguration, plugins: PluginHost, on_step: Callable[[str], object], broken: BrokenParts
+    ) -> None:
         self._raw = raw
+        self._broken = broken
         self._on_step = on_step
         self._plugins = plugins
         self._forbidden = plugins.blocked_packages()
@@ -233,14 +248,15 @@ class _Resolver:
         try:
             loaded = resolve_object(reference, Manager, registered=self._plugins.managers(), forbidden=self._forbidden)
         except PluginError as error:
-            self._add_problem((*path, "manager"), f"{error}{self._failed_plugins_hint()}")
+            owner = self._plugins.owner("ostler_managers", reference)
+            self._add_broken(path, "manager", reference, self._unusable("manager", reference, owner, error))
             return None
         faults = [] if loaded.cls is Manager else contract_problems(loaded, Manager, either=True)
         if not faults and not _is_subclass(getattr(loaded.cls, "Options", None), ManagerOptions):
             faults = ["its `Options` class does not derive from ManagerOptions"]
         faults += _abstract_problems(loaded)
         for fault in faults:
-            self._add_problem((*path, "manager"), f"manager {reference} violates the manager contract: {fault}")
+            self._add_broken(path, "manager", reference, f"manager {reference} violates the manager contract: {fault}")
         return None if faults else loaded
 
     def _resolve_driver(
@@ -272,13 +288,14 @@ class _Resolver:
         except PluginError as error:
             faults = self._driver_problems(reference, contract, registered)
             if not faults:
-                self._add_problem((*path, "driver"), f"{error}{self._failed_plugins_hint()}")
+                owner = self._plugins.owner("ostler_drivers", (self._manager_name(path), reference))
+                self._add_broken(path, "driver", reference, self._unusable("driver", reference, owner, error))
             loaded = None
         if loaded is not None and not faults and not _is_subclass(loaded.cls.Options, DriverOptions):
             faults = ["its `Options` class does not derive from DriverOptions"]
         for fault in faults:
-            self._add_problem(
-                (*path, "driver"), f"driver {reference} violates the contract {contract.__name__}: {fault}"
+            self._add_broken(
+                path, "driver", reference, f"driver {reference} violates the contract {contract.__name__}: {fault}"
             )
         return None if faults else loaded
 
@@ -301,7 +318,10 @@ class _Resolver:
                 _raise_if_abstract(loaded)
             except PluginError as error:
                 owner = self._plugins.owner("ostler_extensions", (kind, name))
-                self._add_problem((*path, "manager"), f"{kind} {name} of plugin {owner} cannot be used: {error}")
+                what = f"{kind} {name} of plugin {owner} cannot be used: {error}"
+                problem = self._raw.problem_at((*path, "manager"), what)
+                if not self._broken.leave_out(f"{kind} {name}", what, problem):
+                    self.problems.append(problem)
                 continue
             found[kind][name] = loaded.value
         return found
@@ -312,24 +332,33 @@ class _Resolver:
         """Resolve the named sinks; a sink that no plugin provides is an error."""
         brought = {name: value for (kind, name), value in self._plugins.extensions().items() if kind == SINK_KIND}
         for priority, names in self._raw.table(("notifications",)).items():
-            for number, name in enumerate(names if isinstance(names, list) else []):
+            wanted = list(enumerate(names)) if isinstance(names, list) else []
+            for number, name in wanted:
                 if not isinstance(name, str) or name in BUILTIN_SINKS or name in self.sinks:
                     continue
-                path = ("notifications", priority, number)
-                if name not in brought:
-                    known = ", ".join(sorted([*BUILTIN_SINKS, *brought]))
-                    self._add_problem(
-                        path, f"notification sink {name} not found; available: {known}{self._failed_plugins_hint()}"
-                    )
+                if not (what := self._sink_fault(name, brought)):
                     continue
-                self._on_step(f"importing notification sink {name}")
-                try:
-                    loaded = resolve_object(brought[name], NotificationSink, forbidden=self._forbidden)
-                    _raise_if_abstract(loaded)
-                    self.sinks[name] = _sink_factory(loaded)
-                except PluginError as error:
-                    owner = self._plugins.owner("ostler_extensions", (SINK_KIND, name))
-                    self._add_problem(path, f"notification sink {name} of plugin {owner} cannot be used: {error}")
+                is_plugins = name in brought or bool(self._plugins.failed())
+                problem = self._raw.problem_at(("notifications", priority, number), what)
+                if is_plugins and self._broken.leave_out(f"notification sink {name}", what, problem):
+                    names.remove(name)
+                else:
+                    self.problems.append(problem)
+
+    def _sink_fault(self, name: str, brought: Mapping[str, Any]) -> str:
+        """Import a sink; return why it cannot be used, empty when it can."""
+        if name not in brought:
+            known = ", ".join(sorted([*BUILTIN_SINKS, *brought]))
+            return f"notification sink {name} not found; available: {known}{self._failed_plugins_hint()}"
+        self._on_step(f"importing notification sink {name}")
+        try:
+            loaded = resolve_object(brought[name], NotificationSink, forbidden=self._forbidden)
+            _raise_if_abstract(loaded)
+            self.sinks[name] = _sink_factory(loaded)
+        except PluginError as error:
+            owner = self._plugins.owner("ostler_extensions", (SINK_KIND, name))
+            return f"notification sink {name} of plugin {owner} cannot be used: {error}"
+        return ""
 
     def _check_order(self) -> None:
         services = self._raw.table(("services",))
@@ -352,11 +381,37 @@ class _Resolver:
             first = str(error.details["cycle"][0]) if isinstance(error.details["cycle"], list) else ""
             self._add_problem(("services", first, "depends_on"), str(error))
 
+    def _manager_name(self, path: OptionPath) -> object:
+        return self._raw.table(path[:2]).get("manager")
+
+    def _unusable(self, kind: str, reference: str, owner: str, error: PluginError) -> str:
+        """Return why a manager or driver cannot be used: because of the plugin that has it, or of its name."""
+        if owner:
+            return f"{kind} {reference} of plugin {owner} cannot be used: {error.message}"
+        return f"{error}{self._failed_plugins_hint()}"
+
     def _failed_plugins_hint(self) -> str:
         failed = [
             f"plugin {row.name} {row.state}: {row.why}" for row in self._plugins.statuses() if row.state == "failed"
         ]
         return f" ({'; '.join(failed)})" if failed else ""
+
+    def _add_broken(self, path: OptionPath, key: str, reference: str, what: str) -> None:
+        """Leave a service or driver out whose plugin is broken; if that may not be, it is a problem."""
+        _, topic, *rest = path
+        part = f"driver {rest[-1]} of service {topic}" if rest else f"service {topic}"
+        is_needed = self._raw.table(("services", topic)).get("required") is True
+        problem = self._raw.problem_at((*path, key), what)
+        if is_needed or not self._is_plugins(reference) or not self._broken.leave_out(part, what, problem, path):
+            self.problems.append(problem)
+
+    def _is_plugins(self, reference: str) -> bool:
+        """Return whether a manager or driver is, or may be, one of an installed plugin: else its name is wrong."""
+        if reference in {*self._plugins.managers(), *(name for _, name in self._plugins.drivers())}:
+            return True
+        if ":" in reference or "." in reference:
+            return reference.partition(":")[0].partition(".")[0] in self._plugins.failed_packages()
+        return bool(self._plugins.failed())
 
     def _add_problem(self, path: tuple[str | int, ...], what: str) -> None:
         self.problems.append(self._raw.problem_at(path, what))

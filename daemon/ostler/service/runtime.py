@@ -353,7 +353,10 @@ class Runtime:
         parts = changes.parts()
         if daemon_part is not None:
             parts.insert(daemon_step_position([part.step for part in parts]), daemon_part)
-        outcome = await carry_out(parts, should_continue, on_step)
+        try:
+            outcome = await carry_out(parts, should_continue, on_step)
+        finally:
+            changes.end()
         if not outcome.failure and not outcome.was_stopped:
             changes.commit()
             self._specs = list(plan.specs.values())

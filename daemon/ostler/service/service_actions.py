@@ -18,7 +18,7 @@ _MIN_TEARDOWN_TIME = 8.0
 """The least seconds for the stop of a service, in addition to the time for its work in progress."""
 
 
-_RETURN_DELAY = 1.0
+RETURN_DELAY = 1.0
 """Seconds after which callers of a service that is being restarted are told to try again."""
 
 _START_WAIT = 2.0
@@ -125,7 +125,7 @@ class ServiceActions:
         async def work() -> None:
             if returns:
                 self._raise_if_stuck(topic)
-            await self._stop(topic, 0.0, why, returns_after=_RETURN_DELAY if returns else None)
+            await self._stop(topic, 0.0, why, returns_after=RETURN_DELAY if returns else None)
 
         await self._run_locked(topic, work)
 
@@ -144,7 +144,7 @@ class ServiceActions:
         async def work() -> None:
             spec = self._spec(topic)
             self._raise_if_stuck(topic)
-            await self._stop(topic, wait, why, returns_after=_RETURN_DELAY)
+            await self._stop(topic, wait, why, returns_after=RETURN_DELAY)
             await self._start(topic, spec)
 
         await self._run_locked(topic, work)

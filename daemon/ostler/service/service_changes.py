@@ -15,6 +15,7 @@ from ostler.aio.transaction import Transaction
 from ostler.driver import DriverSpec
 from ostler.errors import DriverError, NotFound, ServiceError, error_line, is_expected, join_words
 from ostler.reload_types import ReloadStep
+from ostler.service.service_actions import RETURN_DELAY
 from ostler.service.service_plan import Action, ServicePlan, ServiceStep
 from ostler.types import DriverState, ServiceState
 
@@ -91,6 +92,7 @@ class ServiceChanges:
         self._timeout, self._migrations, self._keep_failed = options
         self._on_removed, self._on_options = on_removed, on_options
         self._renewed = {(step.topic, step.driver) for step in plan.steps if step.action is Action.RENEW_DRIVER}
+        self._restarting: set[str] = set()
         self.problems: list[str] = []
         """What went wrong without being a reason to go back, a line each."""
 
@@ -128,6 +130,11 @@ class ServiceChanges:
         self._group.set_dependencies(
             {topic: spec.options.depends_on for topic, spec in self._specs.items() if topic in self._group.services}
         )
+
+    def end(self) -> None:
+        """Tell the callers of what was restarted what is so, whether it was carried out or undone."""
+        for topic in self._restarting:
+            self._group.end_restart(topic)
 
     # ---------------------------------------------------------------- options
 
@@ -242,6 +249,9 @@ class ServiceChanges:
         topic, before = step.topic, self._running[step.topic]
 
         async def work() -> None:
+            # Its next start may fail, and take a moment to be undone: it is back in any case, and callers wait for it.
+            self._restarting.add(topic)
+            self._group.begin_restart(topic, "it is restarted by a reload", RETURN_DELAY)
             await self._actions.stop_to_replace(topic, "it is restarted by a reload", returns=True)
 
         async def undo() -> None:

@@ -227,6 +227,14 @@ class ServiceGroup:
         """Cancel the remaining requests of a drained service that is about to be stopped alone."""
         self._context.host.dispatcher.cancel_requests(topic, why)
 
+    def begin_restart(self, topic: str, why: str, returns_after: float) -> None:
+        """See `TopicRegistry.begin_restart`."""
+        self._context.host.dispatcher.registry.begin_restart(topic, why, returns_after)
+
+    def end_restart(self, topic: str) -> None:
+        """See `TopicRegistry.end_restart`."""
+        self._context.host.dispatcher.registry.end_restart(topic)
+
     def dependents(self, topic: str) -> list[str]:
         """Return the services that need another one and have not ended, in the order of their start."""
         return [

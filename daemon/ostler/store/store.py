@@ -423,6 +423,10 @@ class Store:
         """Change the seconds after which a write, a commit or a read is named in the log. Any thread."""
         self._slow.limit = seconds
 
+    def set_backup_count(self, count: int) -> None:
+        """Change how many copies from before migrations are kept. Any thread."""
+        self._backups.max_count = count
+
     def current_job(self) -> CurrentJob | None:
         """Return the current job of the writer and its seconds, None when it is idle. Any thread."""
         return self._writer.current_job()

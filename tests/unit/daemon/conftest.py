@@ -165,7 +165,7 @@ class Bench:
         if self.read_error is not None:
             raise self.read_error
         raw = load(self.paths, overrides=self._overrides)
-        check_not_removed(before, raw)
+        check_not_removed(before.configuration.raw, raw)
         return resolve_configuration(raw, {}, plugins=self.plugins)
 
     def _writing(self):

@@ -4,7 +4,8 @@ import asyncio
 
 import pytest
 
-from ostler.errors import Draining
+from ostler.errors import Draining, OstlerError
+from ostler.messaging.wire.envelope import PROTOCOL_VERSION, Request
 from ostler.types import Peer, ServiceState
 
 pytestmark = pytest.mark.virtual_time(stall_timeout=0.5)
@@ -215,6 +216,33 @@ async def test_callers_of_a_service_that_restarts_are_told_to_try_again(bench, t
         gate.set()
         assert (await reloading).ok
         assert await b.call("greet", topic="door") == "hello"
+
+
+@pytest.mark.parametrize("place", ["init_host door", "init_host gate"])
+async def test_callers_are_told_to_try_again_until_a_failed_restart_is_undone(bench, trouble, place) -> None:
+    async with bench(BEFORE) as b:
+        await b.ready()
+        trouble.errors[place] = OSError("not now")
+        trouble.once.add(place)
+        b.configure(HEAD + AFTER)
+        registry, refusals = b.daemon.parts.messaging.dispatcher.registry, []
+
+        async def ask(topic: str) -> None:
+            while True:
+                try:
+                    registry.find(Request(PROTOCOL_VERSION, 1, topic, "greet", {}))
+                except OstlerError as error:
+                    refusals.append(error)
+                await asyncio.sleep(0)  # each turn of the loop: time stands still meanwhile
+
+        asking = [asyncio.ensure_future(ask(topic)) for topic in ("door", "gate")]
+        verdict = await b.daemon.reloader.reload("a")
+        for task in asking:
+            task.cancel()
+        assert not verdict.ok
+        assert refusals, "the services were away for a moment"
+        assert {(type(each), each.retry_after) for each in refusals} == {(Draining, 1.0)}
+        assert [await b.call("greet", topic=topic) for topic in ("door", "gate")] == ["hello", "hello"]
 
 
 async def test_a_service_with_a_stuck_part_is_not_restarted(bench, trouble) -> None:

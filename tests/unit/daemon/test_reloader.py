@@ -33,6 +33,28 @@ async def test_live_options_hold_at_once_and_the_verdict_names_them(bench, troub
         assert b.daemon.reloader.last_result is verdict
 
 
+async def test_limits_of_the_daemon_itself_hold_at_once(bench) -> None:
+    async with bench() as b:
+        await b.ready()
+        b.configure(
+            '[daemon]\nhost = "node1"\nstart_timeout = "5min"\n[operations]\nmax_queued = 1\n'
+            '[messaging]\nkeepalive_interval = "7s"\n[store]\nbackups = 9\n[network]\naddress_wait = 9\n' + LAMP
+        )
+        verdict = await b.daemon.reloader.reload("alice")
+        assert (verdict.ok, verdict.needs_restart) == (True, [])
+        assert {(change.path, change.needs) for change in verdict.changes} == {
+            ("daemon.start_timeout", "live"),
+            ("messaging.keepalive_interval", "live"),
+            ("network.address_wait", "live"),
+            ("operations.max_queued", "live"),
+            ("store.backups", "live"),
+        }
+        parts = b.daemon.parts
+        assert parts.messaging.server.keepalive_interval == 7
+        operations = parts.runtime.operations
+        assert operations.limits.max_queued == 1
+
+
 async def test_systemd_hears_of_beginning_and_end_each_in_one_datagram(bench) -> None:
     async with bench() as b:
         await b.ready()

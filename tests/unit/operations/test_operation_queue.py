@@ -36,6 +36,16 @@ def test_callers_take_turns(queue):
     assert [queue.pop() for _ in range(4)] == [("a0", "alice"), ("b0", "bob"), ("a1", "alice"), ("a2", "alice")]
 
 
+def test_how_many_may_wait_can_be_changed_and_what_waits_stays(queue):
+    for number in range(4):
+        queue.put(f"a{number}", f"user{number}")
+    queue.max_queued = 4
+    assert not queue.has_room("bob")
+    assert len(queue) == 4
+    queue.max_queued = 12
+    assert queue.has_room("bob")
+
+
 def test_an_operation_is_in_the_queue_once(queue):
     queue.put("id-1", "alice")
     queue.put("id-1", "alice")

@@ -117,8 +117,8 @@ async def test_database_locked_for_a_minute(bench, caplog) -> None:
         await asyncio.sleep(30)
         assert (await b.row()).up
     said = [record.message for record in caplog.records if record.levelno >= logging.WARNING]
-    # A commit that took long is that of a slow disk below this test, whose time is real.
-    said = [line for line in said if not line.startswith("the commit of ")]
+    # A commit or write that took long is that of a slow disk or processor below this test, whose time is real.
+    said = [line for line in said if not line.startswith("the commit of ") and "blocked all others" not in line]
     assert len(said) == 3
     assert "failed; further failures are not logged" in said[0]
     assert "waited" in said[1]

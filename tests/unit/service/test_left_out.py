@@ -1,4 +1,4 @@
-"""What is left out of a configuration whose plugins are not loaded on purpose."""
+"""What is left out of a configuration whose plugins are broken, or not loaded on purpose."""
 
 import sys
 from types import ModuleType
@@ -10,6 +10,7 @@ from ostler.config.layers import load_text
 from ostler.errors import ConfigurationError
 from ostler.plugins import in_memory_plugin
 from ostler.plugins.plugin_records import PluginHold, PluginRecords
+from ostler.service.left_out import part_of
 from ostler.service.resolve import resolve_configuration
 
 
@@ -84,3 +85,74 @@ def test_errors_of_what_is_not_left_out_are_errors(resolve):
         resolve(LAMP + 'workers = "many"\n[services.torch]\nmanager = "torch"\n[services.c]\nworkers = 3\n')
     assert {problem.what.split(" ")[0] for problem in caught.value.problems} != set()
     assert len(caught.value.problems) == 2
+
+
+@pytest.fixture
+def resolve_broken():
+    """Resolve a text with a plugin `torch` that cannot be loaded, and one whose objects cannot be used."""
+    lamp = module(
+        "lamp",
+        ostler_managers=hookimpl(lambda: {"lamp": LampManager, "dark": "a_module_that_nobody_has:Manager"}),
+        ostler_drivers=hookimpl(lambda: {("lamp", "led"): LampDriver, ("lamp", "odd"): dict}),
+        ostler_extensions=hookimpl(lambda: {("notification sink", "bell"): dict}),
+    )
+    torch = module("torch", ostler_api="99.0")
+
+    def run(text, may_leave_out=lambda _part: True):
+        entry_points = [in_memory_plugin("lamp", lamp), in_memory_plugin("torch", torch)]
+        return resolve_configuration(load_text(text), {}, entry_points=entry_points, may_leave_out=may_leave_out)
+
+    return run
+
+
+BROKEN = (
+    LAMP + '[services.lamp.drivers.odd]\ndriver = "odd"\n[services.lamp.drivers.beam]\ndriver = "beam"\n'
+    '[services.torch]\nmanager = "torch"\ncolour = "red"\n[services.dark]\nmanager = "dark"\n'
+    '[services.a]\nmanager = "lamp"\ndepends_on = ["dark"]\n'
+    '[torch]\nx = 1\n[notifications]\nwarn = ["bell", "pager", "log"]\n'
+)
+
+
+def test_what_is_broken_is_left_out_with_what_needs_it_and_why(resolve_broken):
+    found = resolve_broken(BROKEN)
+    (spec,) = found.specs
+    assert (spec.topic, list(spec.drivers)) == ("lamp", ["desk"])
+    assert [part_of(line) for line in found.broken] == [
+        "[torch]",
+        "notification sink bell",
+        "notification sink pager",
+        "driver odd of service lamp",
+        "driver beam of service lamp",
+        "service torch",
+        "service dark",
+        "service a",
+    ]
+    assert found.left_out == found.broken
+    assert set(found.broken) <= set(found.warnings)
+    assert found.configuration.notifications.warn == ["log"]
+    whys = {part_of(line): line for line in found.broken}
+    assert "requires version 99.0 of the hooks" in whys["service torch"]
+    assert "a_module_that_nobody_has" in whys["service dark"]
+    assert "violates the contract LampDriver" in whys["driver odd of service lamp"]
+
+
+def test_a_reload_leaves_out_only_what_is_left_out_already(resolve_broken):
+    left_out = {part_of(line) for line in resolve_broken(BROKEN).broken}
+    assert {part_of(line) for line in resolve_broken(BROKEN, left_out.__contains__).broken} == left_out
+    with pytest.raises(ConfigurationError) as caught:
+        resolve_broken(BROKEN, (left_out - {"service dark", "driver odd of service lamp"}).__contains__)
+    whats = [problem.what for problem in caught.value.problems]
+    assert any("manager dark of plugin lamp cannot be used" in what for what in whats)
+    assert any("driver odd violates the contract" in what for what in whats)
+    assert len(whats) == 7, "and all else that is broken: one look at the error shows everything"
+
+
+def test_what_is_required_or_no_plugins_fault_is_an_error(resolve_broken):
+    with pytest.raises(ConfigurationError, match="hooks"):
+        resolve_broken('[services.torch]\nmanager = "torch"\nrequired = true\n')
+    with pytest.raises(ConfigurationError, match="acess"):
+        resolve_broken("[acess]\nx = 1\n")
+    with pytest.raises(ConfigurationError, match="nowhere"):
+        resolve_broken('[services.b]\nmanager = "nowhere:Manager"\n')
+    with pytest.raises(ConfigurationError, match="workers"):
+        resolve_broken('[services.torch]\nmanager = "torch"\n[services.lamp]\nmanager = "lamp"\nworkers = "many"\n')

@@ -40,7 +40,8 @@ def check(
     It finds what `ostler run` by the same user would refuse. Plugins are imported, and their sections, services and
     drivers are checked: every problem is a line `file:line:column: message`, and the exit code is 78. If the
     configuration is valid, the directories, the database and its migrations are checked, without changing them and also
-    while a daemon runs; the exit code is 1 if a daemon could not start.
+    while a daemon runs; the exit code is 1 if a daemon could not start, or only without a service or driver whose
+    plugin is broken.
 
     With `--probe` each driver is asked for obstacles on this host, such as a missing tool or an unreachable array, in a
     process of its own; the exit code is 1 if one reports any.
@@ -53,22 +54,23 @@ def check(
     services = sorted(found.services)
     drivers = [f"{topic}/{name}" for topic, name in sorted(found.drivers)]
     probes = _probe_drivers(assembly, probe_timeout) if probe else []
-    failures = [each for each in probes if each.state == "failed"]
+    is_bad = bool(assembly.broken) or any(each.state == "failed" for each in probes)
     if kit.json_wanted():
         masked = [{"file": file, "by": mask} for file, mask in found.raw.masked.items()]
         facts = {"services": services, "drivers": drivers, "warnings": warnings, "masked": masked}
-        kit.emit({"ok": not failures, **facts, **({"probes": probes} if probe else {})})
-        raise typer.Exit(EXIT_FAILURE if failures else 0)
+        kit.emit({"ok": not is_bad, **facts, **({"probes": probes} if probe else {})})
+        raise typer.Exit(EXIT_FAILURE if is_bad else 0)
     for warning in warnings:
         kit.warn(kit.printable(f"warning: {warning}"))
-    kit.say(f"The configuration is valid: {', '.join(map(str, paths.config_layers))}")
+    but = ", but a daemon would start without what is broken" if assembly.broken else ""
+    kit.say(f"The configuration is valid{but}: {', '.join(map(str, paths.config_layers))}")
     where = log_target_warning(found.log.format) or found.log.format
     for file, mask in found.raw.masked.items():
         kit.say(kit.printable(f"{file} is masked by {mask}"))
     kit.show_fields({"services": services, "drivers": drivers, "log": where})
     if probe:
         kit.show_table(probes, PROBE_COLUMNS, empty="No drivers.")
-    if failures:
+    if is_bad:
         raise typer.Exit(EXIT_FAILURE)
 
 

@@ -165,7 +165,6 @@ class MessagingStack:
             link,
             self.dispatcher,
             self._loop_queue,
-            keepalive_interval=options.keepalive_interval,
             max_message_size=options.max_message_size,
             limits=server_limits(options),
         )
@@ -470,6 +469,7 @@ def server_limits(options: MessagingSection) -> ServerLimits:
         max_in_flight_per_peer=options.max_in_flight_per_peer,
         max_elements=options.max_elements,
         dedup=DedupLimits(options.dedup_results, options.dedup_size, options.dedup_ttl, options.orphan_grace),
+        keepalive_interval=options.keepalive_interval,
     )
 
 

@@ -85,12 +85,19 @@ def service_starting_error(topic: str, host: str) -> Busy:
 
 def draining_error(endpoint: Endpoint) -> Draining:
     """Return the refusal of a service that drains; one that is restarted says when to try again."""
-    topic, why, returns_after = endpoint.topic, endpoint.draining_reason, endpoint.returns_after
-    details: dict[str, object] = {"topic": topic, "why": why}
-    if returns_after is not None:
-        details |= {"retry_after": returns_after, "state": "restarting"}
-    hint = "try again in a second" if returns_after is not None else ""
-    return Draining(f"{topic} accepts no new work: {why}", hint=hint, **details)
+    if endpoint.returns_after is not None:
+        return restarting_error(endpoint.topic, endpoint.draining_reason, endpoint.returns_after)
+    topic, why = endpoint.topic, endpoint.draining_reason
+    return Draining(f"{topic} accepts no new work: {why}", topic=topic, why=why)
+
+
+def restarting_error(topic: str, why: str, returns_after: float) -> Draining:
+    """Return the refusal of a service that will be back: callers are to try again after `returns_after` seconds."""
+    return Draining(
+        f"{topic} accepts no new work: {why}",
+        hint="try again in a second",
+        topic=topic, why=why, retry_after=returns_after, state="restarting",
+    )  # fmt: skip
 
 
 def service_not_started_error(topic: str, host: str, why: str) -> ServiceNotFound:

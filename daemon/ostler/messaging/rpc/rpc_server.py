@@ -131,11 +131,13 @@ class ServerLimits(msgspec.Struct, frozen=True):
             answered.
         max_elements: Values, lists and maps that one message may hold: decoding them costs more than their bytes do.
         dedup: How much is stored of requests that may be retried.
+        keepalive_interval: Seconds between two beats to each client that waits for an answer.
     """
 
     max_in_flight_per_peer: int = 2000
     max_elements: int = MAX_ELEMENTS
     dedup: DedupLimits = DedupLimits()
+    keepalive_interval: float = 1.0
 
 
 class RpcServer:
@@ -145,7 +147,6 @@ class RpcServer:
         link: The server's end of the transport.
         dispatcher: What decides and runs.
         inbox: Brings progress from threads to the loop.
-        keepalive_interval: Seconds between two beats to each client that waits for an answer.
         max_message_size: The size limit in bytes, both ways.
         limits: What it takes from its clients; `apply` puts others in force.
     """
@@ -153,6 +154,7 @@ class RpcServer:
     max_elements: int
     max_in_flight_per_peer: int
     dedup_limits: DedupLimits
+    keepalive_interval: float
 
     def __init__(
         self,
@@ -160,7 +162,6 @@ class RpcServer:
         dispatcher: Dispatcher,
         inbox: LoopQueue,
         *,
-        keepalive_interval: float = 1.0,
         max_message_size: int = MAX_MESSAGE_SIZE,
         limits: ServerLimits | None = None,
     ) -> None:
@@ -168,7 +169,6 @@ class RpcServer:
         self.inbox = inbox
         self.clock = dispatcher.clock
         self.max_message_size = max_message_size
-        self.keepalive_interval = keepalive_interval
         self.invalid_messages: Counter[str] = Counter()
         self.late_messages: Counter[str] = Counter()
         """Messages about requests that this connection does not have; most are late."""
@@ -202,6 +202,7 @@ class RpcServer:
         self.max_elements = limits.max_elements
         self.max_in_flight_per_peer = limits.max_in_flight_per_peer
         self.dedup_limits = limits.dedup
+        self.keepalive_interval = limits.keepalive_interval
 
     def close(self) -> None:
         """Stop answering and release the address; what is in progress is cancelled. May be called twice."""

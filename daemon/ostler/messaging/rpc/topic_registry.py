@@ -11,6 +11,7 @@ from ostler.messaging.access.policy import Policy
 from ostler.messaging.rpc.endpoint import Endpoint, Method
 from ostler.messaging.rpc.errors import (
     draining_error,
+    restarting_error,
     service_not_started_error,
     service_starting_error,
     service_stopped_error,
@@ -36,6 +37,8 @@ class TopicRegistry:
         """For looking up, by whoever holds this; changed here only."""
         self._unavailable: dict[str, OstlerError] = {}
         """What callers of a topic are told that this daemon has, and that is not open."""
+        self._restarting: dict[str, OstlerError] = {}
+        """What they are told instead while a reload restarts it, and goes back if that fails."""
 
     def mark_starting(self, topic: str) -> None:
         """Record that a topic is to be opened: until it is, its callers are told to come again."""
@@ -50,6 +53,20 @@ class TopicRegistry:
         self._unavailable[topic] = (
             service_not_started_error(topic, self.host, reason) if reason else service_stopped_error(topic, self.host)
         )
+
+    def begin_restart(self, topic: str, why: str, returns_after: float) -> None:
+        """Tell callers of a topic to try again, whatever becomes of it until `end_restart`: it drains, stops or fails.
+
+        Args:
+            topic: The topic.
+            why: What callers are told.
+            returns_after: Seconds after which they are to try again.
+        """
+        self._restarting[topic] = restarting_error(topic, why, returns_after)
+
+    def end_restart(self, topic: str) -> None:
+        """Tell callers of a topic what is so again."""
+        self._restarting.pop(topic, None)
 
     def forget(self, topic: str) -> None:
         """Forget a topic that this daemon does not have any more: to its callers it is an unknown one."""
@@ -171,13 +188,19 @@ class TopicRegistry:
             )  # fmt: skip
         endpoint = self._get_endpoint(request.topic)
         if endpoint.draining_reason:
+            self._raise_if_restarting(request.topic)
             raise draining_error(endpoint)
         endpoint.check_version(request.version, request.method)
         return endpoint
 
+    def _raise_if_restarting(self, topic: str) -> None:
+        if (error := self._restarting.get(topic)) is not None:
+            raise copy(error)
+
     def _get_endpoint(self, topic: str) -> Endpoint:
         found = self.endpoints_by_topic.get(topic)
         if found is None:
+            self._raise_if_restarting(topic)
             if (absent := self._unavailable.get(topic)) is not None:
                 raise copy(absent)
             raise ServiceNotFound(

@@ -201,7 +201,7 @@ class ServiceRecords:
         Args:
             topics: The services of this host.
             hosts: Its peers.
-            left_out: Services of its configuration that are left out, because a plugin is not loaded on purpose.
+            left_out: Services of its configuration that are left out, because a plugin is broken or not loaded.
 
         Raises:
             StoreUnavailable: It cannot be written now.
@@ -213,7 +213,9 @@ class ServiceRecords:
         def write() -> None:
             mark_rows_gone(mine, "it is no longer in the configuration of this host", self._clock.wall())
             mark_rows_gone(
-                without_plugin, "it is left out, as a plugin is not loaded: see `ostler status`", self._clock.wall()
+                without_plugin,
+                "it is left out, as its plugin is broken or not loaded: see `ostler status`",
+                self._clock.wall(),
             )
             mark_rows_gone(others, "its host is no longer a peer of this host", self._clock.wall())
 

@@ -107,7 +107,7 @@ class BackupDirectory:
 
     def __init__(self, source: Path, max_count: int, clock: Clock) -> None:
         self._source = source
-        self._max_count = max_count
+        self.max_count = max_count
         self._clock = clock
         self.directory = source.parent / "backups"
 
@@ -122,7 +122,7 @@ class BackupDirectory:
         Raises:
             StoreError: See `copy`.
         """
-        if self._max_count <= 0:
+        if self.max_count <= 0:
             _log.warning("no backup created (%s): backups are turned off", why)
             return self._source
         moment = time.strftime("%Y%m%dT%H%M%SZ", time.gmtime(self._clock.wall()))
@@ -143,7 +143,7 @@ class BackupDirectory:
         # Several starts in one second: their copies are numbered.
         copies = (f"{self._source.stem}-*Z-{why}.db", f"{self._source.stem}-*Z-{why}-[0-9]*.db")
         before = [path for each in copies for path in self.directory.glob(each)]
-        if self._max_count <= 0:
+        if self.max_count <= 0:
             before.clear()
         return self.create(why, replaces=before)
 
@@ -164,6 +164,6 @@ class BackupDirectory:
 
         # Only copies from before migrations: those of a replaced or restored database are for the operator to inspect.
         copies = sorted(self.directory.glob(f"{self._source.stem}-*-before-*-to-*.db"), key=order)
-        for path in copies[: -self._max_count]:
+        for path in copies[: -self.max_count]:
             path.unlink(missing_ok=True)
             _log.info("the old copy %s was removed", path)

@@ -24,6 +24,7 @@ from ostler.messaging import Access, AsyncClient, Context, Dispatcher, Endpoint,
 from ostler.messaging.clients.client_adapters import adapter_of
 from ostler.messaging.clients.retry import Retry
 from ostler.messaging.network.routing import Router
+from ostler.messaging.rpc.rpc_server import ServerLimits
 from ostler.messaging.wire.request import CallRequest
 from ostler.messaging.wire.request_context import serving
 from ostler.testing.memory_transport import MemoryTransport
@@ -97,7 +98,8 @@ class Far:
         self.dispatcher = Dispatcher(Access(), SystemClock(), inbox, host=host)
         self.pool, self.shop = WorkerPool(f"shop on {host}", 2), Shop()
         self.dispatcher.registry.add_endpoint(Endpoint("shop", host, self.shop, self.pool))
-        self.server = RpcServer(self.transport.serve_rpc(), self.dispatcher, inbox, keepalive_interval=0.05)
+        limits = ServerLimits(keepalive_interval=0.05)
+        self.server = RpcServer(self.transport.serve_rpc(), self.dispatcher, inbox, limits=limits)
         self.server.start()
         self.client = AsyncClient(transport=self.transport, timeout=5)
 

@@ -2,6 +2,7 @@ import asyncio
 import threading
 
 from ostler.messaging import Context, exposed
+from ostler.messaging.rpc.rpc_server import ServerLimits
 from ostler.messaging.wire.envelope import (
     CAST,
     PROGRESS,
@@ -87,7 +88,7 @@ async def test_what_ends_at_once_is_answered_at_once(bench):
 
 
 async def test_each_client_that_waits_gets_one_beat_an_interval_with_all_its_calls(open_bench):
-    async with open_bench(keepalive_interval=30.0) as bench:
+    async with open_bench(limits=ServerLimits(keepalive_interval=30.0)) as bench:
         bench.add("shop", Shop())
         for number in (1, 2):
             bench.send(request(number, "sleep"))
