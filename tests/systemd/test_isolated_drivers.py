@@ -26,7 +26,6 @@ retry_interval = 0.05
 memory_limit = "1GiB"
 nice = 7
 """
-pytestmark = pytest.mark.failure_mode("Plugins", "a driver in its own process under the sandbox of systemd")
 
 
 class Device:
@@ -81,6 +80,7 @@ def device(unit: Unit) -> Device:
     return Device(unit)
 
 
+@pytest.mark.failure_mode("Plugins", "a driver in its own process under the sandbox of systemd")
 def test_the_sandbox_of_the_unit_is_that_of_the_process_and_its_limits_apply(device: Device) -> None:
     device.start()
     pid, main = device.number(), device.number(driver="good")
@@ -95,6 +95,7 @@ def test_the_sandbox_of_the_unit_is_that_of_the_process_and_its_limits_apply(dev
     assert "`nice` has no effect" not in device.unit.messages()
 
 
+@pytest.mark.failure_mode("Plugins", "a driver in its own process under the sandbox of systemd")
 @pytest.mark.parametrize(("what", "outcome"), [("segfault", "SIGSEGV"), ("exit", "exited with status 0")])
 def test_a_crash_is_seen_by_nobody_else_and_the_driver_is_back(device: Device, what: str, outcome: str) -> None:
     device.start()
@@ -108,6 +109,7 @@ def test_a_crash_is_seen_by_nobody_else_and_the_driver_is_back(device: Device, w
     assert device.unit.show("NRestarts") == "0"
 
 
+@pytest.mark.failure_mode("Plugins", "a driver in its own process under the sandbox of systemd")
 def test_a_stop_leaves_no_process_behind(device: Device) -> None:
     device.start()
     pids = [device.number(), device.number("child")]
@@ -117,6 +119,7 @@ def test_a_stop_leaves_no_process_behind(device: Device) -> None:
     assert device.unit.show("Result") == "success"
 
 
+@pytest.mark.failure_mode("Plugins", "a driver in its own process under the sandbox of systemd")
 def test_a_killed_daemon_leaves_no_process_behind_and_is_back(device: Device) -> None:
     device.start("", IMPATIENT)
     pids = [device.number(), device.number("child")]
@@ -128,6 +131,7 @@ def test_a_killed_daemon_leaves_no_process_behind_and_is_back(device: Device) ->
     assert device.number() not in pids
 
 
+@pytest.mark.failure_mode("Plugins", "a driver in its own process under the sandbox of systemd")
 def test_a_stuck_process_is_no_matter_of_the_watchdog(device: Device) -> None:
     device.start('call_timeout = "4s"\nkill_timeout = "0.2s"\n', IMPATIENT)  # twice the watchdog's time
     pid, main = device.number(), device.unit.pid
