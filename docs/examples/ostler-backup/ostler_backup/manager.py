@@ -9,6 +9,8 @@ from pathlib import Path
 import msgspec
 from ostler import (
     Context,
+    DriverCrashed,
+    DriverError,
     Durable,
     Event,
     Field,
@@ -89,7 +91,7 @@ class BackupManager(Manager[BackupOptions, BackupDriver]):
         """Check that an archive is as it was stored."""
         for backup in self.backups(ctx):
             if backup.archive == archive:
-                self.drivers[backup.target].verify(archive)
+                self._verify(backup)
                 return backup
         raise NotFound(f"archive {archive} not found", hint="`ostler backup list` shows all")
 
@@ -107,6 +109,13 @@ class BackupManager(Manager[BackupOptions, BackupDriver]):
         """Name the volumes that nothing backs up."""
         uncovered = set(self.store.read(existing_volumes)) - set(self.options.volumes)
         return [f"volume {name} is in no source" for name in sorted(uncovered)]
+
+    def _verify(self, backup: Backup) -> None:
+        try:
+            self.drivers[backup.target].verify(backup.archive)
+        except DriverCrashed as error:  # only of one with `isolation = "process"`; the daemon starts it again
+            what = f"archive {backup.archive} is damaged: driver {backup.target} crashed over it"
+            raise DriverError(what, hint="do not restore it; back up its source again") from error
 
     def _back_up(self, name: str, ctx: Context) -> Backup:
         source = self.options.sources.get(name)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import struct
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any, Literal
@@ -13,6 +14,7 @@ from ostler.testing import Host, check_driver, check_manager, check_rpc_api, che
 from ostler_backup.api import BackupApi
 from ostler_backup.directory import DirectoryDriver
 from ostler_backup.manager import BackupManager
+from ostler_backup.native import NativeDriver
 
 PLUGINS = ["ostler_backup.plugin"]
 Isolation = Literal["thread", "process"]
@@ -119,6 +121,37 @@ def test_volumes_that_no_source_covers_are_problems(h: Host) -> None:
     h.wait_for(lambda: not manager.problems(), "the deletion")
 
 
+ISOLATED = """
+[services.backup.sources.mail]
+path = "{home}"
+target = "fast"
+
+[services.backup.drivers.fast]
+driver = "native"
+isolation = "process"
+path = "{fast}"
+key = {{file = "{key}"}}
+retry_interval = "200ms"
+"""
+
+
+def test_a_driver_that_segfaults_in_its_process_harms_nobody(places: Places) -> None:
+    fast = places.target.with_name("fast")
+    fast.mkdir()
+    isolated = ISOLATED.format(home=places.home, fast=fast, key=places.driver["key"]["file"])
+    with host(plugins=PLUGINS, config=places.config + isolated) as running:
+        damaged = running.call("backup", "back_up", source="mail")["archive"]
+        (fast / f"{damaged}.index").write_bytes(struct.pack("<QQI", 1 << 44, 10, 0))
+        with pytest.raises(DriverError, match="is damaged: driver fast crashed over it"):
+            running.call("backup", "verify", archive=damaged)
+        # Another source, and the same driver in its next process.
+        assert running.call("backup", "back_up", source="home")["target"] == "disk"
+        drivers = running.manager("backup").drivers
+        running.wait_for(lambda: "fast" in drivers.ready(), "the driver's next process", timeout=20)
+        good = running.call("backup", "back_up", source="mail")["archive"]
+        assert running.call("backup", "verify", archive=good)["archive"] == good
+
+
 def test_an_unknown_source_is_refused(h: Host) -> None:
     with pytest.raises(NotFound, match="source music not found"):
         h.call("backup", "back_up", source="music")
@@ -132,8 +165,9 @@ def test_the_commands(h: Host) -> None:
 
 
 @pytest.mark.parametrize("isolation", ["thread", "process"])
-def test_the_driver_conforms(places: Places, isolation: Isolation) -> None:
-    check_driver(DirectoryDriver, places.driver, isolation=isolation)
+@pytest.mark.parametrize("driver", [DirectoryDriver, NativeDriver])
+def test_the_drivers_conform(driver: type[DirectoryDriver], places: Places, isolation: Isolation) -> None:
+    check_driver(driver, places.driver, isolation=isolation)
 
 
 @pytest.mark.parametrize("isolation", ["thread", "process"])
