@@ -98,6 +98,9 @@ class Probe(ProbeDriver):
     def hold_interpreter(self, seconds: int) -> None:
         ctypes.PyDLL(None).sleep(seconds)
 
+    def take_time(self, seconds: float) -> None:
+        threading.Event().wait(seconds)
+
     def spin(self, size: int) -> int:
         """Compute in C without giving the interpreter back."""
         return sum(range(size))

@@ -67,6 +67,8 @@ _log = logging.getLogger(__name__)
 T = TypeVar("T")
 WAIT_TIMEOUT = 20.0
 """Real seconds that a test waits for a condition before it fails."""
+_PROCESS_STALL_TIMEOUT = 2.0
+"""Real seconds that a call into the process of a driver may take before virtual time continues without it."""
 _VIRTUAL_CALL_TIMEOUT = 3600.0
 """Seconds of virtual time; no real time passes while a call waits for them."""
 
@@ -156,6 +158,9 @@ class Host(SyncCallMethods):
         self._name = name
         self._loop = loop
         self._time = loop if isinstance(loop, ControlledTimeLoop) else None
+        if self._time is not None:
+            self._time.watch_slow(self._processes_in_transition, WAIT_TIMEOUT)
+            self._time.watch_slow(self._calls_of_processes, _PROCESS_STALL_TIMEOUT)
         self.clock = clock or (VirtualClock(self._time) if self._time else SystemClock())
         self._faults: dict[tuple[str, str], DriverFaults] = {}
         self._dispatcher: Dispatcher | None = None
@@ -362,8 +367,11 @@ class Host(SyncCallMethods):
     def _add_process(self, process: DriverProcess) -> None:
         self._processes = [*(each for each in self._processes if not each.is_lost), process]
 
-    def _has_process_in_transition(self) -> bool:
-        return any(process.is_in_transition for process in self._processes)
+    def _processes_in_transition(self) -> list[DriverProcess]:
+        return [process for process in self._processes if process.is_in_transition]
+
+    def _calls_of_processes(self) -> list[tuple[DriverProcess, int]]:
+        return [(process, number) for process in self._processes for number in process.calls_in_progress()]
 
     async def _while_time_passes(self, work: Coroutine[Any, Any, T]) -> T:
         with self._time.free_running() if self._time else nullcontext():
@@ -439,7 +447,6 @@ class Host(SyncCallMethods):
             store = self._store
             self._time.watch(lambda: [id(store)] if store.current_job() or store.stats()["queued"] else [])
             self._time.set_awaited(self._is_awaited)
-            self._time.hold(self._has_process_in_transition, WAIT_TIMEOUT)
         self._publisher = Publisher(self._transport.serve_events(), self._name, self.clock, access, inbox.post)
         self._server = RpcServer(self._transport.serve_rpc(), dispatcher, inbox)
         router = Router(self._name, dispatcher.registry.is_open)

@@ -33,6 +33,12 @@ class ProbeManager(Manager):
         return [self.drivers[name].add(1, 1) for name in self.drivers.ready()]
 
     @exposed(role="operator")
+    def work(self, ctx: Context, driver: str, seconds: float) -> str:
+        """Work."""
+        self.drivers[driver].take_time(seconds)
+        return "done"
+
+    @exposed(role="operator")
     def hang(self, ctx: Context, driver: str) -> None:
         """Do not return."""
         self.drivers[driver].hang()
@@ -149,3 +155,13 @@ def test_the_configuration_of_a_driver_goes_before_the_default() -> None:
     with run_driver(Probe, {"isolation": "thread"}, isolation="process") as one:
         assert one.pid() == os.getpid()
         assert one.proxy.options.isolation == "thread"
+
+
+@BOTH
+def test_a_call_that_takes_its_time_is_not_overtaken_by_virtual_time(isolation: Any) -> None:
+    with host(
+        config=CONFIG, managers={"probe": ProbeManager}, drivers={("probe", "probe"): Probe},
+        virtual_time=True, isolation=isolation,
+    ) as h:  # fmt: skip
+        seconds = 0.1 if isolation == "thread" else 0.5  # longer than work in a thread may take
+        assert h.call("probe", "work", driver="one", seconds=seconds) == "done"

@@ -116,6 +116,10 @@ class DriverProcess:
         """Whether it starts, ends or has been killed: what happens next is a matter of moments. Any thread."""
         return not self._ended.done() and (self._is_building or self._is_ending or self._child.is_killed)
 
+    def calls_in_progress(self) -> list[int]:
+        """Return the numbers of the calls that have no answer yet. Any thread."""
+        return [] if self.is_lost else list(self._calls)
+
     @property
     def is_lost(self) -> bool:
         """Whether the process has ended. Any thread."""
