@@ -47,6 +47,8 @@ FAILURE_MODES: dict[str, tuple[str, ...]] = {
         "a driver with a wrong signature",
         "a driver that never comes back",
         "a driver in its own process that crashes, hangs or floods the log",
+        "a driver in its own process that uses more CPU than it may",
+        "a driver in its own process under the sandbox of systemd",
         "eight callers of a backend that hangs, and somebody who wants another one",
         "four backends that hang at the start or at a reload",
         "a reload while a driver works for hours",

@@ -5,7 +5,7 @@ from __future__ import annotations
 import struct
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import pytest
 from ostler import DriverError, NotFound
@@ -17,6 +17,7 @@ from ostler_backup.manager import BackupManager
 from ostler_backup.native import NativeDriver
 
 PLUGINS = ["ostler_backup.plugin"]
+Isolation = Literal["thread", "process"]
 
 
 class Places:
@@ -163,14 +164,16 @@ def test_the_commands(h: Host) -> None:
     assert "source music not found" in h.command("backup", "run", "music").stderr
 
 
+@pytest.mark.parametrize("isolation", ["thread", "process"])
 @pytest.mark.parametrize("driver", [DirectoryDriver, NativeDriver])
-def test_the_drivers_conform(driver: type[DirectoryDriver], places: Places) -> None:
-    check_driver(driver, places.driver)
+def test_the_drivers_conform(driver: type[DirectoryDriver], places: Places, isolation: Isolation) -> None:
+    check_driver(driver, places.driver, isolation=isolation)
 
 
-def test_the_manager_conforms_also_when_drivers_fail(places: Places) -> None:
+@pytest.mark.parametrize("isolation", ["thread", "process"])
+def test_the_manager_conforms_also_when_drivers_fail(places: Places, isolation: Isolation) -> None:
     drivers = {"disk": (DirectoryDriver, places.driver)}
-    check_manager(BackupManager, {"sources": places.sources}, drivers=drivers, plugins=PLUGINS)
+    check_manager(BackupManager, {"sources": places.sources}, drivers=drivers, plugins=PLUGINS, isolation=isolation)
 
 
 def test_the_typed_client_matches_the_manager() -> None:
