@@ -18,7 +18,10 @@ def ostler_managers() -> Mapping[str, str]:
 @hookimpl
 def ostler_drivers() -> Mapping[tuple[str, str], str]:
     """Return the drivers by manager and name."""
-    return {("backup", "directory"): "ostler_backup.directory:DirectoryDriver"}
+    return {
+        ("backup", "directory"): "ostler_backup.directory:DirectoryDriver",
+        ("backup", "packed"): "ostler_backup.packed:PackedDriver",
+    }
 
 
 @hookimpl

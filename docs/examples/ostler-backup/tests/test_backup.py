@@ -2,17 +2,20 @@
 
 from __future__ import annotations
 
+import io
+import tarfile
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import pytest
-from ostler import DriverError, NotFound
+from ostler import DriverCrashed, DriverError, NotFound
 from ostler.testing import Host, check_driver, check_manager, check_rpc_api, check_rpc_client, host
 
 from ostler_backup.api import BackupApi
 from ostler_backup.directory import DirectoryDriver
 from ostler_backup.manager import BackupManager
+from ostler_backup.packed import HEADER, PackedDriver
 
 PLUGINS = ["ostler_backup.plugin"]
 
@@ -21,9 +24,9 @@ class Places:
     """The directories of a test, and the options that name them."""
 
     def __init__(self, folder: Path) -> None:
-        self.home, self.target = folder / "home", folder / "target"
-        self.home.mkdir()
-        self.target.mkdir()
+        self.home, self.target, self.packed = folder / "home", folder / "target", folder / "packed"
+        for directory in (self.home, self.target, self.packed):
+            directory.mkdir()
         (self.home / "letter").write_text("dear reader")
         key = folder / "key"
         key.write_text("a key that signs")
@@ -96,7 +99,7 @@ def test_a_target_that_is_away_is_tried_again(h: Host, places: Places) -> None:
         assert operation.result(timeout=10)["source"] == "home"
 
 
-def test_backups_survive_a_crash(h: Host) -> None:
+def test_backups_survive_a_crash_of_the_daemon(h: Host) -> None:
     archive = h.call("backup", "back_up", source="home")["archive"]
     h.restart(crash=True)
     assert [backup["archive"] for backup in h.call("backup", "backups")] == [archive]
@@ -130,8 +133,99 @@ def test_the_commands(h: Host) -> None:
     assert "source music not found" in h.command("backup", "run", "music").stderr
 
 
-def test_the_driver_conforms(places: Places) -> None:
-    check_driver(DirectoryDriver, places.driver)
+@pytest.fixture
+def packing(places: Places) -> Iterator[Host]:
+    """A host in real time, as virtual time does not wait for processes: one driver has a process of its own."""
+    other = places.config.replace("[services.backup", "[services.other")
+    more = f"""
+[services.backup.sources.photos]
+path = "{places.home}"
+target = "packed"
+
+[services.backup.drivers.packed]
+driver = "packed"
+path = "{places.packed}"
+retry_interval = 0.1
+"""
+    with host(plugins=PLUGINS, config=places.config + more + other) as running:
+        running.wait_driver("backup", "packed")
+        yield running
+
+
+def break_archive(archive: Path) -> None:
+    """Overwrite the length in the header, as a disk does that loses what was written."""
+    with archive.open("r+b") as file:
+        file.seek(HEADER.size - 8)
+        file.write(b"\x55" * 8)
+
+
+def test_a_packed_archive_holds_the_files(packing: Host, places: Places) -> None:
+    archive = packing.call("backup", "back_up", source="photos")["archive"]
+    packing.call("backup", "verify", archive=archive)
+    packed = (places.packed / archive).read_bytes()[HEADER.size : -4]
+    with tarfile.open(fileobj=io.BytesIO(packed), mode="r:gz") as tar:
+        assert tar.getnames() == ["letter"]
+
+
+def test_a_backup_whose_driver_segfaults_is_repeated_and_others_go_on(packing: Host, places: Places) -> None:
+    last = packing.call("backup", "back_up", source="photos")["archive"]
+    break_archive(places.packed / last)
+    with packing.client() as client:
+        operation = client.submit("backup", "back_up", source="photos")
+        others = [packing.call(topic, "back_up", source="home")["target"] for topic in ("backup", "other")]
+        whys = [status.why for status in operation.watch()]
+        assert operation.result(timeout=30)["target"] == "packed"
+    assert others == ["disk", "disk"]
+    assert any("attempt 1 of 10 failed" in why and "killed by SIGSEGV during store" in why for why in whys), whys
+    with pytest.raises(DriverError, match="was changed"):
+        packing.call("backup", "verify", archive=last)
+    for topic in ("backup", "other"):
+        disk = packing.status(topic).drivers[0]
+        assert (disk.name, disk.state, disk.errors) == ("disk", "ready", 0)
+
+
+def test_who_checks_a_broken_archive_is_told_of_the_crash_once(packing: Host, places: Places) -> None:
+    archive = packing.call("backup", "back_up", source="photos")["archive"]
+    break_archive(places.packed / archive)
+    with pytest.raises(DriverCrashed) as crash:
+        packing.call("backup", "verify", archive=archive)
+    assert "SIGSEGV" in str(crash.value.reason)
+    packing.wait_for(lambda: packing.status("backup").drivers[1].state == "ready", "another process")
+    with pytest.raises(DriverError, match="was changed"):
+        packing.call("backup", "verify", archive=archive)
+
+
+def test_what_was_checked_when_the_daemon_was_killed_is_kept_if_it_is_whole(packing: Host, places: Places) -> None:
+    archive = packing.call("backup", "back_up", source="photos")["archive"]
+    (places.packed / ".checking").write_text(archive)
+    packing.restart()
+    packing.wait_driver("backup", "packed")
+    packing.call("backup", "verify", archive=archive)
+    assert [path.name for path in places.packed.iterdir()] == [archive]
+
+
+@pytest.mark.parametrize("content", [b"", b"short", b"x" * 100], ids=["empty", "short", "other"])
+def test_an_archive_that_is_none_does_not_keep_others_from_being_stored(
+    packing: Host, places: Places, content: bytes
+) -> None:
+    (places.packed / "photos-1.tar").write_bytes(content)
+    archive = packing.call("backup", "back_up", source="photos")["archive"]
+    assert sorted(path.name for path in places.packed.iterdir()) == ["photos-1.tar.broken", archive]
+
+
+def test_a_crash_in_an_operation_is_repeated_a_few_times_only(h: Host) -> None:
+    h.driver("backup", "disk").fail(DriverCrashed("injected crash"))
+    with h.client() as client:
+        operation = client.submit("backup", "back_up", source="home")
+        h.advance(3600)
+        with pytest.raises(DriverCrashed):
+            operation.result(timeout=10)
+
+
+@pytest.mark.parametrize("isolation", ["thread", "process"])
+def test_the_drivers_conform(places: Places, isolation: str) -> None:
+    check_driver(DirectoryDriver, {**places.driver, "isolation": isolation})
+    check_driver(PackedDriver, {"path": str(places.packed), "isolation": isolation})
 
 
 def test_the_manager_conforms_also_when_drivers_fail(places: Places) -> None:
