@@ -20,6 +20,8 @@ Publish = Callable[[str, Any], None]
 _PROGRESS_INTERVAL = 0.2
 """Seconds between two reports of progress to those who watch."""
 
+_NO_PROGRESS = Progress(0, 0, "")
+
 
 class OperationViews:
     """Tells of operations. On the loop.
@@ -133,13 +135,13 @@ class OperationViews:
         """Wait for the end of an operation, and return what it came to; progress is sent to the call meanwhile."""
         self._callers[record.id].append(call)
         try:
-            return await self._wait_for_end(record)
+            return await self._wait_for_end(call, record)
         finally:
             self._callers[record.id].remove(call)
             if not self._callers[record.id]:
                 del self._callers[record.id]
 
-    async def _wait_for_end(self, record: OperationRecord) -> OperationOutcome:
+    async def _wait_for_end(self, call: Call, record: OperationRecord) -> OperationOutcome:
         if record.state.is_final:
             return _outcome_of(record)
         future: asyncio.Future[OperationOutcome] = asyncio.get_running_loop().create_future()
@@ -149,7 +151,10 @@ class OperationViews:
             if record.id not in self._attempts:  # it may have ended between the read and now
                 found = await self.find(record.id)
                 if found.state.is_final:
+                    _send_progress(call, Progress(found.done, found.total, found.text))
                     return _outcome_of(found)
+            # A short one may have reported all that it has to report before this caller was there to be told.
+            _send_progress(call, self._progress(record))
             return await future
         finally:
             self._waiters[record.id].remove(future)
@@ -189,14 +194,19 @@ class OperationViews:
         """Tell those who wait for or watch some operations how far these are."""
         for call in calls:
             for caller in self._callers.get(call.record.id, ()):
-                if caller.request.flags & PROGRESS:
-                    caller.send_progress(call.progress)
+                _send_progress(caller, call.progress)
             for changed in self._watchers.get(call.record.id, ()):
                 changed.set()
 
     def _progress(self, record: OperationRecord) -> Progress | None:
         call = self._attempts.get(record.id)
         return None if call is None else call.progress
+
+
+def _send_progress(caller: Call, progress: Progress | None) -> None:
+    """Tell a caller who wants to know how far an operation is, if it has said so."""
+    if progress is not None and progress != _NO_PROGRESS and caller.request.flags & PROGRESS:
+        caller.send_progress(progress)
 
 
 def _outcome_of(record: OperationRecord) -> OperationOutcome:

@@ -162,7 +162,6 @@ def test_who_logs_inside_of_the_queue_does_not_wait_for_itself(gate, writer):
     assert writer.queued_count == 1
 
 
-@pytest.mark.failure_mode("Machine", "no memory for a thread")
 def test_a_writer_that_nobody_has_leaves_no_thread_and_loses_no_line(gate):
     writer, earlier = writer_for(gate), set(threading.enumerate())
     for number in range(3):
@@ -176,6 +175,7 @@ def test_a_writer_that_nobody_has_leaves_no_thread_and_loses_no_line(gate):
     assert gate.lines == [b"0", b"1", b"2"]
 
 
+@pytest.mark.failure_mode("Machine", "no memory for a thread")
 def test_without_a_thread_the_lines_are_written_when_they_are_flushed(gate, monkeypatch):
     def fail(_thread):
         raise RuntimeError("can't start new thread")

@@ -9,6 +9,8 @@ from pathlib import Path
 import msgspec
 from ostler import (
     Context,
+    DriverCrashed,
+    DriverError,
     Durable,
     Event,
     Field,
@@ -93,7 +95,7 @@ class BackupManager(Manager[BackupOptions, BackupDriver]):
         """Check that an archive is as it was stored."""
         for backup in self.backups(ctx):
             if backup.archive == archive:
-                self.drivers[backup.target].verify(archive)
+                self._verify(backup)
                 return backup
         raise NotFound(f"archive {archive} not found", hint="`ostler backup list` shows all")
 
@@ -115,6 +117,13 @@ class BackupManager(Manager[BackupOptions, BackupDriver]):
     def _submit(self, name: str, ctx: Context) -> None:
         """Have a source backed up by an operation, which is listed, tried again, and survives the daemon."""
         self.client.submit(self.topic, "back_up", source=name)
+
+    def _verify(self, backup: Backup) -> None:
+        try:
+            self.drivers[backup.target].verify(backup.archive)
+        except DriverCrashed as error:  # only of one with `isolation = "process"`; the daemon starts it again
+            what = f"archive {backup.archive} is damaged: driver {backup.target} crashed over it"
+            raise DriverError(what, hint="do not restore it; back up its source again") from error
 
     def _back_up(self, name: str, ctx: Context) -> Backup:
         source = self.options.sources.get(name)

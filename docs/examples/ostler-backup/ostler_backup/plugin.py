@@ -20,7 +20,7 @@ def ostler_drivers() -> Mapping[tuple[str, str], str]:
     """Return the drivers by manager and name."""
     return {
         ("backup", "directory"): "ostler_backup.directory:DirectoryDriver",
-        ("backup", "packed"): "ostler_backup.packed:PackedDriver",
+        ("backup", "native"): "ostler_backup.native:NativeDriver",
     }
 
 
