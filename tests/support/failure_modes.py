@@ -153,6 +153,7 @@ FAILURE_MODES: dict[str, tuple[str, ...]] = {
         "started without systemd",
         "started as a user",
         "output that is closed, full or not read",
+        "one who follows the log and stops reading, or is killed",
         "sockets that are removed while the daemon runs",
         "an address that is not there yet",
         "a host that gets another name",
