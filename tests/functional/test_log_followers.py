@@ -1,4 +1,4 @@
-"""`ostler log -f` of a real daemon: those who follow take nothing from each other, nor from the log, and leave nothing."""
+"""`ostler log -f` of a real daemon: nobody who follows it takes anything from others who do, or from the log."""
 
 from __future__ import annotations
 
