@@ -35,6 +35,10 @@ FAILURE_MODES: dict[str, tuple[str, ...]] = {
         "a reload that hangs or finds no configuration",
         "a reload that fails at any of its steps",
         "packages replaced while the daemon starts",
+        "reloads in their hundreds under load",
+        "an option that needs a new process",
+        "callers of a service that a reload restarts",
+        "a backend that is removed while it works",
     ),
     "Plugins": (
         "one that fails to import",
@@ -67,6 +71,12 @@ FAILURE_MODES: dict[str, tuple[str, ...]] = {
         "one that needs what is not there, or itself by way of others",
         "capabilities that are odd, very large or cannot be read",
         "a scheduler or a filter that hangs or raises",
+        "a driver in its own process that looks for what is the daemon's",
+        "a driver that crashes in the midst of an operation",
+        "one that is installed while the daemon runs",
+        "an installation that fails, is killed, or meets another one",
+        "plugins of another Python",
+        "what a plugin still runs when the daemon stops or dies",
     ),
     "RPC": (
         "10,000 calls to a missing method",
@@ -134,6 +144,7 @@ FAILURE_MODES: dict[str, tuple[str, ...]] = {
     ),
     "Configuration": (
         "a problem that points elsewhere than at its value",
+        "files of odd kinds and encodings, and leftovers of editors",
         "a secret in the quoted line",
         "a file that masks another",
         "an option by its earlier name",

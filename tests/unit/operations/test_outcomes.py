@@ -77,6 +77,7 @@ def test_what_can_never_be_right_is_not_tried_again(record):
     ids=str,
 )
 @pytest.mark.parametrize("interruptions", [0, 1])
+@pytest.mark.failure_mode("Plugins", "a driver that crashes in the midst of an operation")
 def test_work_that_may_be_repeated_is_after_its_driver_crashed(record, policy, state, interruptions):
     interrupted = changed(record, attempts=1 + interruptions, interruptions=interruptions)
     assert decide(interrupted, error=DriverCrashed("killed by SIGSEGV"), policy=policy).outcome.state is state
