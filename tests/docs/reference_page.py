@@ -1,4 +1,4 @@
-"""Makes `docs/reference.md` from the declarations: errors, environment variables, methods and events of the daemon."""
+"""Makes `docs/reference.md` from the declarations: errors, environment variables, metrics and methods of the daemon."""
 
 from __future__ import annotations
 
@@ -12,7 +12,9 @@ from ostler.daemon.control.control_endpoint import ControlEndpoint
 from ostler.daemon.control.driver_control import DriverControl
 from ostler.errors import join_words
 from ostler.messaging.interface.introspection import list_exposed
+from ostler.messaging.observers.opentelemetry import OtelTracer
 from ostler.operations import OperationControl
+from ostler.testing import FakeClock
 from ostler_scheduler.manager import SchedulerManager
 from ostler_volume.manager import VolumeManager
 
@@ -61,8 +63,8 @@ ENVIRONMENT = {
 
 _HEAD = """# Reference
 
-Errors, environment variables and methods. This page is generated from the declarations (`OSTLER_REGENERATE=1 make test`
-updates it), and a test fails when something is missing. Elsewhere: [commands and exit codes](cli.md),
+Errors, environment variables, metrics and methods. This page is generated from the declarations (`OSTLER_REGENERATE=1
+make test` updates it), and a test fails when something is missing. Elsewhere: [commands and exit codes](cli.md),
 [options](configuration.md), [hooks](hooks.md), [events](messaging.md#changes-of-state), [wire format](wire.md).
 """
 
@@ -75,7 +77,7 @@ def error_classes() -> list[type[errors.OstlerError]]:
 
 def reference_page() -> str:
     """Return the text of the page."""
-    return "".join([_HEAD, *_errors(), *_environment(), *_methods()])
+    return "".join([_HEAD, *_errors(), *_environment(), *_metrics(), *_methods()])
 
 
 def _errors() -> Iterator[str]:
@@ -94,6 +96,38 @@ def _environment() -> Iterator[str]:
         yield f"| `{name}` | {meaning} |\n"
     yield "\nSettings of pip (`PIP_…`) apply to [`ostler plugin install`](installing-plugins.md), those of\n"
     yield "OpenTelemetry (`OTEL_…`) to [traces](access.md).\n"
+
+
+class _Meters:
+    """A provider of meters, and a meter, that records what is created with it."""
+
+    def __init__(self) -> None:
+        self.created: list[tuple[str, str, str, str]] = []
+
+    def get_meter(self, *_: object, **_options: object) -> _Meters:
+        return self
+
+    def __getattr__(self, name: str) -> Any:
+        kind = name.removeprefix("create_").removeprefix("observable_").replace("_", " ").replace("up down", "up-down")
+
+        def create(name: str, *, unit: str, description: str, **_: object) -> None:
+            self.created.append((name, kind, unit, description))
+
+        return create
+
+
+def metrics() -> list[tuple[str, str, str, str]]:
+    """Return what the daemon measures for OpenTelemetry: name, kind, unit and meaning."""
+    meters: Any = _Meters()
+    OtelTracer(FakeClock(), meters=meters).add_memory_gauge(lambda: 0)
+    return sorted(meters.created)
+
+
+def _metrics() -> Iterator[str]:
+    yield "\n## Metrics\n\nWith `otel = true` in `[telemetry]`; see [access.md](access.md#request-ids-and-traces).\n\n"
+    yield "| metric | kind | unit | meaning |\n|---|---|---|---|\n"
+    for name, kind, unit, meaning in metrics():
+        yield f"| `{name}` | {kind} | `{unit}` | {meaning} |\n"
 
 
 def _methods() -> Iterator[str]:

@@ -1,4 +1,4 @@
-"""What the daemon declares is documented, and what is documented is declared: errors, variables, methods, events."""
+"""What the daemon declares is documented, and the reverse: errors, variables, metrics, methods, events."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from ostler.types import DriverState, DriverStatus, OperationState, ServiceState
 ROOT = Path(__file__).resolve().parents[2]
 sys.path.insert(0, str(ROOT / "tests" / "docs"))
 
-from reference_page import ENVIRONMENT, INTERFACES, error_classes, reference_page  # noqa: E402
+from reference_page import ENVIRONMENT, INTERFACES, error_classes, metrics, reference_page  # noqa: E402
 
 PAGE = ROOT / "docs" / "reference.md"
 PACKAGES = [ROOT / "daemon" / "ostler", *(ROOT / "plugins").glob("ostler-*/ostler_*")]
@@ -70,6 +70,20 @@ def test_every_environment_variable_is_documented_and_read() -> None:
     read = variables_read()
     assert read - set(ENVIRONMENT) == set(), "say in ENVIRONMENT what it does"
     assert set(ENVIRONMENT) - read == set(), "nothing reads it any more"
+
+
+def test_every_metric_is_on_the_page_and_those_of_other_pages_exist() -> None:
+    names = {name for name, *_ in metrics()}
+    created = set()
+    for path in (ROOT / "daemon" / "ostler").rglob("*.py"):
+        text = path.read_text(encoding="utf-8")
+        created |= set(re.findall(r"create_(?:counter|histogram|up_down_counter|\w*gauge)\(\s*\"([\w.]+)\"", text))
+    assert names == created
+    named = re.findall(
+        r"`((?:ostler\.)?rpc\.server\.[\w.]+|ostler\.callers\.\w+)`", (ROOT / "docs/access.md").read_text()
+    )
+    assert named
+    assert set(named) <= names
 
 
 def test_every_endpoint_and_manager_of_ours_is_on_the_page() -> None:

@@ -54,6 +54,9 @@ def test_services_of_a_broken_plugin_are_left_out_and_the_rest_runs(daemon: Daem
     said = daemon.status()["not_well"]
     assert any(line.startswith("service lamp is left out: ") and why in line for line in said), said
     assert "service torch is left out: it needs lamp, which is left out" in said
+    refused = daemon.command("call", "lamp", "echo", check=None).stderr
+    assert "lamp on" in refused
+    assert "is left out: " in refused
     # Another change can be applied, and does not bring it in again.
     daemon.configure(ECHO + "queue_limit = 2000\n")
     daemon.command("reload")

@@ -108,7 +108,7 @@ def _find_remote_daemon(arguments: GlobalOptions, environ: Mapping[str, str]) ->
 
 
 def _run_fast_path(chosen: Invocation, words: list[str]) -> int | None:
-    # Two commands must start fast; typer handles them only for help and usage errors.
+    # Three commands must start fast; typer handles them only for help and usage errors.
     if words[:1] == ["run"]:
         from ostler.cli import fast_run  # not for `status`
 
@@ -119,6 +119,14 @@ def _run_fast_path(chosen: Invocation, words: list[str]) -> int | None:
 
         check = fast_status.parse_check_flag(words[1:])
         return None if check is None else fast_status.run_status(chosen, check)
+    if words[:1] == ["check"]:
+        from ostler.cli import fast_check, fast_run  # 10 ms: not for `status`
+
+        overrides = fast_check.parse_overrides(words[1:])
+        if overrides is not None:
+            fast_run.speed_up_imports()
+            _activate_plugins(is_own=True)
+            return fast_check.run_check(overrides)
     return None
 
 

@@ -136,9 +136,10 @@ def part_of(line: str) -> str:
     return line.partition(" is left out: ")[0]
 
 
-def left_out_topics(lines: Iterable[str]) -> set[str]:
-    """Return the services among lines of what is left out."""
-    return {line.split()[1] for line in lines if line.startswith("service ")}
+def left_out_topics(lines: Iterable[str]) -> dict[str, str]:
+    """Return the services among lines of what is left out, with the reason."""
+    found = {part_of(line): line.partition(" is left out: ")[2] for line in lines}
+    return {part.removeprefix("service "): why for part, why in found.items() if part.startswith("service ")}
 
 
 def _tables(table: Mapping[str, Any]) -> list[tuple[str, dict[str, Any]]]:
@@ -155,7 +156,7 @@ def _is_missing(reference: object, registered: Container[str], packages: Contain
 
 def _leave_out_dependents(services: dict[str, Any], removed: Iterable[str]) -> list[str]:
     """Remove the services that depend on one that was removed, and so on."""
-    gone = left_out_topics(removed)
+    gone = set(left_out_topics(removed))
     lines: list[str] = []
     while True:
         found = [

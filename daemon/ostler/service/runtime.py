@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import Callable, Collection, Iterable, Sequence
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
+from types import MappingProxyType
 from typing import TYPE_CHECKING
 
 from msgspec.structs import replace
@@ -175,15 +176,16 @@ class Runtime:
         """Return every event handler as an operator sees it, by service and name."""
         return self._event_handlers.statuses() if self._event_handlers is not None else []
 
-    async def mark_gone(self, hosts: Collection[str], left_out: Collection[str] = ()) -> None:
+    async def mark_gone(self, hosts: Collection[str], left_out: Mapping[str, str] = MappingProxyType({})) -> None:
         """Mark services in the table as removed: those not configured here, and those of hosts that are not peers.
 
         It also reads which services were forced down: the start has no time for a second look at the table.
 
         Args:
             hosts: The peers of this host.
-            left_out: Services of the configuration that are left out; see `leave_out`.
+            left_out: Services of the configuration that are left out, with the reason; see `leave_out`.
         """
+        self.group.set_left_out(left_out)
         topics = list(self.group.services)
 
         def mark() -> dict[tuple[str, str], OperatorOverride]:

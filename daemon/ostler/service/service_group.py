@@ -231,6 +231,10 @@ class ServiceGroup:
         """See `TopicRegistry.begin_restart`."""
         self._context.host.dispatcher.registry.begin_restart(topic, why, returns_after)
 
+    def set_left_out(self, topics: Mapping[str, str]) -> None:
+        """See `TopicRegistry.set_left_out`."""
+        self._context.host.dispatcher.registry.set_left_out(topics)
+
     def end_restart(self, topic: str) -> None:
         """See `TopicRegistry.end_restart`."""
         self._context.host.dispatcher.registry.end_restart(topic)

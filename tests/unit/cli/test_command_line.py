@@ -245,6 +245,8 @@ def test_ctrl_c_in_another_process_prints_nothing(tmp_path: Any) -> None:
         ),
         (["run"], {"typer", "rich", "click"}),
         (["--root", "/nowhere", "run", "--set", "a=1"], {"typer", "rich", "click"}),
+        (["check"], {"typer", "rich", "click"}),
+        (["check", "--set", "log.level=debug"], {"typer", "rich", "click"}),
         (["--help"], {"asyncio", "pydantic", "rich", "zmq", "ostler.cli.commands.status", "ostler.messaging"}),
     ],
 )

@@ -111,6 +111,17 @@ def service_not_started_error(topic: str, host: str, why: str) -> ServiceNotFoun
     )
 
 
+def service_left_out_error(topic: str, host: str, why: str) -> ServiceNotFound:
+    """Return the refusal of a service of the configuration that the daemon runs without, because of its plugin."""
+    return ServiceNotFound(
+        f"{topic} on {host} is left out: {why}",
+        hint="`ostler reload` adds it when its plugin works; `ostler plugin list` shows that",
+        topic=topic,
+        host=host,
+        state="left out",
+    )
+
+
 def service_stopped_error(topic: str, host: str) -> Draining:
     """Return the refusal of a service that has been stopped, by an operator or with its daemon."""
     return Draining(

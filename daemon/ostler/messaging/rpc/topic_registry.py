@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+from collections.abc import Mapping
 from copy import copy
 from typing import Any
 
@@ -12,6 +13,7 @@ from ostler.messaging.rpc.endpoint import Endpoint, Method
 from ostler.messaging.rpc.errors import (
     draining_error,
     restarting_error,
+    service_left_out_error,
     service_not_started_error,
     service_starting_error,
     service_stopped_error,
@@ -37,6 +39,7 @@ class TopicRegistry:
         """For looking up, by whoever holds this; changed here only."""
         self._unavailable: dict[str, OstlerError] = {}
         """What callers of a topic are told that this daemon has, and that is not open."""
+        self._left_out: set[str] = set()
         self._restarting: dict[str, OstlerError] = {}
         """What they are told instead while a reload restarts it, and goes back if that fails."""
 
@@ -53,6 +56,18 @@ class TopicRegistry:
         self._unavailable[topic] = (
             service_not_started_error(topic, self.host, reason) if reason else service_stopped_error(topic, self.host)
         )
+
+    def set_left_out(self, topics: Mapping[str, str]) -> None:
+        """Tell callers of services that are left out of the configuration why, and of those before not any longer.
+
+        Args:
+            topics: Topic to the reason; one that is open is not left out.
+        """
+        for topic in [topic for topic, error in self._unavailable.items() if topic in self._left_out - topics.keys()]:
+            del self._unavailable[topic]
+        self._left_out = {topic for topic in topics if topic not in self.endpoints_by_topic}
+        for topic in self._left_out:
+            self._unavailable[topic] = service_left_out_error(topic, self.host, topics[topic])
 
     def begin_restart(self, topic: str, why: str, returns_after: float) -> None:
         """Tell callers of a topic to try again, whatever becomes of it until `end_restart`: it drains, stops or fails.
