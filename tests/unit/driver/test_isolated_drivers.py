@@ -283,6 +283,7 @@ async def test_the_key_value_store_is_that_of_the_daemon(rig):
         await r.call("store_oddly")
 
 
+@pytest.mark.failure_mode("Plugins", "a driver in its own process that looks for what is the daemon's")
 async def test_secrets_come_by_message_and_not_by_environment(rig, monkeypatch):
     for name in ("NOTIFY_SOCKET", "WATCHDOG_USEC", "LISTEN_FDS", "CREDENTIALS_DIRECTORY", "API_TOKEN"):
         monkeypatch.setenv(name, "1")
@@ -295,6 +296,7 @@ async def test_secrets_come_by_message_and_not_by_environment(rig, monkeypatch):
     assert b"hush" not in shown
 
 
+@pytest.mark.failure_mode("Plugins", "a driver in its own process that looks for what is the daemon's")
 async def test_it_inherits_no_descriptor_of_the_daemon(rig, tmp_path):
     with Path(tmp_path, "open").open("w") as mine:
         os.set_inheritable(mine.fileno(), True)
