@@ -271,6 +271,13 @@ class DriverCrashed(DriverError):
     """Raised when the process of a driver has ended during a call; `reason` says how. It is started again."""
 
 
+class DriverLimitExceeded(DriverCrashed):
+    """Raised when the process of a driver was killed during a call because it used more than the option `limit` allows.
+
+    `limit` is in its details. Calls that were in progress at the same time get it as well.
+    """
+
+
 class FeatureNotSupported(DriverError):
     """Raised when a driver is asked for an optional feature that it does not offer."""
 

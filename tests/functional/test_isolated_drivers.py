@@ -86,6 +86,7 @@ def test_limits_and_output_of_the_process_are_bounded(make_daemon) -> None:
 
 @pytest.mark.failure_mode("Plugins", "a driver in its own process that crashes, hangs or floods the log")
 @pytest.mark.parametrize("number", [signal.SIGKILL, signal.SIGTERM])
+@pytest.mark.failure_mode("Plugins", "what a plugin still runs when the daemon stops or dies")
 def test_no_process_outlives_the_daemon(make_daemon, number: int) -> None:
     daemon = make_daemon(DEVICES).start()
     ready(daemon)
@@ -97,6 +98,7 @@ def test_no_process_outlives_the_daemon(make_daemon, number: int) -> None:
 
 
 @pytest.mark.failure_mode("Plugins", "a driver in its own process that crashes, hangs or floods the log")
+@pytest.mark.failure_mode("Plugins", "what a plugin still runs when the daemon stops or dies")
 def test_what_a_driver_has_started_ends_with_it_and_a_kill_is_shown(make_daemon) -> None:
     daemon = make_daemon(DEVICES.replace("retry_interval = 0.05", "retry_interval = 300")).start()
     ready(daemon)

@@ -107,6 +107,7 @@ FAULTS = {
 
 @pytest.mark.failure_mode("Plugins", "one that fails to import")
 @pytest.mark.parametrize("fault", FAULTS)
+@pytest.mark.failure_mode("Plugins", "an installation that fails, is killed, or meets another one")
 def test_a_plugin_that_does_not_work_is_taken_back_whole(installer, fault) -> None:
     make_plugin(installer.wheels, "heater")
     installer("install", "ostler-heater")
@@ -166,6 +167,7 @@ def test_a_frozen_set_is_installed_elsewhere_and_nothing_else_passes_for_it(inst
     assert "`ostler plugin freeze`" in third("install", "-r", str(frozen), check=2)
 
 
+@pytest.mark.failure_mode("Plugins", "plugins of another Python")
 def test_a_set_of_another_python_is_not_used_until_it_is_replayed(installer) -> None:
     make_plugin(installer.wheels, "lamp")
     installer("install", "ostler-lamp")
@@ -184,6 +186,7 @@ def test_a_set_of_another_python_is_not_used_until_it_is_replayed(installer) -> 
     assert "lamp" in installer("check")
 
 
+@pytest.mark.failure_mode("Plugins", "an installation that fails, is killed, or meets another one")
 def test_nothing_is_left_of_an_installation_that_was_killed(installer) -> None:
     make_plugin(installer.wheels, "lamp")
     (installer.plugins / ".new" / "set" / "site-packages").mkdir(parents=True)
@@ -194,6 +197,7 @@ def test_nothing_is_left_of_an_installation_that_was_killed(installer) -> None:
 
 @pytest.mark.root
 @pytest.mark.failure_mode("State", "disk full and then not")
+@pytest.mark.failure_mode("Plugins", "an installation that fails, is killed, or meets another one")
 def test_a_full_disk_takes_nothing_away(installer) -> None:
     if why := cannot_become_nobody():
         pytest.skip(why)
@@ -211,6 +215,7 @@ def test_a_full_disk_takes_nothing_away(installer) -> None:
         subprocess.run(["umount", installer.plugins], check=True)
 
 
+@pytest.mark.failure_mode("Plugins", "an installation that fails, is killed, or meets another one")
 def test_two_installations_at_once_do_not_mix(installer) -> None:
     make_plugin(installer.wheels, "lamp")
     installer.plugins.mkdir()
@@ -237,6 +242,7 @@ def test_plugins_that_another_user_could_have_written_are_not_used(installer) ->
         assert installer.state() == before
 
 
+@pytest.mark.failure_mode("Plugins", "one that is installed while the daemon runs")
 def test_a_daemon_runs_installed_plugins_and_keeps_its_own_set(installer, make_daemon) -> None:
     daemon = make_daemon('[services.lamp]\nmanager = "lamp"\n')
     running = Installer(daemon.root, installer.wheels)

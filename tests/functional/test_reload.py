@@ -82,6 +82,7 @@ def test_a_backend_is_added_changed_broken_and_removed_under_load(make_daemon) -
 
 
 @pytest.mark.failure_mode("Life", "a reload that fails at any of its steps")
+@pytest.mark.failure_mode("Plugins", "one that is installed while the daemon runs")
 def test_a_service_of_a_plugin_installed_a_moment_before_under_load(make_daemon) -> None:
     daemon = make_daemon(BASE)
     daemon.install("other", "")  # so that the directory is on the path
@@ -111,6 +112,7 @@ def test_a_service_of_a_plugin_installed_a_moment_before_under_load(make_daemon)
     assert load.failed == []
 
 
+@pytest.mark.failure_mode("Life", "an option that needs a new process")
 def test_what_needs_a_new_process_is_named_until_the_restart(make_daemon) -> None:
     daemon = make_daemon(BASE).start()
     daemon.configure(BASE.replace("node1", "node2"))
@@ -128,6 +130,7 @@ def test_what_needs_a_new_process_is_named_until_the_restart(make_daemon) -> Non
 
 @pytest.mark.timeout(3600)
 @pytest.mark.failure_mode("Life", "a reload that fails at any of its steps")
+@pytest.mark.failure_mode("Life", "reloads in their hundreds under load")
 def test_many_reloads_under_load_of_eight_clients_leave_nothing_behind(make_daemon) -> None:
     daemon = make_daemon(BASE).start()
     extra = '[services.more]\nmanager = "faulty_managers:EchoManager"\n'

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ctypes
+import hashlib
 import logging
 import os
 import subprocess
@@ -24,6 +25,10 @@ class ProbeError(NotFound):
 class Colour(Enum):
     RED = "red"
     BLUE = "blue"
+
+
+class ProbeLock:
+    """Holds something, and cannot be copied."""
 
 
 class Sight(NamedTuple):
@@ -93,6 +98,20 @@ class Probe(ProbeDriver):
     def hold_interpreter(self, seconds: int) -> None:
         ctypes.PyDLL(None).sleep(seconds)
 
+    def take_time(self, seconds: float) -> None:
+        threading.Event().wait(seconds)
+
+    def spin(self, size: int) -> int:
+        """Compute in C without giving the interpreter back."""
+        return sum(range(size))
+
+    def spin_in_background(self) -> None:
+        work = hashlib.pbkdf2_hmac  # gives the interpreter back
+        threading.Thread(target=work, args=("sha256", b"", b"", 2**31 - 1), daemon=True).start()
+
+    def priorities(self) -> tuple[int, str]:
+        return os.nice(0), Path("/proc/self/autogroup").read_text().split()[-1]
+
     def hang(self) -> None:
         threading.Event().wait()
 
@@ -133,6 +152,10 @@ class Probe(ProbeDriver):
 
     def lie(self) -> int:
         return "seven"  # type: ignore[return-value]  # the point
+
+    def open_lock(self, marker: str) -> ProbeLock:
+        Path(marker).touch()
+        return ProbeLock()
 
     def generate(self):
         yield 1

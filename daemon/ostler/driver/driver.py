@@ -79,6 +79,24 @@ class DriverOptions(OptionsModel):
         help='The most open files of the driver\'s process; only with `isolation = "process"`',
         reload="driver",
     )
+    cpu_limit: float = Field(
+        0,
+        ge=0,
+        le=COUNT_MAX,
+        shown="none",
+        help="The most CPU that the driver's process may use on average over `cpu_window`, 0.5 is half a CPU. "
+        'A process that uses more is killed and started again; only with `isolation = "process"`. 0 for no limit',
+        reload="live",
+    )
+    cpu_window: Seconds = Field(60, ge=1, help="The time over which `cpu_limit` is an average", reload="live")
+    nice: int = Field(
+        0,
+        ge=0,
+        le=19,
+        help="By how much the priority of the driver's process is lower than that of the daemon, 19 is the lowest; "
+        'programs that it runs have the same. Only with `isolation = "process"`',
+        reload="driver",
+    )
     kill_timeout: Seconds = Field(
         5,
         gt=0,
@@ -89,8 +107,9 @@ class DriverOptions(OptionsModel):
 
     def validate_options(self) -> Iterable[tuple[str, str]]:
         """Refuse limits that nothing would apply, and those that no driver can start with."""
-        if self.memory_limit and self.isolation != "process":
-            yield "memory_limit", 'needs `isolation = "process"`'
+        if self.isolation != "process":
+            limits = ("memory_limit", "cpu_limit", "nice")
+            yield from ((name, 'needs `isolation = "process"`') for name in limits if getattr(self, name))
         elif 0 < self.memory_limit < MIN_MEMORY:
             yield "memory_limit", f"must be at least {MIN_MEMORY // 2**20} MiB, which the interpreter itself needs"
 
@@ -303,6 +322,7 @@ class DriverSpec(msgspec.Struct, frozen=True, kw_only=True):
         build: Makes the driver, on a thread of its lane; by default `cls(environment)`.
         contract: The contract for a driver whose class differs from `cls`.
         path: `package.module:Name` of the class or factory, which a process of its own imports; empty if it cannot.
+        wrap_remote: Called with what stands for a driver in a process of its own, before its first call.
     """
 
     name: str
@@ -312,6 +332,7 @@ class DriverSpec(msgspec.Struct, frozen=True, kw_only=True):
     build: Callable[[DriverEnvironment], Driver] | None = None
     contract: type[Driver] = Driver
     path: str = ""
+    wrap_remote: Callable[[Any], None] | None = None
 
     @property
     def is_isolated(self) -> bool:

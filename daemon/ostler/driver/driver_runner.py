@@ -505,7 +505,7 @@ class DriverRunner:
         """Start the process of a driver that has none. On the loop, with whose thread it dies."""
         # 3 MB that a daemon without such drivers does not need.
         from ostler.driver.process.driver_process import DriverProcess
-        from ostler.driver.process.remote_driver import RemoteDriver
+        from ostler.driver.process.remote_driver import make_remote
 
         if not self.spec.import_path:
             raise PluginError(
@@ -517,7 +517,7 @@ class DriverRunner:
         arguments = self.spec, str(self.label), self._loop, self._loop_queue, self._on_crash
         process = contextvars.Context().run(DriverProcess, *arguments)
         self._process = process
-        self.driver = RemoteDriver(self.spec.cls or self.spec.contract, process)
+        self.driver = make_remote(self.spec, process)
 
     def _on_crash(self, process: DriverProcess, error: DriverCrashed) -> None:
         """Start a driver again whose process has ended. On the loop."""

@@ -14,6 +14,7 @@ from ostler.errors import (
     ConnectionLost,
     DaemonNotRunning,
     Draining,
+    DriverCrashed,
     DriverNotReady,
     OperationInterrupted,
     OstlerError,
@@ -45,6 +46,8 @@ _RETRIED_ERRORS: tuple[type[OstlerError], ...] = (
     DriverNotReady,
     StoreUnavailable,
 )
+_REPEATED_ERRORS: tuple[type[OstlerError], ...] = (*_RETRIED_ERRORS, DriverCrashed)
+"""Errors after which work is run again that may be: whether what crashed took effect is unknown."""
 _NOT_READY_ERRORS: tuple[type[OstlerError], ...] = (Busy, Draining, DriverNotReady, StoreUnavailable)
 """Errors that a service may have for a while after its start."""
 _ATTEMPTS_AFTER_RESTART = 10
@@ -126,7 +129,7 @@ def clean_up_delay(call: OperationCall, tried: int) -> float | None:
         call: The clean-up.
         tried: How often it has been tried.
     """
-    if tried >= _ATTEMPTS_AFTER_RESTART or not is_a(call.error, _RETRIED_ERRORS):
+    if tried >= _ATTEMPTS_AFTER_RESTART or not is_a(call.error, _REPEATED_ERRORS):
         return None
     return min(call.policy.max_backoff, call.policy.backoff * 2.0 ** (tried - 1))
 
@@ -135,10 +138,11 @@ def _retry_later(
     record: OperationRecord, policy: Durable, error: OstlerError, now: float, *, is_restored: bool
 ) -> OperationOutcome | None:
     """Return when an operation is begun again; None when its error, or the number of its attempts, is final."""
-    limit, kinds = policy.attempts, _RETRIED_ERRORS
-    may_repeat = policy.on_restart in ("resume", "retry") or not record.interruptions
-    if (record.interruptions or is_restored) and limit < _ATTEMPTS_AFTER_RESTART and may_repeat:
-        limit, kinds = _ATTEMPTS_AFTER_RESTART, _NOT_READY_ERRORS if policy.attempts == 1 else _RETRIED_ERRORS
+    is_repeatable = policy.on_restart in ("resume", "retry")
+    limit, kinds = policy.attempts, _REPEATED_ERRORS if is_repeatable else _RETRIED_ERRORS
+    is_continued = bool(record.interruptions) or is_restored
+    if is_continued and limit < _ATTEMPTS_AFTER_RESTART and (is_repeatable or not record.interruptions):
+        limit, kinds = _ATTEMPTS_AFTER_RESTART, _NOT_READY_ERRORS if policy.attempts == 1 else kinds
     used = record.attempts - record.interruptions
     if used < limit and is_a(error, kinds):
         delay = min(policy.max_backoff, policy.backoff * 2.0 ** min(used - 1, 30))

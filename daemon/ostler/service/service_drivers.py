@@ -84,6 +84,7 @@ class ServiceDrivers:
             build=loaded.build,
             contract=spec.manager.cls.driver_type or Driver,
             path=_import_path(loaded),
+            wrap_remote=loaded.wrap_remote,
         )
 
     def _make_environment(self, name: str, options: Any) -> DriverEnvironment:

@@ -22,6 +22,7 @@ if TYPE_CHECKING:
     from ostler.testing.driver_faults import DriverHandle
     from ostler.testing.in_process import Host, host
     from ostler.testing.rpc_api import check_rpc_api, check_rpc_client
+    from ostler.testing.single_driver import run_driver
     from ostler.testing.virtual_time import VirtualTimeLoop
 
 _EXPORTS = {
@@ -35,10 +36,11 @@ _EXPORTS = {
     "check_rpc_api": "testing.rpc_api",
     "check_rpc_client": "testing.rpc_api",
     "host": "testing.in_process",
+    "run_driver": "testing.single_driver",
 }
 
 __all__ = [
     "CommandResult", "DriverHandle", "FakeClock", "Host", "VirtualTimeLoop", "check_driver", "check_manager",
-    "check_rpc_api", "check_rpc_client", "host",
+    "check_rpc_api", "check_rpc_client", "host", "run_driver",
 ]  # fmt: skip
 __getattr__ = lazy_names(__name__, _EXPORTS, below="ostler")

@@ -11,7 +11,7 @@ import threading
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 from ostler.config.layers import dotted
 from ostler.config.option_reference import toml_value
@@ -40,7 +40,11 @@ DriverTable = Mapping[str, tuple[type[Driver], Mapping[str, Any]]]
 
 
 def check_driver(
-    driver: type[Driver], options: Mapping[str, Any] | None = None, *, contract: type[Driver] | None = None
+    driver: type[Driver],
+    options: Mapping[str, Any] | None = None,
+    *,
+    contract: type[Driver] | None = None,
+    isolation: Literal["thread", "process"] = "thread",
 ) -> None:
     """Check a driver class: contract, initialisation, capabilities, renewal, and what it leaves behind.
 
@@ -51,11 +55,12 @@ def check_driver(
         driver: The class.
         options: Its options, as they would be in the configuration.
         contract: The contract it implements; by default the nearest abstract base.
+        isolation: Where it runs: in threads, or in a process of its own.
 
     Raises:
         AssertionError: It does not conform; lists each problem.
     """
-    _raise_for(driver.__name__, driver_problems(driver, options or {}, contract=contract))
+    _raise_for(driver.__name__, driver_problems(driver, options or {}, contract=contract, isolation=isolation))
 
 
 def check_manager(
@@ -64,6 +69,7 @@ def check_manager(
     *,
     drivers: DriverTable | None = None,
     plugins: Sequence[object] = (),
+    isolation: Literal["thread", "process"] = "thread",
 ) -> None:
     """Check a manager class: its methods, start, reports, reload, restart and stop, also when its drivers fail or hang.
 
@@ -77,17 +83,25 @@ def check_manager(
         options: Its options, as they would be in the configuration.
         drivers: Its drivers: name to class and options.
         plugins: Plugins to load besides, as for `host`: for tables, extensions and configuration sections.
+        isolation: Where its drivers run: in threads, or each in a process of its own, which crashes for real.
 
     Raises:
         AssertionError: It does not conform; lists each problem.
     """
-    drivers = drivers or {}
+    drivers = {
+        name: (cls, {"isolation": isolation, **own} if isolation == "process" else own)
+        for name, (cls, own) in (drivers or {}).items()
+    }
     problems = manager_problems(manager, options or {}, drivers, plugins)
     _raise_for(manager.__name__, problems or fault_problems(manager, options or {}, drivers, plugins))
 
 
 def driver_problems(
-    driver: type[Driver], options: Mapping[str, Any], *, contract: type[Driver] | None = None
+    driver: type[Driver],
+    options: Mapping[str, Any],
+    *,
+    contract: type[Driver] | None = None,
+    isolation: Literal["thread", "process"] = "thread",
 ) -> list[str]:
     """Return in which points a driver does not conform; see `check_driver`."""
     chosen = contract or _nearest_contract(driver)
@@ -104,6 +118,8 @@ def driver_problems(
         status = h.run(drivers.reinitialise("one"))
         if status.state is not DriverState.READY:
             yield f"it cannot be initialised again after `cleanup`: {status.why}"
+        if drivers.options("one").isolation == "process":
+            return
         environment = DriverEnvironment(
             name="one", topic=_TOPIC, host="testhost", options=drivers.options("one"), clock=h.clock,
             log=logging.LoggerAdapter(logging.getLogger(__name__), {}), kv=h.store.kv("conformance"),
@@ -111,7 +127,8 @@ def driver_problems(
         # A driver whose `initialise` has failed at its first line is cleaned up as well.
         yield from _step("`cleanup` without `initialise`", lambda: driver(environment).cleanup())
 
-    return _run(ConformanceManager, {}, {"one": (driver, options)}, (), run)
+    chosen_options = {"isolation": isolation, **options} if isolation == "process" else options
+    return _run(ConformanceManager, {}, {"one": (driver, chosen_options)}, (), run)
 
 
 def manager_problems(

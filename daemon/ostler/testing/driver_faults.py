@@ -6,11 +6,14 @@ import asyncio
 import functools
 import threading
 from collections.abc import Callable, Collection, Iterator
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from ostler.driver import Driver
 from ostler.errors import DriverError, NotFound
 from ostler.plugins import ResolvedObject
+
+if TYPE_CHECKING:
+    from ostler.driver.process.driver_process import DriverProcess
 
 _LIFECYCLE = frozenset(name for name in vars(Driver) if not name.startswith("_"))
 
@@ -86,11 +89,13 @@ class DriverHandle:
     def crash(self, *, times: int | None = 1, method: str | Collection[str] = ()) -> None:
         """Let calls leave the driver with `SystemExit`, as a library does that ends its process.
 
+        A driver in a process of its own is killed: its calls fail with `DriverCrashed`, and it is started again.
+
         Args:
             times: How many calls; None for all.
             method: Which methods.
         """
-        self.fail(SystemExit("injected crash"), times=times, method=method)
+        self._faults.add(self._faults.crash, method, _count(times))
 
     def recover(self) -> None:
         """Remove all faults of this driver; calls that hang or wait continue."""
@@ -110,6 +115,7 @@ class DriverFaults:
         self._faults: list[tuple[Callable[[], None], frozenset[str], Iterator[bool]]] = []
         self._released = threading.Event()
         self._nesting = threading.local()
+        self._kill_process: Callable[[str], None] | None = None
         self.methods: frozenset[str] = frozenset()
         """The public methods of the driver; empty before it was created."""
 
@@ -153,9 +159,21 @@ class DriverFaults:
         while not released.is_set() and not over.wait(0.01):
             pass
 
-    def install(self, driver: Driver) -> None:
-        """Let the public methods of a new driver pass the faults."""
-        cls = type(driver)
+    def crash(self) -> None:
+        """End the process of the driver, or the call if it has none. On the driver's thread."""
+        if self._kill_process is None:
+            raise SystemExit("injected crash")
+        self._kill_process("injected crash")
+
+    def install(self, driver: Any, cls: type, kill_process: Callable[[str], None] | None = None) -> None:
+        """Let the public methods of a new driver pass the faults.
+
+        Args:
+            driver: The driver, or what stands for it when it runs in a process of its own.
+            cls: Its class.
+            kill_process: Kills its process, if it has one; takes the reason.
+        """
+        self._kill_process = kill_process
         names = [name for kind in cls.__mro__ for name in vars(kind) if not name.startswith("_")]
         self.methods = frozenset(name for name in names if _is_method(getattr(cls, name, None)))
         for name in self.methods:
@@ -202,22 +220,32 @@ class FaultyDriverObject(ResolvedObject, frozen=True, kw_only=True):
 
     Args:
         faults: The faults.
+        on_process: Called with each process that a driver of it gets.
     """
 
     faults: DriverFaults
+    on_process: Callable[[DriverProcess], None]
 
     def build(self, environment: Any) -> Any:
         """Return the driver; see `ResolvedObject.build`."""
         driver = super().build(environment)
         if isinstance(driver, Driver):  # anything else is refused later, with its reason
-            self.faults.install(driver)
+            self.faults.install(driver, type(driver))
         return driver
 
+    def wrap_remote(self, remote: Any) -> None:
+        """See `ResolvedObject.wrap_remote`."""
+        process: DriverProcess = vars(remote)["_process"]
+        self.on_process(process)
+        self.faults.install(remote, self.cls, process.kill)
 
-def with_faults(loaded: ResolvedObject, faults: DriverFaults) -> ResolvedObject:
-    """Return a driver's class, or what stands for it, with faults."""
+
+def with_faults(
+    loaded: ResolvedObject, faults: DriverFaults, on_process: Callable[[DriverProcess], None]
+) -> ResolvedObject:
+    """Return a driver's class, or what stands for it, with faults; see `FaultyDriverObject`."""
     fields = {name: getattr(loaded, name) for name in ResolvedObject.__struct_fields__}
-    return FaultyDriverObject(**fields, faults=faults)
+    return FaultyDriverObject(**fields, faults=faults, on_process=on_process)
 
 
 def _is_method(found: object) -> bool:

@@ -13,7 +13,7 @@ from collections.abc import Callable, Coroutine, Iterator, Mapping, Sequence
 from contextlib import contextmanager, nullcontext
 from importlib import import_module
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, TypeVar
+from typing import TYPE_CHECKING, Any, Literal, TypeVar
 
 import msgspec
 
@@ -60,12 +60,15 @@ from ostler.testing.virtual_time import VirtualClock
 from ostler.types import CONTROL_TOPIC, CapabilityReport, DriverState, Peer, ServiceState, ServiceStatus, Upgrade
 
 if TYPE_CHECKING:
+    from ostler.driver.process.driver_process import DriverProcess
     from ostler.testing.commands import CommandResult
 
 _log = logging.getLogger(__name__)
 T = TypeVar("T")
 WAIT_TIMEOUT = 20.0
 """Real seconds that a test waits for a condition before it fails."""
+_PROCESS_STALL_TIMEOUT = 2.0
+"""Real seconds that a call into the process of a driver may take before virtual time continues without it."""
 _VIRTUAL_CALL_TIMEOUT = 3600.0
 """Seconds of virtual time; no real time passes while a call waits for them."""
 
@@ -82,6 +85,7 @@ def host(  # noqa: PLR0913 - each is a word of its own
     name: str = "testhost",
     clock: Clock | None = None,
     virtual_time: bool = False,
+    isolation: Literal["thread", "process"] = "thread",
 ) -> Iterator[Host]:
     """Run services inside a `with` block.
 
@@ -97,6 +101,8 @@ def host(  # noqa: PLR0913 - each is a word of its own
         clock: The source of time; timers keep to real time.
         virtual_time: Whether time, that of timers included, stands still until the test calls `advance`. It also passes
             while a call waits for an answer that nothing else can bring, such as `DriverStuck`.
+        isolation: Where drivers run whose configuration does not say it; in processes of their own they must be at the
+            top level of a module that can be imported there, and what a test patches is not patched.
 
     Raises:
         TypeError: Both a clock and virtual time were asked for.
@@ -111,7 +117,7 @@ def host(  # noqa: PLR0913 - each is a word of its own
     assembly = resolve_configuration(load_text(config, "the test's configuration"), {}, entry_points=found)
     with tempfile.TemporaryDirectory(prefix="ostler-test-") as folder:
         loop = ControlledTimeLoop() if virtual_time else asyncio.new_event_loop()
-        running = Host(assembly, (state or Path(folder)) / "ostler.db", name, clock, loop)
+        running = Host(assembly, (state or Path(folder)) / "ostler.db", name, clock, loop, isolation)
         running.start()
         try:
             yield running
@@ -130,6 +136,7 @@ class Host(SyncCallMethods):
         name: The name of the host.
         clock: The source of time; None for that of the loop.
         loop: Runs the host, in a thread of its own; it is closed by `stop`.
+        isolation: Where drivers run whose configuration does not say it.
 
     Attributes:
         clock: The clock of the services; with virtual time `h.clock.set_wall(…)` sets the wall clock alone.
@@ -142,12 +149,18 @@ class Host(SyncCallMethods):
         name: str,
         clock: Clock | None,
         loop: asyncio.AbstractEventLoop,
+        isolation: Literal["thread", "process"] = "thread",
     ) -> None:
+        self._isolation = isolation
+        self._processes: list[DriverProcess] = []
         self._assembly = assembly
         self._database = database
         self._name = name
         self._loop = loop
         self._time = loop if isinstance(loop, ControlledTimeLoop) else None
+        if self._time is not None:
+            self._time.watch_slow(self._processes_in_transition, WAIT_TIMEOUT)
+            self._time.watch_slow(self._calls_of_processes, _PROCESS_STALL_TIMEOUT)
         self.clock = clock or (VirtualClock(self._time) if self._time else SystemClock())
         self._faults: dict[tuple[str, str], DriverFaults] = {}
         self._dispatcher: Dispatcher | None = None
@@ -341,12 +354,24 @@ class Host(SyncCallMethods):
             msgspec.structs.replace(
                 spec,
                 drivers={
-                    name: (with_faults(loaded, self._driver_faults(spec.topic, name)), options)
+                    name: (
+                        with_faults(loaded, self._driver_faults(spec.topic, name), self._add_process),
+                        _isolated(options, self._isolation),
+                    )
                     for name, (loaded, options) in spec.drivers.items()
                 },
             )
             for spec in map(_as_required, self._assembly.specs)
         ]
+
+    def _add_process(self, process: DriverProcess) -> None:
+        self._processes = [*(each for each in self._processes if not each.is_lost), process]
+
+    def _processes_in_transition(self) -> list[DriverProcess]:
+        return [process for process in self._processes if process.is_in_transition]
+
+    def _calls_of_processes(self) -> list[tuple[DriverProcess, int]]:
+        return [(process, number) for process in self._processes for number in process.calls_in_progress()]
 
     async def _while_time_passes(self, work: Coroutine[Any, Any, T]) -> T:
         with self._time.free_running() if self._time else nullcontext():
@@ -618,3 +643,10 @@ def _as_required(spec: ServiceSpec) -> ServiceSpec:
     if "required" in spec.options.model_fields_set:
         return spec
     return msgspec.structs.replace(spec, options=spec.options.model_copy(update={"required": True}))
+
+
+def _isolated(options: Any, isolation: str) -> Any:
+    """Return the options of a driver that runs there, unless its configuration says where."""
+    if "isolation" in options.model_fields_set or options.isolation == isolation:
+        return options
+    return options.model_copy(update={"isolation": isolation})

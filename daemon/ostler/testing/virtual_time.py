@@ -36,6 +36,8 @@ class VirtualTimeLoop(asyncio.SelectorEventLoop):
         self._stalled: frozenset[Hashable] = frozenset()
         self._earlier_work: frozenset[Hashable] = frozenset()
         self._probes: list[Callable[[], Iterable[Hashable]]] = []
+        self._slow_probes: list[tuple[Callable[[], Iterable[Hashable]], float]] = []
+        self._stalled_slow: frozenset[Hashable] = frozenset()
         self._real_selector = selectors.DefaultSelector()
         # Other loops had work when this one was made, and may have left some that never ends (a test of a hung driver):
         # waiting for it would take real time at each jump, ten thousand times over.
@@ -54,6 +56,10 @@ class VirtualTimeLoop(asyncio.SelectorEventLoop):
         """Stop time for other work too: `probe` returns a token for each piece of work in progress."""
         self._probes.append(probe)
 
+    def watch_slow(self, probe: Callable[[], Iterable[Hashable]], timeout: float) -> None:
+        """As `watch`, for work of other processes, which may take `timeout` real seconds before it counts as hung."""
+        self._slow_probes.append((probe, timeout))
+
     def _advance_time(self, timeout: float | None) -> list[Any]:
         """Wait for work in threads to end, then jump by `timeout`; return events that came instead.
 
@@ -69,6 +75,9 @@ class VirtualTimeLoop(asyncio.SelectorEventLoop):
 
     def _wait_for_work(self) -> list[Any]:
         begun = time.monotonic()
+        while self._has_slow_work(time.monotonic() - begun):
+            if events := self._real_selector.select(_POLL_INTERVAL):
+                return events
         while tokens := self._work_in_progress():
             patience = self._stalled_recheck if tokens <= self._stalled else self._stall_timeout
             if time.monotonic() - begun >= patience:
@@ -79,6 +88,17 @@ class VirtualTimeLoop(asyncio.SelectorEventLoop):
         self._stalled = frozenset()
         # The last piece of work wakes the loop before it disappears from the tokens.
         return self._real_selector.select(0)
+
+    def _has_slow_work(self, waited: float) -> bool:
+        """Return whether to wait longer for work of other processes; what has hung before is not waited for."""
+        current: set[Hashable] = set()
+        for probe, timeout in self._slow_probes:
+            tokens = frozenset(probe())
+            current |= tokens
+            if waited >= timeout:
+                self._stalled_slow |= tokens
+        self._stalled_slow &= current
+        return bool(current - self._stalled_slow)
 
     def _work_in_progress(self) -> frozenset[Hashable]:
         # A token holds its pool: the identity of one that has gone could be that of a new one.

@@ -4,23 +4,37 @@ import os
 
 import pytest
 
-from ostler import Cancelled, Context, DriverError, InvalidInput, NoCapacity
+from ostler import Cancelled, Context, DriverError, EncodeError, InvalidInput, NoCapacity
+from ostler.testing import run_driver
 from ostler_volume import file_driver
 from ostler_volume.driver import CLONE, IMAGE, SNAPSHOT
 from ostler_volume.errors import AlreadyExists, BadImage, BadSize, VolumeNotFound
-from ostler_volume.file_driver import FileDriverOptions, reserve_bytes
+from ostler_volume.file_driver import FileDriver, FileDriverOptions, reserve_bytes
 from ostler_volume.images import open_own_image
 
 MIB = 2**20
+
+
+@pytest.fixture(params=["thread", "process"])
+def either(request, folder):
+    """The driver as a service runs it, in threads and in a process of its own."""
+    with run_driver(FileDriver, {"path": str(folder), "reserve": "0B"}, isolation=request.param) as running:
+        yield running
+
+
+def create_filled(driver, folder, ctx, image):
+    """Create the volume `a` with the content of an image, however that may come into it."""
+    driver.create(ctx, "a", 3 * MIB)
+    (folder / "volumes" / "a").write_bytes(image.read_bytes())
 
 
 def content(folder, name, kind="volumes"):
     return (folder / kind / name).read_bytes()
 
 
-def test_a_volume_of_zeros_takes_no_room(driver, folder, ctx):
-    driver.create(ctx, "a", 64 * MIB)
-    found = driver.inventory().volumes["a"]
+def test_a_volume_of_zeros_takes_no_room(either, folder, ctx):
+    either.create(ctx, "a", 64 * MIB)
+    found = either.inventory().volumes["a"]
     assert found == (64 * MIB, 0)
     assert not any(content(folder, "a"))
 
@@ -31,45 +45,53 @@ def test_a_volume_from_an_image_is_the_image_and_then_zeros(driver, folder, ctx,
     assert driver.inventory().volumes["a"].allocated < 2 * MIB
 
 
-def test_clones_and_snapshots_have_a_life_of_their_own(driver, folder, ctx, image):
-    driver.create_from_image(ctx, "a", 3 * MIB, open_own_image(str(image)))
-    driver.create_snapshot(ctx, "a", "s")
-    driver.clone(ctx, "b", 5 * MIB, "a")
+def test_an_image_cannot_be_opened_for_a_driver_in_a_process_of_its_own(folder, image):
+    options = {"path": str(folder), "reserve": "0B", "image_directories": [str(image.parent)]}
+    refusal = pytest.raises(EncodeError, match=r"result of open_image .* Image is not data")
+    with run_driver(FileDriver, options, isolation="process") as driver, refusal as refused:
+        driver.open_image(str(image))
+    assert "isolation" in refused.value.hint
+
+
+def test_clones_and_snapshots_have_a_life_of_their_own(either, folder, ctx, image):
+    create_filled(either, folder, ctx, image)
+    either.create_snapshot(ctx, "a", "s")
+    either.clone(ctx, "b", 5 * MIB, "a")
     with (folder / "volumes" / "a").open("r+b") as file:
         file.write(b"changed")
-    driver.create_from_snapshot(ctx, "c", 3 * MIB, "a", "s")
+    either.create_from_snapshot(ctx, "c", 3 * MIB, "a", "s")
     before = image.read_bytes()
     assert content(folder, "b") == before + bytes(2 * MIB)
     assert content(folder, "c") == before == content(folder, "a@s", "snapshots")
     assert content(folder, "a").startswith(b"changed")
-    driver.delete("a")
-    assert set(driver.inventory().snapshots) == {"a@s"}
-    driver.delete_snapshot("a", "s")
-    assert set(driver.inventory().volumes) == {"b", "c"}
+    either.delete("a")
+    assert set(either.inventory().snapshots) == {"a@s"}
+    either.delete_snapshot("a", "s")
+    assert set(either.inventory().volumes) == {"b", "c"}
 
 
-def test_extend_adds_zeros_and_never_takes_away(driver, folder, ctx, image):
-    driver.create_from_image(ctx, "a", 3 * MIB, open_own_image(str(image)))
-    driver.extend(ctx, "a", 4 * MIB)
+def test_extend_adds_zeros_and_never_takes_away(either, folder, ctx, image):
+    create_filled(either, folder, ctx, image)
+    either.extend(ctx, "a", 4 * MIB)
     assert content(folder, "a") == image.read_bytes() + bytes(MIB)
     with pytest.raises(BadSize):
-        driver.extend(ctx, "a", MIB)
-    assert driver.inventory().volumes["a"].size == 4 * MIB
+        either.extend(ctx, "a", MIB)
+    assert either.inventory().volumes["a"].size == 4 * MIB
     with pytest.raises(DriverError, match="No such file"):
-        driver.extend(ctx, "b", MIB)
+        either.extend(ctx, "b", MIB)
 
 
-def test_a_name_that_is_taken_is_refused(driver, ctx):
-    driver.create(ctx, "a", MIB)
+def test_a_name_that_is_taken_is_refused(either, ctx):
+    either.create(ctx, "a", MIB)
     with pytest.raises(AlreadyExists):
-        driver.create(ctx, "a", MIB)
+        either.create(ctx, "a", MIB)
 
 
-def test_a_missing_source_is_said_by_name(driver, ctx):
+def test_a_missing_source_is_said_by_name(either, ctx):
     with pytest.raises(VolumeNotFound, match="gone"):
-        driver.clone(ctx, "a", MIB, "gone")
+        either.clone(ctx, "a", MIB, "gone")
     with pytest.raises(VolumeNotFound, match="gone"):
-        driver.attach(ctx, "gone")
+        either.attach(ctx, "gone")
 
 
 def test_a_copy_that_is_cancelled_leaves_nothing(driver, files, tmp_path, monkeypatch):
@@ -124,10 +146,12 @@ def test_a_relative_path_is_found_by_the_configuration():
         FileDriverOptions(driver="file", path="volumes")
 
 
-def test_capabilities_say_room_and_features(driver, ctx):
-    driver.create(ctx, "a", MIB)
-    facts = driver.capabilities()
-    assert {CLONE, IMAGE, SNAPSHOT} <= set(facts["features"])
+def test_capabilities_say_room_and_features(either, ctx):
+    either.create(ctx, "a", MIB)
+    facts = either.capabilities()
+    assert {CLONE, SNAPSHOT} <= set(facts["features"])
+    is_thread = either.proxy.options.isolation == "thread"
+    assert (IMAGE in facts["features"]) is (IMAGE in either.proxy.features) is is_thread
     assert ("attach" in facts["features"]) == (not facts["attach_refused"])
     assert facts["reflink"] in (True, False)
     assert facts["free_bytes"] > 0
@@ -135,11 +159,11 @@ def test_capabilities_say_room_and_features(driver, ctx):
     assert (facts["reserved_bytes"], facts["allocated_bytes"], facts["oversubscription"]) == (0, 0, 1.0)
 
 
-def test_a_driver_whose_folder_has_gone_says_so(driver, folder):
-    assert driver.is_working() is True
+def test_a_driver_whose_folder_has_gone_says_so(either, folder):
+    assert either.is_working() is True
     folder.rename(folder.with_name("elsewhere"))
     with pytest.raises(DriverError):
-        driver.is_working()
+        either.is_working()
 
 
 @pytest.mark.root
@@ -189,21 +213,21 @@ def test_images_come_by_default_from_the_store_of_the_backend_and_nowhere_else(f
     driver.cleanup()
 
 
-def test_what_is_handed_over_in_pieces_becomes_a_volume_at_the_end(driver, folder, ctx):
-    driver.begin_upload(ctx, "a", 4 * MIB)
-    driver.write_upload("a", MIB, b"second" + bytes(10))
-    driver.write_upload("a", 0, b"first")
-    driver.write_upload("a", 0, b"first")
-    assert driver.inventory().volumes == {}
-    assert driver.inventory().partials == {"a"}
-    driver.finish_upload(ctx, "a")
-    assert driver.inventory().partials == frozenset()
+def test_what_is_handed_over_in_pieces_becomes_a_volume_at_the_end(either, folder, ctx):
+    either.begin_upload(ctx, "a", 4 * MIB)
+    either.write_upload("a", MIB, b"second" + bytes(10))
+    either.write_upload("a", 0, b"first")
+    either.write_upload("a", 0, b"first")
+    assert either.inventory().volumes == {}
+    assert either.inventory().partials == {"a"}
+    either.finish_upload(ctx, "a")
+    assert either.inventory().partials == frozenset()
     found = content(folder, "a")
     assert (found[:6], found[MIB : MIB + 6], len(found)) == (b"first\0", b"second", 4 * MIB)
     with pytest.raises(AlreadyExists):
-        driver.begin_upload(ctx, "a", MIB)
-    driver.begin_upload(ctx, "b", MIB)
-    driver.discard("b")
+        either.begin_upload(ctx, "a", MIB)
+    either.begin_upload(ctx, "b", MIB)
+    either.discard("b")
     with pytest.raises(DriverError, match="No such file"):
-        driver.write_upload("b", 0, b"late")
-    assert set(driver.inventory().volumes) == {"a"}
+        either.write_upload("b", 0, b"late")
+    assert set(either.inventory().volumes) == {"a"}

@@ -42,11 +42,14 @@ def test_a_table_in_place_of_a_value_and_the_other_way_round_forgets_what_was(wr
     assert raw.origin(("b",)) == f"{paths.config_file.parent}/conf.d/1.toml:1:1"
 
 
+@pytest.mark.failure_mode("Configuration", "files of odd kinds and encodings, and leftovers of editors")
 def test_only_toml_files_that_are_not_hidden_are_read(write):
-    raw = write({"conf.d/a.toml~": "=", "conf.d/.#b.toml": "=", "conf.d/c.conf": "=", "conf.d/d.toml": "x = 1"})
+    leftovers = [".x.toml.swp", ".#x.toml", "#x.toml#", "x.toml~", "x.toml.rpmsave", "x.toml.dpkg-dist", "x.toml.bak"]
+    raw = write({**{f"conf.d/{name}": "=" for name in [*leftovers, "x.conf"]}, "conf.d/x.toml": "x = 1"})
     assert (raw.data, raw.problems) == ({"x": 1}, [])
 
 
+@pytest.mark.failure_mode("Configuration", "files of odd kinds and encodings, and leftovers of editors")
 def test_every_file_that_does_not_parse_is_reported_and_the_rest_is_read(write, paths):
     raw = write({
         "ostler.toml": "a = \n",
@@ -64,16 +67,28 @@ def test_every_file_that_does_not_parse_is_reported_and_the_rest_is_read(write, 
     assert raw.problems[0].what == "not valid TOML: invalid value"
 
 
+@pytest.mark.failure_mode("Configuration", "files of odd kinds and encodings, and leftovers of editors")
 def test_a_file_that_is_no_utf8_is_reported_with_its_place(write, paths):
     raw = write({"ostler.toml": 'a = "ä"\nb = "ä'.encode() + b'\xff"\n'})
     where = f"{paths.config_file}:2:7"
     assert raw.problems == [Problem(where, "byte 0xff is not valid UTF-8; save the file as UTF-8")]
 
 
+@pytest.mark.failure_mode("Configuration", "files of odd kinds and encodings, and leftovers of editors")
 def test_a_byte_order_mark_is_no_mistake(write):
     assert write({"ostler.toml": b"\xef\xbb\xbfa = 1\n"}).data == {"a": 1}
 
 
+@pytest.mark.failure_mode("Configuration", "files of odd kinds and encodings, and leftovers of editors")
+@pytest.mark.parametrize("mark", [b"", b"\xef\xbb\xbf"], ids=["without mark", "with mark"])
+def test_a_file_as_windows_writes_it_is_read_and_its_places_are_right(write, paths, mark):
+    raw = write({"ostler.toml": mark + b"a = 1\r\n[t]\r\nb = 'x'\r\n", "conf.d/1.toml": mark + b"a = 1\r\nb =\r\n"})
+    assert raw.data == {"a": 1, "t": {"b": "x"}}
+    assert raw.origin(("t", "b")) == f"{paths.config_file}:3:1"
+    assert [problem.where for problem in raw.problems] == [f"{paths.config_file.parent}/conf.d/1.toml:2:4"]
+
+
+@pytest.mark.failure_mode("Configuration", "files of odd kinds and encodings, and leftovers of editors")
 def test_what_is_no_file_is_reported_by_name(write, paths):
     etc = paths.config_file.parent
     paths.config_file.mkdir()
@@ -90,12 +105,14 @@ def test_what_is_no_file_is_reported_by_name(write, paths):
 
 
 @pytest.mark.usefixtures("modes_count")
+@pytest.mark.failure_mode("Configuration", "files of odd kinds and encodings, and leftovers of editors")
 def test_a_file_without_permission_is_reported_by_name(write, paths):
     paths.config_file.touch(mode=0)
     (problem,) = write({}).problems
     assert str(problem) == f"{paths.config_file}: cannot be read: Permission denied"
 
 
+@pytest.mark.failure_mode("Configuration", "files of odd kinds and encodings, and leftovers of editors")
 def test_a_link_that_leads_round_is_reported_by_name(write, paths):
     (paths.config_file.parent / "conf.d" / "1.toml").symlink_to("1.toml")
     (problem,) = write({}).problems
@@ -161,6 +178,7 @@ def test_a_path_is_shown_as_toml_writes_it():
     assert dotted(("a", "b-c", 2, "d.e", "", "ü")) == 'a.b-c[2]."d.e".""."ü"'
 
 
+@pytest.mark.failure_mode("Configuration", "files of odd kinds and encodings, and leftovers of editors")
 def test_too_large_a_file_and_too_full_a_directory_are_refused_in_words(write, paths):
     etc = paths.config_file.parent
     with (etc / "conf.d" / "1.toml").open("wb") as file:
@@ -266,6 +284,7 @@ def test_an_empty_file_masks_nothing_at_a_reload_until_that_is_clear(write, path
     assert again.problems == []
 
 
+@pytest.mark.failure_mode("Configuration", "files of odd kinds and encodings, and leftovers of editors")
 def test_a_file_beyond_the_limit_is_refused_by_name(write, paths):
     (problem,) = write({"conf.d/1.toml": "#" * (10 * 1024 * 1024)}).problems
     assert problem.where == str(paths.config_file.parent / "conf.d" / "1.toml")

@@ -25,6 +25,7 @@ def paths(changes):
     return [(change.path, change.old, change.new) for change in changes]
 
 
+@pytest.mark.failure_mode("Life", "an option that needs a new process")
 def test_what_needs_a_new_process_is_pending_over_several_reloads(resolve) -> None:
     active = ActiveConfiguration(resolve('[daemon]\nhost = "one"\n' + LAMP))
     new = resolve('[daemon]\nhost = "two"\n' + CHANGED)

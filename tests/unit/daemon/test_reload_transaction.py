@@ -201,6 +201,7 @@ async def test_long_work_is_not_waited_for_and_options_that_fail_then_are_undone
         assert any("no red bulb" in line for line in b.daemon.parts.runtime.problems())
 
 
+@pytest.mark.failure_mode("Life", "callers of a service that a reload restarts")
 async def test_callers_of_a_service_that_restarts_are_told_to_try_again(bench, trouble) -> None:
     async with bench(LAMP + DOOR) as b:
         await b.ready()
@@ -219,6 +220,7 @@ async def test_callers_of_a_service_that_restarts_are_told_to_try_again(bench, t
 
 
 @pytest.mark.parametrize("place", ["init_host door", "init_host gate"])
+@pytest.mark.failure_mode("Life", "callers of a service that a reload restarts")
 async def test_callers_are_told_to_try_again_until_a_failed_restart_is_undone(bench, trouble, place) -> None:
     async with bench(BEFORE) as b:
         await b.ready()
@@ -269,6 +271,7 @@ async def test_a_service_that_an_operator_drains_goes_on_draining_after_its_rest
         assert (service.options.workers, service.state_tracker.state) == (3, ServiceState.DRAINING)
 
 
+@pytest.mark.failure_mode("Life", "reloads in their hundreds under load")
 async def test_a_hundred_reloads_leave_nothing_behind(bench) -> None:
     async with bench(LAMP + DESK) as b:
         await b.ready()

@@ -93,6 +93,7 @@ async def test_sighup_with_a_bad_typed_value(bench, trouble) -> None:
         assert "reset" not in trouble.calls
 
 
+@pytest.mark.failure_mode("Life", "an option that needs a new process")
 async def test_what_needs_a_restart_is_named_until_the_restart_over_several_reloads(bench) -> None:
     async with bench() as b:
         await b.ready()

@@ -477,6 +477,46 @@ async def test_a_stop_waits_for_a_call_that_ends_in_time(bench, lamp):
     assert await waiting == "came back"
 
 
+@pytest.mark.failure_mode("Life", "a backend that is removed while it works")
+async def test_a_driver_that_is_removed_ends_its_calls_first_and_takes_no_others(bench, lamp):
+    b = bench(lamp, (lamp, "desk", {}))
+    await b.drivers.start()
+    await b.drivers.wait(5)
+    working = asyncio.ensure_future(b.drivers.call("hall", "hang"))
+    await asyncio.sleep(0)
+    asyncio.get_running_loop().call_later(50, lamp.gate.set)
+    removal = asyncio.ensure_future(b.drivers.remove("hall", 60, 5))
+    await asyncio.sleep(1)
+    with pytest.raises(DriverNotReady, match="has been stopped"):
+        await b.drivers.call("hall", "switch", "l1", True)
+    assert await b.drivers.call("desk", "switch", "l1", True) == "l1 on"
+    assert "cleanup" not in lamp.log_of
+    assert await removal is False
+    assert await working == "came back"
+    assert lamp.log_of.count("cleanup") == 1
+    assert list(b.drivers) == ["desk"]
+    with pytest.raises(DriverNotFound):
+        await b.drivers.call("hall", "switch", "l1", True)
+    await b.drivers.stop(5)
+
+
+@pytest.mark.failure_mode("Life", "a backend that is removed while it works")
+async def test_a_driver_that_is_removed_is_not_waited_for_longer_than_its_drain(bench, lamp):
+    b = bench(lamp, (lamp, "desk", {}))
+    await b.drivers.start()
+    await b.drivers.wait(5)
+    working = asyncio.ensure_future(b.drivers.call("hall", "endless"))
+    await asyncio.sleep(0)
+    begun = asyncio.get_running_loop().time()
+    assert await b.drivers.remove("hall", 60, 5) is True
+    assert asyncio.get_running_loop().time() - begun == pytest.approx(60, abs=1)
+    with pytest.raises(DriverError):
+        await working
+    assert list(b.drivers) == ["desk"]
+    lamp.gate.set()
+    await b.drivers.stop(5)
+
+
 async def test_no_cleanup_beside_an_initialise_that_hangs(bench, lamp):
     lamp.init_gate.clear()
     b = bench(lamp)

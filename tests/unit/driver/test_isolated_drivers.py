@@ -15,6 +15,7 @@ from ostler.errors import (
     Cancelled,
     DriverCrashed,
     DriverError,
+    DriverLimitExceeded,
     DriverNotReady,
     DriverStuck,
     EncodeError,
@@ -146,6 +147,13 @@ async def test_a_result_of_another_type_than_declared_and_a_generator_are_errors
         await r.call("generate")
 
 
+async def test_what_could_not_come_back_is_refused_before_it_is_done(rig, tmp_path):
+    r = await rig()
+    with pytest.raises(EncodeError, match=r"the result of open_lock of driver p .* a .*ProbeLock is not data"):
+        await r.call("open_lock", str(tmp_path / "marker"))
+    assert not (tmp_path / "marker").exists()
+
+
 async def test_errors_keep_their_type_and_their_details(rig, caplog):
     r = await rig()
     with pytest.raises(ProbeError) as refused:
@@ -275,6 +283,7 @@ async def test_the_key_value_store_is_that_of_the_daemon(rig):
         await r.call("store_oddly")
 
 
+@pytest.mark.failure_mode("Plugins", "a driver in its own process that looks for what is the daemon's")
 async def test_secrets_come_by_message_and_not_by_environment(rig, monkeypatch):
     for name in ("NOTIFY_SOCKET", "WATCHDOG_USEC", "LISTEN_FDS", "CREDENTIALS_DIRECTORY", "API_TOKEN"):
         monkeypatch.setenv(name, "1")
@@ -287,6 +296,7 @@ async def test_secrets_come_by_message_and_not_by_environment(rig, monkeypatch):
     assert b"hush" not in shown
 
 
+@pytest.mark.failure_mode("Plugins", "a driver in its own process that looks for what is the daemon's")
 async def test_it_inherits_no_descriptor_of_the_daemon(rig, tmp_path):
     with Path(tmp_path, "open").open("w") as mine:
         os.set_inheritable(mine.fileno(), True)
@@ -302,6 +312,45 @@ async def test_limits_of_memory_and_descriptors_hold_in_the_process_only(rig):
         await r.call("fill_memory")
     assert 50 < await r.call("open_files") < 100
     assert await r.call("add", 1, 2) == 3
+
+
+@pytest.mark.failure_mode("Plugins", "a driver in its own process that uses more CPU than it may")
+@pytest.mark.parametrize("method", ["spin", "spin_in_background"])
+async def test_a_process_that_spins_in_c_is_killed_at_its_limit_and_started_again(rig, caplog, method):
+    r = await rig(cpu_limit=0.1, cpu_window=3, max_retry_interval=1000)
+    pid = await r.call("pid")
+    await asyncio.sleep(0)
+    waiting = asyncio.create_task(r.call("hang"))
+    spinning = asyncio.create_task(r.call(method, *([2**40] if method == "spin" else [])))
+    with pytest.raises(
+        DriverLimitExceeded, match=r"killed: it used .* CPU .* `cpu_limit` of 0.1 .* during hang"
+    ) as hit:
+        await waiting
+    assert hit.value.details["limit"] == "cpu_limit"
+    await asyncio.gather(spinning, return_exceptions=True)
+    await r.until(DriverState.READY)
+    assert await r.call("pid") != pid
+    assert "more than its `cpu_limit` of 0.1 CPUs allows" in caplog.text
+
+
+async def test_a_limit_of_cpu_can_be_set_and_lifted_while_it_spins(rig):
+    r = await rig()
+    await r.call("spin_in_background")
+    limited = r.options.model_copy(update={"cpu_limit": 0.1, "cpu_window": 1})
+    r.drivers.apply_options("p", limited)
+    r.drivers.apply_options("p", r.options)
+    other = asyncio.create_task(r.call("hang"))
+    await asyncio.wait([other], timeout=0.5)
+    assert not other.done()
+    r.drivers.apply_options("p", limited)
+    with pytest.raises(DriverLimitExceeded):
+        await other
+
+
+async def test_a_lower_priority_is_that_of_the_process_and_of_its_session(rig):
+    r = await rig(nice=7)
+    expected = min(19, os.nice(0) + 7)
+    assert await r.call("priorities") == (expected, str(expected))
 
 
 async def test_what_it_prints_and_logs_is_in_the_log_with_its_name(rig, caplog):

@@ -4,7 +4,7 @@ from typing import Any
 import pytest
 
 from ostler.clock import FakeClock
-from ostler.errors import Busy, Cancelled, Draining, DriverNotReady, InvalidInput, OperationInterrupted
+from ostler.errors import Busy, Cancelled, Draining, DriverCrashed, DriverNotReady, InvalidInput, OperationInterrupted
 from ostler.messaging.interface.exposure import Durable
 from ostler.operations import outcomes
 from ostler.store import NewOperation, OperationRecords, Requester, Store
@@ -63,6 +63,24 @@ def test_what_may_succeed_later_is_tried_again_with_growing_waits(record):
 def test_what_can_never_be_right_is_not_tried_again(record):
     policy = Durable(attempts=3)
     assert decide(record, error=InvalidInput("no"), policy=policy).outcome.state is OperationState.FAILED
+
+
+@pytest.mark.parametrize(
+    ("policy", "state"),
+    [
+        (Durable(attempts=3, on_restart="retry"), OperationState.WAITING),
+        (Durable(attempts=3, on_restart="resume"), OperationState.WAITING),
+        (Durable(attempts=3), OperationState.FAILED),
+        (Durable(attempts=3, on_restart="clean up", clean_up="undo"), OperationState.FAILED),
+        (Durable(on_restart="retry"), OperationState.FAILED),
+    ],
+    ids=str,
+)
+@pytest.mark.parametrize("interruptions", [0, 1])
+@pytest.mark.failure_mode("Plugins", "a driver that crashes in the midst of an operation")
+def test_work_that_may_be_repeated_is_after_its_driver_crashed(record, policy, state, interruptions):
+    interrupted = changed(record, attempts=1 + interruptions, interruptions=interruptions)
+    assert decide(interrupted, error=DriverCrashed("killed by SIGSEGV"), policy=policy).outcome.state is state
 
 
 def test_attempts_that_ended_with_the_daemon_are_not_counted(record):

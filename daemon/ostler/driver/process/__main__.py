@@ -36,6 +36,8 @@ def main(arguments: list[str]) -> None:
 
     start = decode(message, type=Start)
     _limit(start.memory_limit, start.descriptor_limit)
+    if start.nice:
+        _lower_priority(start.nice)
     sys.path[:] = start.sys_path
     from ostler.driver.process.call_server import serve  # as above
 
@@ -64,6 +66,20 @@ def _limit(memory: int, descriptors: int) -> None:
     _, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
     if descriptors and (hard == resource.RLIM_INFINITY or descriptors <= hard):
         resource.setrlimit(resource.RLIMIT_NOFILE, (descriptors, descriptors))
+
+
+def _lower_priority(by: int) -> None:
+    """Have the scheduler prefer others, before there are threads: each would have to be asked for."""
+    try:
+        nice = os.nice(by)
+    except OSError as error:  # a filter of system calls
+        sys.stderr.write(f"`nice` has no effect: {error.strerror}; the unit needs SystemCallFilter=setpriority\n")
+        return
+    try:  # without groups of the CPU controller, the kernel weighs sessions by this and not by the value above
+        with open("/proc/self/autogroup", "wb", buffering=0) as group:  # noqa: PTH123 - pathlib is not imported yet
+            group.write(str(nice).encode())
+    except OSError:  # a kernel without
+        return
 
 
 if __name__ == "__main__":

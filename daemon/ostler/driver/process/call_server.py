@@ -32,7 +32,7 @@ from ostler.driver.process.messages import (
     Result,
     Start,
 )
-from ostler.driver.process.values import MethodTypes, ValueType, plain_attributes
+from ostler.driver.process.values import MethodTypes, ValueType, plain_attributes, sendable_features
 from ostler.errors import DriverError, OstlerError, PluginError, error_line
 from ostler.messaging.wire.request_context import Context, Progress, serving_to_end
 
@@ -148,6 +148,7 @@ class CallServer:
         self._driver = product(environment) if isinstance(product, type) else product
         if not isinstance(self._driver, Driver):
             raise PluginError(f"{start.path} returned a {type(self._driver).__name__}, not a driver", driver=start.name)
+        vars(self._driver)["features"] = sendable_features(type(self._driver))  # as the daemon sees them
         return self._attributes()
 
     def _attributes(self) -> dict[str, Any]:

@@ -87,6 +87,11 @@ class ChildProcess:
         """How it ended, as the end of a sentence; empty while it runs. Any thread."""
         return self._outcome
 
+    @property
+    def is_killed(self) -> bool:
+        """Whether `kill` was called. Any thread."""
+        return bool(self._kill_reason)
+
     def kill(self, why: str) -> None:
         """Kill it and everything in its session. Any thread.
 

@@ -18,9 +18,10 @@ from msgspec.msgpack import Decoder, Encoder
 
 from ostler.aio import LoopQueue, WorkerPool
 from ostler.driver.call_progress import report_progress
-from ostler.driver.driver import DriverSpec
+from ostler.driver.driver import DriverOptions, DriverSpec
 from ostler.driver.process.channel import Channel, MessageBuffer, frame
 from ostler.driver.process.child_process import ChildProcess
+from ostler.driver.process.cpu_watch import CpuWatch, read_cpu_time
 from ostler.driver.process.failures import pack_error, unpack_error
 from ostler.driver.process.messages import (
     ATTRIBUTES,
@@ -42,7 +43,7 @@ from ostler.driver.process.messages import (
 )
 from ostler.driver.process.process_log import ProcessLog
 from ostler.driver.process.values import MethodTypes, ValueType, encode_hook
-from ostler.errors import DriverCrashed, OstlerError
+from ostler.errors import DriverCrashed, DriverLimitExceeded, OstlerError
 from ostler.messaging.wire.request_context import Context, current_context
 
 _READ_SIZE = 65536
@@ -89,6 +90,7 @@ class DriverProcess:
         self._types: dict[str, MethodTypes] = {}
         self._calls: dict[int, tuple[str, Context | None, Context | None]] = {}
         self._numbers = itertools.count(1)
+        self._is_building = False
         self._is_ending = False
         self._ended: asyncio.Future[None] = loop.create_future()
         self._log = ProcessLog(spec.environment.log, spec.environment.clock, loop)
@@ -100,12 +102,23 @@ class DriverProcess:
         self._notices = MessageBuffer()
         self._unsent = bytearray()
         self._child = ChildProcess(f"{spec.environment.topic}/{spec.name}", loop, self._on_exit)
+        self._exceeded_limit = ""
+        self._cpu_watch = CpuWatch(loop, partial(read_cpu_time, self._child.pid), self._on_cpu_excess)
         self._begin()
 
     @property
     def pid(self) -> int:
         """The number of the process."""
         return self._child.pid
+
+    @property
+    def is_in_transition(self) -> bool:
+        """Whether it starts, ends or has been killed: what happens next is a matter of moments. Any thread."""
+        return not self._ended.done() and (self._is_building or self._is_ending or self._child.is_killed)
+
+    def calls_in_progress(self) -> list[int]:
+        """Return the numbers of the calls that have no answer yet. Any thread."""
+        return [] if self.is_lost else list(self._calls)
 
     @property
     def is_lost(self) -> bool:
@@ -118,7 +131,13 @@ class DriverProcess:
 
     def build(self) -> dict[str, Any]:
         """Create the instance; return its plain attributes. On a thread."""
-        return self._call_special(BUILD)
+        self._is_building = True
+        try:
+            attributes = self._call_special(BUILD)
+        finally:
+            self._is_building = False
+        self._watch_limits(self._spec.options)  # imports do not count
+        return attributes
 
     def attributes(self) -> dict[str, Any]:
         """Return the plain attributes of the instance. On a thread."""
@@ -134,7 +153,9 @@ class DriverProcess:
         """
         types = self._types.get(method)
         if types is None:
-            types = self._types[method] = MethodTypes(self._cls, method, f"{method} of {self._label}")
+            types = MethodTypes(self._cls, method, f"{method} of {self._label}")
+            types.require_sendable_result()
+            self._types[method] = types
         encoded, encoded_named = types.encode(arguments, named)
         context = next((each for each in (*arguments, *named.values()) if isinstance(each, Context)), current_context())
         reply = self._exchange(Call(0, method, 0, _fields_of(context), encoded, encoded_named), context)
@@ -143,6 +164,7 @@ class DriverProcess:
     def set_options(self, options: Any) -> None:
         """Replace the options of the instance. Any thread."""
         self._order(SetOptions(options))
+        self._watch_limits(options)
 
     def cancel(self, method: str, context: Context | None) -> None:
         """Cancel the contexts of the calls of a method that serve this request. Any thread."""
@@ -240,13 +262,15 @@ class DriverProcess:
     def _crash_error(self, outcome: str, method: str) -> DriverCrashed:
         during = f" during {method}" if method and not method.startswith("<") else ""
         unknown = "; whether the call took effect is unknown" if during else ""
-        return DriverCrashed(
+        details = {"limit": self._exceeded_limit} if self._exceeded_limit else {}
+        return (DriverLimitExceeded if details else DriverCrashed)(
             f"{self._label} crashed: its process {outcome}{during}{unknown}",
             hint="it is started again automatically; its last output is in the log",
             driver=self._spec.name,
             topic=self._spec.environment.topic,
             method=method,
             reason=outcome,
+            **details,
         )
 
     # ---------------------------------------------------------------- on the loop
@@ -261,9 +285,23 @@ class DriverProcess:
         environment, options = self._spec.environment, self._spec.options
         start = Start(
             self._spec.name, environment.topic, environment.host, self._spec.import_path, options, list(sys.path),
-            self._logger.getEffectiveLevel(), options.memory_limit or 0, options.descriptor_limit,
+            self._logger.getEffectiveLevel(), options.memory_limit or 0, options.descriptor_limit, options.nice,
         )  # fmt: skip
         self._send(start)
+
+    def _watch_limits(self, options: DriverOptions) -> None:
+        """Apply what the daemon watches itself. Any thread."""
+
+        def set_limit() -> None:
+            if not self.is_lost:
+                self._cpu_watch.set_limit(options.cpu_limit, options.cpu_window)
+
+        self._loop_queue.post(set_limit)
+
+    def _on_cpu_excess(self, what: str) -> None:
+        if not self.is_lost:
+            self._exceeded_limit = "cpu_limit"
+            self.kill(what)
 
     def _order(self, order: Order) -> None:
         self._loop_queue.post(lambda: self._send(order))
@@ -354,6 +392,7 @@ class DriverProcess:
         self._order(StoreReply(number, result, pack_error(error) if error is not None else None))
 
     def _on_exit(self, outcome: str) -> None:
+        self._cpu_watch.stop()
         with self._lock:
             idle, self._idle = self._idle, []
             busy = self._channels.difference(idle)

@@ -34,6 +34,7 @@ class Start(msgspec.Struct, array_like=True):
     log_level: int
     memory_limit: int
     descriptor_limit: int
+    nice: int
 
 
 class RequestFields(msgspec.Struct, array_like=True):

@@ -7,7 +7,17 @@ from collections.abc import Callable
 from functools import update_wrapper
 from typing import Any
 
+from ostler.driver.driver import DriverSpec
 from ostler.driver.process.driver_process import DriverProcess
+from ostler.driver.process.values import sendable_features
+
+
+def make_remote(spec: DriverSpec, process: DriverProcess) -> RemoteDriver:
+    """Return what stands for the driver of a process."""
+    remote = RemoteDriver(spec.cls or spec.contract, process)
+    if spec.wrap_remote is not None:
+        spec.wrap_remote(remote)
+    return remote
 
 
 class RemoteDriver:
@@ -24,7 +34,8 @@ class RemoteDriver:
         self._cls = cls
         self._process = process
         self._is_built = False
-        self._attributes: dict[str, Any] = {}
+        self._features = sendable_features(cls)
+        self._attributes: dict[str, Any] = {"features": self._features}
 
     def __getattr__(self, name: str) -> Callable[..., Any]:
         function = inspect.getattr_static(self._cls, name)
@@ -48,7 +59,7 @@ class RemoteDriver:
             self._process.build()
             self._is_built = True
         self._process.call("initialise", (), {})
-        self._attributes = self._process.attributes()
+        self._attributes = {**self._process.attributes(), "features": self._features}
 
     def cleanup(self) -> None:
         """Have the instance release its resources; nothing when there is none any more."""

@@ -9,14 +9,17 @@ from pathlib import PurePath
 from typing import Any
 
 from msgspec import Raw
+from msgspec.inspect import CustomType, type_info
 from msgspec.msgpack import Decoder, Encoder, Ext
 from pydantic import BaseModel, SecretStr
 
+from ostler.driver.driver import FEATURE_ATTRIBUTE
 from ostler.errors import EncodeError
 from ostler.messaging.interface.wire_types import find_crashing_union, type_name
 from ostler.messaging.wire.request_context import Context
 
 _PLAIN_SCALARS = frozenset({type(None), bool, int, float, str, bytes})
+_SENDABLE_TYPES = (PurePath, SecretStr, BaseModel, Context)
 _MAX_DEPTH = 64
 _CODEC_ERRORS = (TypeError, ValueError, OverflowError, RecursionError, NotImplementedError)  # of msgspec and its hooks
 
@@ -88,6 +91,24 @@ class ValueType:
         except _CODEC_ERRORS as error:
             raise self._error(error) from None
 
+    @property
+    def is_sendable(self) -> bool:
+        """Whether values of the declared type can be sent: it is not a class of objects that hold something, say."""
+        try:
+            found = type_info(self._kind)
+        except (TypeError, ValueError, NameError, AttributeError, RecursionError):  # the first value says it better
+            return True
+        return not isinstance(found, CustomType) or issubclass(found.cls, _SENDABLE_TYPES)
+
+    def require_sendable(self) -> None:
+        """Raise an error if no value of the declared type can be sent.
+
+        Raises:
+            EncodeError: See `is_sendable`.
+        """
+        if not self.is_sendable:
+            raise self._error(TypeError(f"a {type_name(self._kind)} is not data"))
+
     def _error(self, error: Exception) -> EncodeError:
         return EncodeError(
             f"{self._what} cannot be sent between processes: {error}",
@@ -125,6 +146,19 @@ class MethodTypes:
     def _variable(self, parameters: list[inspect.Parameter], kind: Any) -> ValueType:
         return next((self._by_name[p.name] for p in parameters if p.kind is kind), self._argument("", Any))
 
+    @property
+    def is_sendable(self) -> bool:
+        """Whether values of all the declared types can be sent."""
+        return self.result.is_sendable and all(kind.is_sendable for kind in self._by_name.values())
+
+    def require_sendable_result(self) -> None:
+        """Refuse a method before it has any effect if no result of its type could be sent.
+
+        Raises:
+            EncodeError: The declared result is an object that is not data.
+        """
+        self.result.require_sendable()
+
     def encode(self, arguments: tuple[Any, ...], named: dict[str, Any]) -> tuple[list[Raw], dict[str, Raw]]:
         """Return the arguments of a call, each encoded on its own.
 
@@ -154,6 +188,16 @@ class MethodTypes:
 
     def _named(self, name: str) -> ValueType:
         return self._by_name.get(name, self._named_rest)
+
+
+def sendable_features(cls: type) -> frozenset[str]:
+    """Return the optional features that a driver has in a process of its own: those whose methods can all be called."""
+    features: frozenset[str] = getattr(cls, "features", frozenset())
+    if not features:
+        return features
+    members = [member for kind in cls.__mro__ for member in vars(kind).items()]
+    marks = {name: mark for name, value in members if (mark := getattr(value, FEATURE_ATTRIBUTE, ""))}
+    return features - {mark for name, mark in marks.items() if not MethodTypes(cls, name, name).is_sendable}
 
 
 def plain_attributes(values: dict[str, Any]) -> dict[str, Any]:

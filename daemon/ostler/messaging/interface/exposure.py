@@ -29,7 +29,8 @@ class Durable(msgspec.Struct, frozen=True, kw_only=True):
             arguments. Not exposed itself.
         attempts: How often the method is run at most when it raises an error after which another attempt may succeed
             (a busy or starting service, a driver that is not ready, a database that cannot be written, a lost
-            connection). The runs that ended with the daemon are not counted.
+            connection; with `resume` or `retry` also a driver whose process crashed). The runs that ended with the
+            daemon are not counted.
         backoff: Seconds before the second attempt; the wait doubles with each further one.
         max_backoff: Seconds that the wait takes at most.
         on_drain: Whether a service that drains waits for a running operation, within its `drain_timeout`, or asks it to

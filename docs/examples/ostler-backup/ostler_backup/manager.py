@@ -74,11 +74,15 @@ class BackupManager(Manager[BackupOptions, BackupDriver]):
     def post_start_hook(self) -> None:
         """Plan each source at its own time; a time that passed while the daemon was down is made up for."""
         for name, source in self.options.sources.items():
-            self.periodic.add(f"back up {name}", partial(self._back_up, name), cron=source.cron, missed="run once")
+            self.periodic.add(f"back up {name}", partial(self._submit, name), cron=source.cron, missed="run once")
 
-    @exposed(role="operator", durable=Durable(on_restart="retry", attempts=5, backoff=60))
+    @exposed(role="operator", durable=Durable(on_restart="retry", attempts=10))
     def back_up(self, ctx: Context, source: str) -> Backup:
-        """Back up a source now; the result is the new backup."""
+        """Back up a source now; the result is the new backup.
+
+        It may be repeated, as a new backup: so it is, when the daemon ended while it ran, when its driver is not ready,
+        and when the process of its driver has crashed.
+        """
         return self._back_up(source, ctx)
 
     @exposed(role="viewer", changes=False)
@@ -109,6 +113,10 @@ class BackupManager(Manager[BackupOptions, BackupDriver]):
         """Name the volumes that nothing backs up."""
         uncovered = set(self.store.read(existing_volumes)) - set(self.options.volumes)
         return [f"volume {name} is in no source" for name in sorted(uncovered)]
+
+    def _submit(self, name: str, ctx: Context) -> None:
+        """Have a source backed up by an operation, which is listed, tried again, and survives the daemon."""
+        self.client.submit(self.topic, "back_up", source=name)
 
     def _verify(self, backup: Backup) -> None:
         try:

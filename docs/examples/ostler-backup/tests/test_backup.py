@@ -5,10 +5,10 @@ from __future__ import annotations
 import struct
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import pytest
-from ostler import DriverError, NotFound
+from ostler import DriverCrashed, DriverError, NotFound
 from ostler.testing import Host, check_driver, check_manager, check_rpc_api, check_rpc_client, host
 
 from ostler_backup.api import BackupApi
@@ -17,6 +17,7 @@ from ostler_backup.manager import BackupManager
 from ostler_backup.native import NativeDriver
 
 PLUGINS = ["ostler_backup.plugin"]
+Isolation = Literal["thread", "process"]
 
 
 class Places:
@@ -134,21 +135,72 @@ retry_interval = "200ms"
 """
 
 
-def test_a_driver_that_segfaults_in_its_process_harms_nobody(places: Places) -> None:
-    fast = places.target.with_name("fast")
-    fast.mkdir()
-    isolated = ISOLATED.format(home=places.home, fast=fast, key=places.driver["key"]["file"])
-    with host(plugins=PLUGINS, config=places.config + isolated) as running:
-        damaged = running.call("backup", "back_up", source="mail")["archive"]
-        (fast / f"{damaged}.index").write_bytes(struct.pack("<QQI", 1 << 44, 10, 0))
-        with pytest.raises(DriverError, match="is damaged: driver fast crashed over it"):
-            running.call("backup", "verify", archive=damaged)
-        # Another source, and the same driver in its next process.
-        assert running.call("backup", "back_up", source="home")["target"] == "disk"
-        drivers = running.manager("backup").drivers
-        running.wait_for(lambda: "fast" in drivers.ready(), "the driver's next process", timeout=20)
-        good = running.call("backup", "back_up", source="mail")["archive"]
-        assert running.call("backup", "verify", archive=good)["archive"] == good
+@pytest.fixture
+def fast(places: Places) -> Path:
+    directory = places.target.with_name("fast")
+    directory.mkdir()
+    return directory
+
+
+@pytest.fixture
+def isolated(places: Places, fast: Path) -> Iterator[Host]:
+    """A host in real time, as virtual time does not wait for processes: one driver has a process of its own."""
+    more = ISOLATED.format(home=places.home, fast=fast, key=places.driver["key"]["file"])
+    other = places.config.replace("[services.backup", "[services.other")
+    with host(plugins=PLUGINS, config=places.config + more + other) as running:
+        wait_for_next_process(running)
+        yield running
+
+
+def wait_for_next_process(running: Host) -> None:
+    drivers = running.manager("backup").drivers
+    running.wait_for(lambda: "fast" in drivers.ready(), "the driver's process")
+
+
+def damage_index(fast: Path, archive: str) -> None:
+    (fast / f"{archive}.index").write_bytes(struct.pack("<QQI", 1 << 44, 10, 0))
+
+
+def test_a_driver_that_segfaults_in_its_process_harms_nobody(isolated: Host, fast: Path) -> None:
+    damaged = isolated.call("backup", "back_up", source="mail")["archive"]
+    damage_index(fast, damaged)
+    with pytest.raises(DriverError, match="is damaged: driver fast crashed over it"):
+        isolated.call("backup", "verify", archive=damaged)
+    # Another source, and the same driver in its next process.
+    assert isolated.call("backup", "back_up", source="home")["target"] == "disk"
+    wait_for_next_process(isolated)
+    good = isolated.call("backup", "back_up", source="mail")["archive"]
+    assert isolated.call("backup", "verify", archive=good)["archive"] == good
+
+
+def test_a_backup_whose_driver_segfaults_is_repeated_and_others_go_on(isolated: Host, fast: Path) -> None:
+    damage_index(fast, isolated.call("backup", "back_up", source="mail")["archive"])
+    with isolated.client() as client:
+        operation = client.submit("backup", "back_up", source="mail")
+        others = [isolated.call(topic, "back_up", source="home")["target"] for topic in ("backup", "other")]
+        whys = [status.why for status in operation.watch()]
+        assert operation.result(timeout=30)["target"] == "fast"
+    assert others == ["disk", "disk"]
+    assert any("attempt 1 of 10 failed" in why and "killed by SIGSEGV during store" in why for why in whys), whys
+    for topic in ("backup", "other"):
+        disk = isolated.status(topic).drivers[0]
+        assert (disk.name, disk.state, disk.errors) == ("disk", "ready", 0)
+
+
+def test_an_archive_that_was_changed_before_does_not_keep_a_source_from_its_backup(isolated: Host, fast: Path) -> None:
+    with (fast / isolated.call("backup", "back_up", source="mail")["archive"]).open("ab") as file:
+        file.write(b"more")
+    assert isolated.call("backup", "back_up", source="mail")["target"] == "fast"
+    assert not (fast / ".checking").exists()
+
+
+def test_a_crash_in_an_operation_is_repeated_a_few_times_only(h: Host) -> None:
+    h.driver("backup", "disk").fail(DriverCrashed("injected crash"))
+    with h.client() as client:
+        operation = client.submit("backup", "back_up", source="home")
+        h.advance(3600)
+        with pytest.raises(DriverCrashed):
+            operation.result(timeout=10)
 
 
 def test_an_unknown_source_is_refused(h: Host) -> None:
@@ -163,14 +215,16 @@ def test_the_commands(h: Host) -> None:
     assert "source music not found" in h.command("backup", "run", "music").stderr
 
 
+@pytest.mark.parametrize("isolation", ["thread", "process"])
 @pytest.mark.parametrize("driver", [DirectoryDriver, NativeDriver])
-def test_the_drivers_conform(driver: type[DirectoryDriver], places: Places) -> None:
-    check_driver(driver, places.driver)
+def test_the_drivers_conform(driver: type[DirectoryDriver], places: Places, isolation: Isolation) -> None:
+    check_driver(driver, places.driver, isolation=isolation)
 
 
-def test_the_manager_conforms_also_when_drivers_fail(places: Places) -> None:
+@pytest.mark.parametrize("isolation", ["thread", "process"])
+def test_the_manager_conforms_also_when_drivers_fail(places: Places, isolation: Isolation) -> None:
     drivers = {"disk": (DirectoryDriver, places.driver)}
-    check_manager(BackupManager, {"sources": places.sources}, drivers=drivers, plugins=PLUGINS)
+    check_manager(BackupManager, {"sources": places.sources}, drivers=drivers, plugins=PLUGINS, isolation=isolation)
 
 
 def test_the_typed_client_matches_the_manager() -> None:
