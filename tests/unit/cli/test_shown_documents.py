@@ -113,7 +113,7 @@ def test_a_type_that_json_does_not_know_is_text() -> None:
 
 @pytest.mark.parametrize("path", sorted(schemas()))
 def test_each_schema_is_valid_and_has_no_number_for_a_time(path: str) -> None:
-    schema, _ = schemas()[path]
+    schema = schemas()[path]
     jsonschema.Draft202012Validator.check_schema(schema)
     assert not [name for name, field in fields(schema) if name in TIMES and "number" in field.get("type", "")]
 
