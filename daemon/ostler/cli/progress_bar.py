@@ -24,6 +24,8 @@ _LEAST_BYTES = 2**20
 _SILENT_SECONDS = 1.0
 """Seconds after which the bar appears also without a report."""
 _LEAST_RATE = 1e-9
+_BEYOND = 2.0**63
+"""From here on a number is not one of progress."""
 OnProgress = Callable[["Progress"], None]
 
 
@@ -63,12 +65,16 @@ def format_amount(done: float, total: float, unit: str = "") -> str:
         total: How much there is; 0 if that is not known.
         unit: As for `progress`.
     """
-    if not (done > 0 or total > 0):
+    if not (done > 0 or total > 0) or not max(done, total) < _BEYOND:
         return ""
     if unit == BYTES or (not unit and max(done, total) >= _LEAST_BYTES):
         return f"{format_size(done)} of {format_size(total)}" if total > 0 else format_size(done)
-    counted = f"{done:g} of {total:g}" if total > 0 else f"{done:g}"
+    counted = f"{_count(done)} of {_count(total)}" if total > 0 else _count(done)
     return f"{counted} {unit}".rstrip()
+
+
+def _count(number: float) -> str:
+    return f"{number:g}" if number < 10**6 else f"{number:,.0f}"
 
 
 def format_rate(rate: float, done: float, total: float, unit: str = "") -> str:
@@ -80,7 +86,7 @@ def format_rate(rate: float, done: float, total: float, unit: str = "") -> str:
         total: How much there is; 0 if that is not known.
         unit: As for `progress`.
     """
-    if not rate > _LEAST_RATE:
+    if not (_LEAST_RATE < rate < _BEYOND and max(done, total) < _BEYOND):
         return ""
     is_bytes = unit == BYTES or (not unit and max(done, total) >= _LEAST_BYTES)
     parts = [f"{format_size(round(rate))}/s"] if is_bytes else []
@@ -113,10 +119,11 @@ class _ProgressBar:
             if self._is_closed:
                 return
             self._create_if_needed()
-            is_known = 0 <= report.done <= report.total and report.total > 0
+            done = report.done if 0 <= report.done < _BEYOND else 0  # a peer can say anything
+            is_known = done <= report.total < _BEYOND and report.total > 0
             self._bar.update(
                 self._task,
-                completed=max(0, report.done),
+                completed=done,
                 total=report.total if is_known else None,
                 description=printable(report.text or self._label, _MAX_TEXT_LENGTH),
             )
@@ -161,7 +168,7 @@ def _figures_column(unit: str) -> Any:
             total = task.total or 0.0
             parts = [format_amount(task.completed, total, unit)]
             parts.append(format_rate(task.speed or 0.0, task.completed, total, unit))
-            text = ", ".join(filter(None, parts)) or format_seconds(round(task.elapsed or 0.0), units=2)
+            text = ", ".join(filter(None, parts)) or format_seconds(round(task.elapsed or 0), units=2)
             return Text(text, no_wrap=True)
 
     return Figures()

@@ -35,8 +35,10 @@ def screen(**options: Any) -> Iterator[Terminal]:
         (GIB, 10 * GIB, "", "1GiB of 10GiB"),
         (2 * 10**6, 0, "", "2MB"),
         (100, 200, "bytes", "100B of 200B"),
-        (5 * 10**6, 10**7, "rows", "5e+06 of 1e+07 rows"),
+        (5 * 10**6, 10**7, "rows", "5,000,000 of 10,000,000 rows"),
         (float("nan"), 0, "", ""),
+        (float("inf"), 0, "", ""),
+        (1.0, 1e308, "", ""),
     ],
 )
 def test_amounts_are_bytes_or_what_is_counted(done: float, total: float, unit: str, text: str) -> None:
@@ -53,6 +55,8 @@ def test_amounts_are_bytes_or_what_is_counted(done: float, total: float, unit: s
         (100 * 2**20, 4 * GIB, 0, "100MiB/s"),
         (1e-12, 1, GIB, ""),
         (float("nan"), 1, GIB, ""),
+        (float("inf"), 1, GIB, ""),
+        (1.0, 1, 1e308, ""),
     ],
 )
 def test_the_rate_and_the_time_left_are_shown_if_they_are_known(
