@@ -176,6 +176,11 @@ class Runtime:
         """Return every event handler as an operator sees it, by service and name."""
         return self._event_handlers.statuses() if self._event_handlers is not None else []
 
+    async def wait_event_handlers(self) -> None:
+        """Wait until each event handler gets what this host publishes."""
+        if self._event_handlers is not None:
+            await self._event_handlers.wait_following()
+
     async def mark_gone(self, hosts: Collection[str], left_out: Mapping[str, str] = MappingProxyType({})) -> None:
         """Mark services in the table as removed: those not configured here, and those of hosts that are not peers.
 

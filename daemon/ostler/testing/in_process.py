@@ -10,7 +10,7 @@ import threading
 import time
 import types
 from collections.abc import Callable, Coroutine, Iterator, Mapping, Sequence
-from contextlib import contextmanager, nullcontext
+from contextlib import contextmanager, nullcontext, suppress
 from importlib import import_module
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, TypeVar
@@ -69,6 +69,8 @@ WAIT_TIMEOUT = 20.0
 """Real seconds that a test waits for a condition before it fails."""
 _PROCESS_STALL_TIMEOUT = 2.0
 """Real seconds that a call into the process of a driver may take before virtual time continues without it."""
+_FOLLOW_TIMEOUT = 10.0
+"""Seconds that a start waits for event handlers, which a broken store keeps from following."""
 _VIRTUAL_CALL_TIMEOUT = 3600.0
 """Seconds of virtual time; no real time passes while a call waits for them."""
 
@@ -479,6 +481,9 @@ class Host(SyncCallMethods):
             Endpoint(CONTROL_TOPIC, self._name, _TestControlEndpoint(runtime), None, namespaces=namespaces)
         )
         await self._runtime.start()
+        with suppress(TimeoutError):  # what the test publishes first is not to be missed
+            async with asyncio.timeout(_FOLLOW_TIMEOUT):
+                await self._runtime.wait_event_handlers()
 
     def _subscribe_events(self) -> None:
         subscription = Subscription([""])

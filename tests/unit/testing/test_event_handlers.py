@@ -225,3 +225,10 @@ def test_a_wrong_handler_is_found_when_it_is_loaded():
 
 def test_a_manager_knows_where_its_daemon_listens(running):
     assert running.call("sink", "addresses") == ["memory", "memory", ""]
+
+
+@pytest.mark.parametrize("turn", range(5))
+def test_what_a_test_publishes_first_is_seen(turn: int) -> None:
+    with host(Sink, virtual_time=True) as running:
+        running.publish("plain", "created")
+        running.wait_for(lambda: running.manager("sink").aseen == ["created"], "the event", timeout=5)

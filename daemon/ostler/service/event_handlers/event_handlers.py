@@ -106,6 +106,12 @@ class EventHandlers:
                     handler.tasks.pop(host).cancel()
             await asyncio.sleep(_PEER_INTERVAL)
 
+    async def wait_following(self) -> None:
+        """Wait until each handler gets what this host publishes: after a start that takes a moment."""
+        for handler in self.all_handlers():
+            if handler.settings.follows(self._local.host):
+                await handler.is_following.wait()
+
     def remove(self, service: str) -> None:
         """Stop the handlers of a service; calls in progress continue to their end."""
         handlers = self._handlers.pop(service, [])

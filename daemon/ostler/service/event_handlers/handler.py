@@ -77,6 +77,8 @@ class EventHandler:
         self.is_stopping = False
         self.tasks: dict[str, asyncio.Task[Any]] = {}
         """The tasks that follow a host, by its name."""
+        self.is_following = asyncio.Event()
+        """Set once it gets what a host publishes: its own, if it follows that one."""
         self._method = method
         self._is_async = inspect.iscoroutinefunction(method)
         self._pool = pool
@@ -134,6 +136,7 @@ class EventHandler:
         since = [event for event in since if wanted.covers(event.topic)]
         stream = await source.open(self.settings.patterns, since, self.settings.queue)
         self._streams[source.host] = stream
+        self.is_following.set()  # its own host comes first
         return stream
 
     async def _consume(self, host: str, stream: AsyncEventStream) -> None:
