@@ -96,7 +96,8 @@ class DriverProcess:
         self._log = ProcessLog(spec.environment.log, spec.environment.clock, loop)
         self._logger = spec.environment.log.logger
         self._encoder = Encoder(enc_hook=encode_hook)
-        self._call_encoder, self._decoder = Encoder(), Decoder(Reply)
+        self._call_encoder = Encoder()
+        self._decoder: Decoder[Reply] = Decoder(Reply)
         self._notice_decoder: Decoder[Notice] = Decoder(Notice)
         self._store_pool = WorkerPool(f"{spec.environment.topic}.{spec.name}-kv", 1)
         self._notices = MessageBuffer()
@@ -222,7 +223,7 @@ class DriverProcess:
                     break
                 reply = self._decoder.decode(message)
                 if not isinstance(reply, ProgressReport):
-                    return reply  # type: ignore[no-any-return]
+                    return reply
                 if context is None:
                     report_progress(reply.done, reply.total, reply.text)  # starts the time budget again
                 else:
