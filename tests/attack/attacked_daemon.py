@@ -15,6 +15,7 @@ from pathlib import Path
 from typing import Any
 
 HERE = Path(__file__).resolve().parent
+sys.path.insert(0, str(HERE.parent))
 sys.path.insert(0, str(HERE.parent / "functional"))
 
 from daemon_process import NOBODY as NOBODY_UID  # noqa: E402 - found there only now
