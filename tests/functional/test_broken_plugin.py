@@ -69,6 +69,19 @@ def test_services_of_a_broken_plugin_are_left_out_and_the_rest_runs(daemon: Daem
     assert daemon.stop() == 0
 
 
+def test_the_configuration_can_be_changed_and_looked_at_while_a_plugin_is_broken(daemon: DaemonProcess) -> None:
+    daemon.install("lamp", "import a_module_that_nobody_has\n")
+    daemon.start()
+    daemon.command("config", "set", "services.echo.queue_limit", "3000", env=daemon.environ)
+    refused = daemon.command("config", "set", "services.second.manager", "lamp", check=78, env=daemon.environ).stderr
+    assert "nothing was written" in refused
+    shown = daemon.command("config", "cat", "services", env=daemon.environ)
+    assert "queue_limit = 3000" in shown.stdout
+    assert "warning: service lamp is left out: " in shown.stderr
+    (difference,) = daemon.json("config", "diff", env=daemon.environ)
+    assert (difference["option"], difference["needs"]) == ("services.echo.queue_limit", "service")
+
+
 def test_a_broken_plugin_that_is_mended_comes_back_with_a_reload(daemon: DaemonProcess) -> None:
     daemon.install("lamp", "import a_module_that_nobody_has\n")
     daemon.start()

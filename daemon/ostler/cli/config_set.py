@@ -19,6 +19,7 @@ from ostler.config.toml_edit import EditError, ValueNotInFile, remove_value, set
 from ostler.config.toml_parser import TomlError
 from ostler.config.toml_positions import KeyPath
 from ostler.errors import ConfigurationError, InvalidInput, OstlerError
+from ostler.service.left_out import part_of
 
 if TYPE_CHECKING:
     from ostler.config.configuration import Configuration
@@ -129,11 +130,13 @@ class _Option:
         self._raw = load(self._paths)
         self._plugins: PluginHost | None = None
         self._spellings: list[KeyPath] = [given]
+        self._left_out: set[str] = set()
         try:
             found = without_daemon.resolve_configuration()
         except ConfigurationError:  # this may be what fixes it; earlier names are unknown, and reported as before
             return
         self._plugins = found.plugins
+        self._left_out = {part_of(line) for line in found.broken}
         self._spellings = spellings(found.configuration.tables, given)
         self.path = self._spellings[0]
         if self.path != given:
@@ -186,9 +189,14 @@ class _Option:
         return None
 
     def resolve_with(self, file: Path, content: bytes) -> Configuration:
-        """Return the configuration with the new content of a file, when all of it is valid then."""
+        """Return the configuration with the new content of a file, when all of it is valid then.
+
+        What a broken plugin is to blame for, and was before, does not count.
+        """
         try:
-            found = without_daemon.resolve_configuration(given={file: content}, plugins=self._plugins)
+            found = without_daemon.resolve_configuration(
+                given={file: content}, plugins=self._plugins, may_leave_out=self._left_out.__contains__
+            )
         except ConfigurationError as error:
             error.hint = f"nothing was written. {error.hint}".rstrip()
             raise

@@ -175,6 +175,7 @@ class ConfigurationCheck(msgspec.Struct, frozen=True, kw_only=True):
 class OptionDifference(msgspec.Struct, frozen=True, kw_only=True, rename={"origin": "from"}):
     """An option whose value differs; None where it is not set. `from` is the place of the value in the files.
 
+    `needs` is what the change needs: nothing (`live`), or a restart of the `driver`, the `service` or the `daemon`.
     `running_text` and `files_text` are how a size or time span is written (`500MB`), empty for any other value.
     """
 
@@ -182,6 +183,7 @@ class OptionDifference(msgspec.Struct, frozen=True, kw_only=True, rename={"origi
     running: Any
     files: Any
     origin: str
+    needs: str
     running_text: str = ""
     files_text: str = ""
 

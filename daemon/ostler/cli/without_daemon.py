@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -30,7 +30,10 @@ def suppress_logging() -> Iterator[None]:
 
 
 def resolve_configuration(
-    overrides: Sequence[str] = (), given: Mapping[Path, bytes] | None = None, plugins: PluginHost | None = None
+    overrides: Sequence[str] = (),
+    given: Mapping[Path, bytes] | None = None,
+    plugins: PluginHost | None = None,
+    may_leave_out: Callable[[str], bool] = lambda _part: True,
 ) -> ResolvedConfiguration:
     """Return the configuration files, checked with their plugins, services and drivers; credentials are not read.
 
@@ -38,6 +41,7 @@ def resolve_configuration(
         overrides: Values that override the files, each `table.key=VALUE`.
         given: New content of files, to be checked instead of their current content.
         plugins: Plugins that were discovered before; None to discover them.
+        may_leave_out: Whether a part whose plugin is broken is left out, as by a start, instead of being a problem.
 
     Raises:
         ConfigurationError: With all problems.
@@ -46,7 +50,9 @@ def resolve_configuration(
 
     with suppress_logging():
         paths = invocation.current_invocation().paths()
-        return load_configuration(paths, overrides, offline=True, given=given, plugins=plugins)
+        return load_configuration(
+            paths, overrides, offline=True, given=given, plugins=plugins, may_leave_out=may_leave_out
+        )
 
 
 def resolve_start(overrides: Sequence[str] = ()) -> ResolvedConfiguration:

@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Collection, Iterator, Mapping
 from typing import TypeVar
 
 import msgspec
 
 from ostler.config.configuration import Configuration, Tables, masked_option, option_values, own_option_names
-from ostler.config.layers import dotted
+from ostler.config.layers import dotted, split_key
 from ostler.config.options import OptionsModel, Secret, option_metadata
 from ostler.redaction import SECRETS
 from ostler.reload_types import OptionChange
@@ -94,6 +94,26 @@ def diff(old: Configuration, new: Configuration) -> list[OptionChange]:
     """
     changes = [*_option_changes(old, new), *_table_changes(old.tables, new.tables)]
     return sorted(changes, key=lambda change: change.path)
+
+
+def change_level(tables: Tables, path: str, running: Collection[str]) -> str:
+    """Return what the change of an option to the value in the files needs, by its path alone.
+
+    Args:
+        tables: The tables of the files.
+        path: The option.
+        running: The paths of all options of the daemon.
+    """
+    parts = tuple(split_key(path))
+    if parts[0] == "services":
+        for length, level in ((_SERVICE_DEPTH, "service"), (_SERVICE_DEPTH + 2, "driver")):
+            table = parts[:length]
+            is_part = length == _SERVICE_DEPTH or "drivers" in parts[_SERVICE_DEPTH : _SERVICE_DEPTH + 1]
+            if is_part and not (table in tables and any(each.startswith(f"{dotted(table)}.") for each in running)):
+                return level  # the whole table is added or removed
+    table = max((each for each in tables if parts[: len(each)] == each), key=len, default=())
+    field = type(tables[table]).model_fields.get(parts[len(table)]) if table else None
+    return option_metadata(field).reload if field is not None else "live"
 
 
 def _table_changes(old: Tables, new: Tables) -> Iterator[OptionChange]:

@@ -6,6 +6,7 @@ import asyncio
 import logging
 import math
 from collections.abc import Awaitable, Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from functools import partial
 from itertools import groupby
 from typing import TYPE_CHECKING, Any, NamedTuple
@@ -266,7 +267,8 @@ class ServiceChanges:
 
         async def work() -> None:
             await self._migrate(spec)
-            await self._actions.start(topic, spec)
+            with _hint_of_reload():
+                await self._actions.start(topic, spec)
             self._raise_if_drivers_lost(topic, ready_before)
             if before.state is ServiceState.DRAINING:  # an operator has said so, and not that it is to end
                 await self._actions.drain(topic, _DRAIN_AGAIN_TIME, "it was draining before the reload")
@@ -295,7 +297,8 @@ class ServiceChanges:
 
         async def work() -> None:
             await self._migrate(spec)
-            await self._actions.start_new(spec)
+            with _hint_of_reload():
+                await self._actions.start_new(spec)
             self._raise_if_drivers_lost(topic, {*spec.drivers})
 
         async def undo() -> None:
@@ -466,3 +469,14 @@ def _batches(parts: Sequence[ReversibleStep]) -> Iterator[list[ReversibleStep]]:
 def describe(step: ServiceStep) -> str:
     """Return a step for people: `add driver volume/second`."""
     return f"{step.action} {step.subject}".rstrip()
+
+
+@contextmanager
+def _hint_of_reload() -> Iterator[None]:
+    """Name what helps after a reload that is undone: what it has tried to start is as it was before."""
+    try:
+        yield
+    except ServiceError as error:
+        if "`ostler service start" in error.hint:
+            error.hint = "fix that, then `ostler reload`"
+        raise

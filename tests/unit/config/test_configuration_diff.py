@@ -3,7 +3,7 @@ from time import monotonic
 import pytest
 
 from ostler.config import Field, OptionsModel, diff, load_text, validate
-from ostler.config.configuration_diff import effective_values, note_secrets_in_use
+from ostler.config.configuration_diff import change_level, effective_values, note_secrets_in_use
 from ostler.messaging.tcp.curve import generate_keys
 from ostler.redaction import SECRETS
 
@@ -34,6 +34,24 @@ def test_each_change_says_what_it_needs(lamp):
         ("services.lamp.poll", 30.0, 60.0, "live"),
         ("services.lamp.workers", 4, 5, "service"),
     ]
+
+
+def test_the_path_of_an_option_says_what_its_change_needs(lamp):
+    running = [value.path for value in lamp(BASE).values()]
+    tables = lamp(BASE + '[services.bell]\nmanager = "x"\n[services.lamp.drivers.attic]\ndriver = "gpio"\n').tables
+    levels = {
+        "daemon.host": "daemon",
+        "log.level": "live",
+        "services.lamp.poll": "live",
+        "services.lamp.workers": "service",
+        "services.lamp.drivers.hall.path": "driver",
+        "services.lamp.drivers.attic.path": "driver",  # added
+        "services.lamp.drivers.gone.path": "driver",
+        "services.bell.poll": "service",
+        "services.gone.drivers.hall.path": "service",
+        "plugin.key": "live",
+    }
+    assert {path: change_level(tables, path, running) for path in levels} == levels
 
 
 def test_secrets_are_compared_but_never_shown(lamp, tmp_path):

@@ -131,6 +131,7 @@ async def test_a_failure_at_any_step_leaves_what_ran_before(bench, trouble, plac
         assert (verdict.changes, verdict.needs_restart) == ([], [])
         assert verdict.summary.startswith(f"reload failed and undone, everything runs as before: {step}: ")
         assert "not now" in verdict.summary
+        assert "service start" not in verdict.summary, "it runs"
         failed = [f"{each.action} {each.subject}" for each in verdict.steps if each.outcome == "failed"]
         assert failed == [step]
         assert {each.outcome for each in verdict.steps} <= {"failed", "undone", "not begun", "done"}

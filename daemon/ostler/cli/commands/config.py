@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
-from typing import Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
@@ -11,6 +11,9 @@ from ostler.cli import kit, without_daemon
 from ostler.cli.results import OptionDifference, OptionSet, OptionUnset
 from ostler.errors import EXIT_FAILURE, NotFound
 from ostler.types import CONTROL_TOPIC, DaemonStatus, Json, OptionValue
+
+if TYPE_CHECKING:
+    from ostler.config.configuration import Configuration, Tables
 
 app = kit.app(help="Show the configuration with the origin of each value; secrets are masked.")
 
@@ -25,6 +28,7 @@ DIFFERENCE_COLUMNS = [
     kit.Column("option", priority=0, min_width=20),
     kit.Column("running", lambda row: format_difference(row.running_text or row.running), priority=0),
     kit.Column("files", lambda row: format_difference(row.files_text or row.files), priority=0),
+    kit.Column("needs", priority=1, min_width=7),
     kit.Column("from", "origin", priority=1, min_width=16),
 ]
 
@@ -48,7 +52,7 @@ def cat(
     """
     from ostler.cli.config_text import config_toml, matches_prefix  # 10 ms: only for `config cat`
 
-    values = _running_values() if running else without_daemon.resolve_configuration().configuration.values()
+    values = _running_values() if running else _configured().values()
     found = [value for value in values if not prefix or matches_prefix(value.path, prefix)]
     if prefix and not found:
         raise NotFound(f"no option begins with {prefix}", hint="`ostler config cat` shows all of them", prefix=prefix)
@@ -76,8 +80,8 @@ def diff(
     if running:
         found = _waiting_rows()
     else:
-        files = without_daemon.resolve_configuration().configuration.values()
-        found = list(difference_rows(_running_values(), files))
+        configured = _configured()
+        found = list(difference_rows(_running_values(), configured.values(), configured.tables))
     kit.show_table(found, DIFFERENCE_COLUMNS, empty="No differences.")
     if check and found:
         raise typer.Exit(EXIT_FAILURE)
@@ -162,13 +166,26 @@ def format_option_value(value: Json) -> str:
     return value if value == "***" and isinstance(value, str) else kit.to_json(value, indent=0)
 
 
-def difference_rows(running: Iterable[OptionValue], files: Iterable[OptionValue]) -> Iterable[OptionDifference]:
+def _configured() -> Configuration:
+    """Return the configuration of the files; warn of what is left out of it because its plugin is broken."""
+    found = without_daemon.resolve_configuration()
+    for line in found.broken:
+        kit.warn(kit.printable(f"warning: {line}"))
+    return found.configuration
+
+
+def difference_rows(
+    running: Iterable[OptionValue], files: Iterable[OptionValue], tables: Tables
+) -> Iterable[OptionDifference]:
     """Return a row for every option that differs between the daemon and the files.
 
     Args:
         running: The values of the daemon.
         files: The values of the files.
+        tables: The tables of the files, which know what a change of each option needs.
     """
+    from ostler.config.configuration_diff import change_level  # only for `config diff`
+
     before = {option.path: option for option in running}
     after = {option.path: option for option in files}
     for path in sorted(before.keys() | after.keys()):
@@ -179,6 +196,7 @@ def difference_rows(running: Iterable[OptionValue], files: Iterable[OptionValue]
                 running=old.value if old else None,
                 files=new.value if new else None,
                 origin=new.origin if new else "",
+                needs=change_level(tables, path, before),
                 running_text=old.text if old else "",
                 files_text=new.text if new else "",
             )
@@ -209,6 +227,7 @@ def _waiting_rows() -> list[OptionDifference]:
             running=change.old,
             files=change.new,
             origin="",
+            needs=change.needs,
             running_text=change.old_text,
             files_text=change.new_text,
         )
