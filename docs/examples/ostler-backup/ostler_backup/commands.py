@@ -22,6 +22,7 @@ COLUMNS = [
 
 
 @app.command("list")
+@kit.shows(Backup, many=True)
 def list_backups(
     source: Annotated[str, typer.Option(help="Only those of this source")] = "",
 ) -> None:

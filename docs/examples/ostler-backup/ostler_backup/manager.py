@@ -19,6 +19,7 @@ from ostler import (
     ManagerOptions,
     NotFound,
     OptionsModel,
+    WallTime,
     exposed,
     on_event,
 )
@@ -35,13 +36,13 @@ from ostler_backup.tables import (
 
 
 class Backup(msgspec.Struct):
-    """A backup; `at` in seconds since 1970, `size` in bytes."""
+    """A backup; `size` in bytes."""
 
     archive: str
     source: str
     target: str
     size: int
-    at: float
+    at: WallTime
 
 
 class Source(OptionsModel):
