@@ -73,6 +73,7 @@ def test_a_changed_configuration_is_reloaded_in_the_running_process(developed) -
 def test_a_daemon_that_ended_is_started_again_by_a_change(developing) -> None:
     daemon = developing
     daemon.install("lamp", "1 / 0\n")
+    daemon.configure("[services.lamp]\nrequired = true\n", "conf.d/required.toml")
     daemon.start("--dev", wait=False)
     daemon.wait_log("the daemon ended with 78; a change of a file starts it again")
     write(daemon, source("first"))

@@ -123,7 +123,9 @@ def test_followers_take_nothing_from_each_other_nor_from_the_log(daemon: DaemonP
     assert sorted(word for word in alarms.messages("alarm") if word in WORDS) == sorted(WORDS * 2)
     assert alarms.messages("detail") + alarms.messages("event") == []
     talk(daemon, "south", ["followed"])
-    assert logged(daemon, "followed") == logged(daemon, "alone") == [("event", "south"), ("alarm", "south")]
+    for word in ("alone", "followed"):
+        shown = [("event", "south"), ("alarm", "south")]
+        wait_for(lambda word=word, shown=shown: logged(daemon, word) == shown, f"the lines of {word} in the log")
     assert "detail" not in daemon.log
     assert daemon.json("log-level") == levels
     assert (details.end(signal.SIGINT), alarms.end(signal.SIGINT)) == (0, 0)

@@ -78,6 +78,7 @@ class VirtualTimeLoop(asyncio.SelectorEventLoop):
         while self._has_slow_work(time.monotonic() - begun):
             if events := self._real_selector.select(_POLL_INTERVAL):
                 return events
+        begun = time.monotonic()  # a thread that waited for that work has had no time of its own yet
         while tokens := self._work_in_progress():
             patience = self._stalled_recheck if tokens <= self._stalled else self._stall_timeout
             if time.monotonic() - begun >= patience:
