@@ -10,6 +10,7 @@ import msgspec
 from ostler.config.configuration import Configuration, Tables, masked_option, option_values, own_option_names
 from ostler.config.layers import dotted, split_key
 from ostler.config.options import OptionsModel, Secret, option_metadata
+from ostler.config.toml_parser import TomlError
 from ostler.redaction import SECRETS
 from ostler.reload_types import OptionChange
 from ostler.types import Json, OptionValue
@@ -104,16 +105,25 @@ def change_level(tables: Tables, path: str, running: Collection[str]) -> str:
         path: The option.
         running: The paths of all options of the daemon.
     """
-    parts = tuple(split_key(path))
-    if parts[0] == "services":
+    parts = _parts_of(path)
+    if parts[:1] == ("services",):
         for length, level in ((_SERVICE_DEPTH, "service"), (_SERVICE_DEPTH + 2, "driver")):
             table = parts[:length]
             is_part = length == _SERVICE_DEPTH or "drivers" in parts[_SERVICE_DEPTH : _SERVICE_DEPTH + 1]
             if is_part and not (table in tables and any(each.startswith(f"{dotted(table)}.") for each in running)):
                 return level  # the whole table is added or removed
     table = max((each for each in tables if parts[: len(each)] == each), key=len, default=())
-    field = type(tables[table]).model_fields.get(parts[len(table)]) if table else None
+    name = parts[len(table)] if table and len(parts) > len(table) else ""
+    field = type(tables[table]).model_fields.get(name) if name else None
     return option_metadata(field).reload if field is not None else "live"
+
+
+def _parts_of(path: str) -> tuple[str, ...]:
+    """Return the parts of a path; none of one that a daemon should not have sent."""
+    try:
+        return tuple(split_key(path))
+    except TomlError:
+        return ()
 
 
 def _table_changes(old: Tables, new: Tables) -> Iterator[OptionChange]:

@@ -102,11 +102,11 @@ def test_a_difference_between_daemon_and_files_is_shown(ostler: Any, client: Any
         OptionValue(path=row["path"], value=row["value"], origin=row["origin"])
         for row in json.loads(ostler("config", "cat", "--json").out)
     ]
-    assert ostler("config", "diff") == (0, "OPTION  RUNNING  FILES  FROM\n", "")
+    assert ostler("config", "diff") == (0, "OPTION  RUNNING  FILES  NEEDS  FROM\n", "")
     configure(root, '[log]\nlevel = "info"\n')
     code, out, _ = ostler("config", "diff", "--check")
     assert code == 1
-    assert out.splitlines()[1].split() == ["log.level", '"debug"', '"info"', f"{root}/etc/ostler.toml:2:1"]
+    assert out.splitlines()[1].split() == ["log.level", '"debug"', '"info"', "live", f"{root}/etc/ostler.toml:2:1"]
 
 
 def test_a_value_is_set_in_a_file_of_its_own(ostler: Any, root: Path) -> None:

@@ -50,6 +50,9 @@ def test_the_path_of_an_option_says_what_its_change_needs(lamp):
         "services.bell.poll": "service",
         "services.gone.drivers.hall.path": "service",
         "plugin.key": "live",
+        "services": "service",
+        "no = valid [key": "live",
+        "of two\nlines": "live",
     }
     assert {path: change_level(tables, path, running) for path in levels} == levels
 
