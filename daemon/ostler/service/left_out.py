@@ -102,6 +102,8 @@ class BrokenParts:
         self._paths: dict[tuple[str, ...], None] = {}
         self.problems: list[Problem] = []
         """The problems that they would be if they were not left out."""
+        self.unmet: list[Problem] = []
+        """The problems of services that need what is left out, and stay."""
 
     def leave_out(self, part: str, why: str, problem: Problem, path: tuple[str, ...] = ()) -> bool:
         """Leave a part out, with the table at `path`, or return False: `problem` is an error then."""
@@ -115,15 +117,39 @@ class BrokenParts:
         return True
 
     def remove_from(self, raw: RawConfiguration) -> bool:
-        """Remove the tables of what is left out and the services that need them; return whether there were any."""
+        """Remove the tables of what is left out and the services that need them; return whether there were any.
+
+        A service that needs one and is required, or may not be left out, stays; `unmet` says what it lacks.
+        """
         if not self._paths:
             return False
         for path in self._paths:
             raw.table(path[:-1]).pop(path[-1], None)
         self._paths.clear()
-        for line in _leave_out_dependents(raw.table(("services",)), self._lines.values()):
-            self._lines[part_of(line)] = line
+        self._leave_out_dependents(raw)
         return True
+
+    def _leave_out_dependents(self, raw: RawConfiguration) -> None:
+        services = raw.table(("services",))
+        while needs := _needs_of(services, left_out_topics(self._lines.values())):
+            is_done = True
+            for topic, number, needed in needs:
+                what = f"it needs {needed}, which is left out"
+                problem = raw.problem_at(
+                    ("services", topic, "depends_on", number), f"service {topic} cannot run: {what}"
+                )
+                is_needed = services[topic].get("required") is True
+                if not is_needed and self.leave_out(f"service {topic}", what, problem):
+                    is_done = services.pop(topic, None) is None and is_done
+                elif problem not in self.unmet:
+                    self.unmet.append(problem)
+            if is_done:
+                return
+
+    @property
+    def parts(self) -> Container[str]:
+        """The beginnings of the lines of what is left out."""
+        return self._lines.keys()
 
     @property
     def lines(self) -> list[str]:
@@ -154,20 +180,25 @@ def _is_missing(reference: object, registered: Container[str], packages: Contain
     return module.partition(".")[0] in packages if ":" in reference or "." in reference else True
 
 
+def _needs_of(services: Mapping[str, Any], gone: Container[str]) -> list[tuple[str, int, str]]:
+    """Return the first need of each service that is among those that are gone: topic, number in its list, needed."""
+    found: dict[str, tuple[str, int, str]] = {}
+    for topic, table in _tables(services):
+        for number, needed in enumerate(table.get("depends_on") or ()):
+            if isinstance(needed, str) and needed in gone:
+                found.setdefault(topic, (topic, number, needed))
+    return list(found.values())
+
+
 def _leave_out_dependents(services: dict[str, Any], removed: Iterable[str]) -> list[str]:
     """Remove the services that depend on one that was removed, and so on."""
     gone = set(left_out_topics(removed))
     lines: list[str] = []
     while True:
-        found = [
-            (topic, needed)
-            for topic, table in _tables(services)
-            for needed in table.get("depends_on") or ()
-            if isinstance(needed, str) and needed in gone
-        ]
+        found = _needs_of(services, gone)
         if not found:
             return lines
-        for topic, needed in found:
-            if services.pop(topic, None) is not None:
-                gone.add(topic)
-                lines.append(f"service {topic} is left out: it needs {needed}, which is left out")
+        for topic, _, needed in found:
+            del services[topic]
+            gone.add(topic)
+            lines.append(f"service {topic} is left out: it needs {needed}, which is left out")

@@ -134,7 +134,7 @@ def resolve_configuration(  # noqa: PLR0913 - what a start, a reload and a check
         resolver.models,
         environ,
         partial=resolver.partial_paths,
-        problems=[*_missing_plugins(raw, plugins), *resolver.problems],
+        problems=[*_missing_plugins(raw, plugins), *resolver.problems, *broken.unmet],
         offline=offline,
         as_daemon=as_daemon,
         extra_checks=ServiceChecks(resolver.managers, resolver.drivers, resolver.extensions).faults,
@@ -369,7 +369,7 @@ class _Resolver:
         }
         for topic, needed in needs.items():
             for number, name in enumerate(needed):
-                if name not in services:
+                if name not in services and f"service {name}" not in self._broken.parts:
                     what = (
                         f"service {topic} needs {name}, but there is no [services.{name}]; "
                         f"{_suggestion(name, services)}"

@@ -156,3 +156,21 @@ def test_what_is_required_or_no_plugins_fault_is_an_error(resolve_broken):
         resolve_broken('[services.b]\nmanager = "nowhere:Manager"\n')
     with pytest.raises(ConfigurationError, match="workers"):
         resolve_broken('[services.torch]\nmanager = "torch"\n[services.lamp]\nmanager = "lamp"\nworkers = "many"\n')
+
+
+NEEDS = '[services.torch]\nmanager = "torch"\n[services.b]\nmanager = "lamp"\ndepends_on = ["torch"]\n'
+
+
+def test_a_required_service_that_needs_a_broken_one_refuses_the_start(resolve_broken):
+    with pytest.raises(ConfigurationError) as caught:
+        resolve_broken(NEEDS + "required = true\n")
+    whats = [problem.what for problem in caught.value.problems]
+    assert "service b cannot run: it needs torch, which is left out" in whats
+    assert not any("there is no [services.torch]" in what for what in whats)
+
+
+def test_a_reload_leaves_out_no_service_because_it_needs_one_that_is_left_out(resolve_broken):
+    left_out = {"service torch"}
+    with pytest.raises(ConfigurationError, match="service b cannot run: it needs torch, which is left out"):
+        resolve_broken(NEEDS, left_out.__contains__)
+    assert resolve_broken(NEEDS, {*left_out, "service b"}.__contains__).specs == []
