@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 import ast
+import re
 import subprocess
 from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 
-ROOT = Path(__file__).resolve().parents[2]
+HERE = Path(__file__).resolve()
+ROOT = HERE.parents[2]
 MAX_FILE_LINES = 700
 MAX_FUNCTION_LINES = 50
 LONGEST_TEST_NAME = 79
@@ -53,6 +55,16 @@ def test_no_name_of_a_test_is_longer_than_its_limit() -> None:
     named = [(path, name) for path in paths for name, _ in functions(path) if name.startswith("test_")]
     assert len(named) > 2000
     assert not [f"{path.relative_to(ROOT)}: {name}" for path, name in named if len(name) > LONGEST_TEST_NAME]
+
+
+def test_no_test_expects_a_line_in_the_log_before_it_is_written() -> None:
+    """A thread writes the log of a daemon, later than the work it tells of: `wait_log` waits for a line."""
+    early = re.compile(r"^ *assert (?!.*( not in |wait_for|\.split\()).* in \w+(\.\w+)*\.log\b.*$", re.MULTILINE)
+    assert early.search('    assert "ready" in daemon.log')
+    assert not early.search('    assert "Traceback" not in daemon.log')
+    paths = [path for place in ("tests", "plugins") for path in (ROOT / place).rglob("test_*.py") if path != HERE]
+    found = [(path, match[0]) for path in paths for match in early.finditer(path.read_text(encoding="utf-8"))]
+    assert not [f"{path.relative_to(ROOT)}: {line}" for path, line in found]
 
 
 def test_no_top_level_folder_is_a_package() -> None:

@@ -235,7 +235,8 @@ def test_starts_without_what_was_there_before(machine: Machine) -> None:
     shutil.rmtree(daemon.root / "state")  # nothing is left that tells it from a new one
     before = len(daemon.log)
     daemon.start()
-    assert f"created the database {database(daemon)}" in daemon.log[before:]
+    created = f"created the database {database(daemon)}"
+    wait_for(lambda: created in daemon.log[before:], "the line of the log", more=lambda: daemon.log[before:])
     daemon.stop()
     shutil.rmtree(daemon.root / "state")
     (daemon.root / "state").write_text("a file")

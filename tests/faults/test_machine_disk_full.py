@@ -96,7 +96,7 @@ def test_state_volumes_and_log_on_one_disk_that_is_full_and_then_not(machine: Ma
     daemon.assert_nothing_lost()
     assert [each["name"] for each in daemon.json("volume", "list")] == []
     assert daemon.stop() == 0
-    assert "stopped" in daemon.log
+    daemon.wait_log("stopped")
 
 
 @pytest.mark.failure_mode("State", "a full disk that something has to be deleted on")

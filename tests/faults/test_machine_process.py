@@ -41,7 +41,7 @@ def test_a_suspended_daemon_goes_on_and_nobody_takes_it_for_hung(machine: Machin
     daemon.notices.wait(lambda fields: fields.get("WATCHDOG") == "1", after=before)
     assert daemon.count_acts() == {f"door {number}": 1 for number in range(10)}
     assert "withholding the watchdog ping" not in daemon.log
-    assert "it was suspended, or its event loop was blocked" in daemon.log
+    daemon.wait_log("it was suspended, or its event loop was blocked")
     assert (daemon.records()["state"], daemon.records()["up"]) == ("up", True)
     daemon.wait_well()
     assert daemon.stop() == 0

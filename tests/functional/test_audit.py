@@ -287,4 +287,4 @@ def test_what_a_kill_cuts_off_is_kept_as_interrupted_and_what_ended_is_there_onc
     assert rows[1]["arguments"] == '{"password":"***","seconds":"60"}'
     assert "the daemon ended while the request was in progress" in rows[0]["text"]
     assert [row["result"] for row in audit(vault, "--method", "echo.wait")] == ["done", "interrupted"]
-    assert "2 requests were in progress when the daemon last ended" in vault.log
+    vault.wait_log("2 requests were in progress when the daemon last ended")

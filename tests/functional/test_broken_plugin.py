@@ -98,4 +98,4 @@ def test_a_required_service_whose_plugin_is_broken_refuses_the_start(daemon: Dae
     assert "lamp.toml:2:11" in daemon.command("check", check=78, env=daemon.environ).stderr
     daemon.start(wait=False)
     assert daemon.wait_end() == 78
-    assert "a_module_that_nobody_has" in daemon.log
+    daemon.wait_log("a_module_that_nobody_has")

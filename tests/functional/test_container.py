@@ -75,7 +75,7 @@ def test_signals_are_passed_on_and_the_exit_code_is_the_daemons(contained) -> No
     ((daemon, _),) = below(first)
     os.kill(daemon, signal.SIGKILL)
     assert contained.wait_end() == 128 + signal.SIGKILL
-    assert "was killed by SIGKILL" in contained.log
+    contained.wait_log("was killed by SIGKILL")
 
 
 def test_a_configuration_that_cannot_be_used_ends_with_78_there_too(make_daemon) -> None:

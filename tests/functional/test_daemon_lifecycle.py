@@ -167,7 +167,7 @@ def test_sigterm_during_init_host(make_daemon) -> None:
     daemon.signal(signal.SIGTERM)
     daemon.wait_end()
     assert time.monotonic() - began < 12
-    assert "still running at the end of the stop: echo.init_host" in daemon.log
+    daemon.wait_log("still running at the end of the stop: echo.init_host")
     daemon.start()  # nothing is left behind that a next start would stumble over
     assert daemon.stop() == 0
 
@@ -181,7 +181,7 @@ def test_second_sigterm(make_daemon) -> None:
     daemon.signal(signal.SIGTERM)
     daemon.wait_end()
     assert time.monotonic() - began < 10
-    assert "still running at the end of the stop" in daemon.log
+    daemon.wait_log("still running at the end of the stop")
 
 
 @pytest.mark.failure_mode("Life", "SIGTERM with a driver hung in a native call")
@@ -212,8 +212,8 @@ def test_failed_start_leaves_nothing_behind(make_daemon) -> None:
     daemon = make_daemon(ECHO + '[services.broken]\nmanager = "faulty_managers:FailingInit"\nrequired = true\n')
     daemon.start(wait=False)
     assert daemon.wait_end() == 1
-    assert "required service broken could not be started" in daemon.log
-    assert "the disk is on fire" in daemon.log
+    daemon.wait_log("required service broken could not be started")
+    daemon.wait_log("the disk is on fire")
     assert not list((daemon.root / "run").iterdir())
     assert not any(fields.get("READY") for fields in daemon.notices.received)
     daemon.configure(ECHO)

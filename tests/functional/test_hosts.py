@@ -741,7 +741,7 @@ def test_a_copy_of_a_host_is_refused_by_name_and_both_say_so(
     assert here.startswith("refused a daemon that calls as node1: two hosts are named node1")
     for daemon in (copy, two):
         daemon.command("status", "--check", check=1)
-        assert "two hosts are named node1" in daemon.log
+        daemon.wait_log("two hosts are named node1")
     assert two.call("ostler", "dump")["messages"]["peers"]["node1"]["up"] is True
     assert one.daemon.status()["not_well"] == []
     copy.running.kill()

@@ -56,7 +56,7 @@ def test_a_crash_is_an_error_of_its_call_and_of_nobody_else(make_daemon, what: s
     ready(daemon)
     assert do(daemon) != pid
     assert do(daemon, "count") == "2"
-    assert "started again" in daemon.log
+    daemon.wait_log("started again")
 
 
 @pytest.mark.failure_mode("Plugins", "a driver in its own process that crashes, hangs or floods the log")

@@ -79,7 +79,7 @@ def test_a_plugin_that_silences_logging(make_daemon) -> None:
     daemon.wait_log("a plugin or a library changed how this process logs")
     assert "logging.disable" in daemon.status()["log"]
     assert daemon.stop() == 0
-    assert "SIGTERM received: stopping" in daemon.log
+    daemon.wait_log("SIGTERM received: stopping")
 
 
 @pytest.mark.failure_mode("Plugins", "an import or a hook that hangs")
@@ -90,4 +90,4 @@ def test_a_plugin_whose_import_hangs(make_daemon, number: int) -> None:
     daemon.notices.wait(lambda f: "importing manager odd:Odd" in f.get("STATUS", "") and "EXTEND_TIMEOUT_USEC" in f)
     daemon.signal(number)
     assert daemon.wait_end(8) == 0
-    assert "while starting: importing manager odd:Odd of service odd; nothing was started" in daemon.log
+    daemon.wait_log("while starting: importing manager odd:Odd of service odd; nothing was started")

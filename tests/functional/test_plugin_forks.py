@@ -128,8 +128,8 @@ def test_what_a_plugin_leaves_behind_is_named_and_holds_up_nothing(forking) -> N
     try:
         assert forking.stop() == 0
         assert time.monotonic() - began < 10
-        assert "still running at the end of the stop: thread forgotten (time.sleep)" in forking.log
-        assert f"still running at the end of the stop: process {left} (sleep 61)" in forking.log
+        forking.wait_log("still running at the end of the stop: thread forgotten (time.sleep)")
+        forking.wait_log(f"still running at the end of the stop: process {left} (sleep 61)")
         assert Path(f"/proc/{left}").exists()
     finally:
         os.kill(left, signal.SIGKILL)
@@ -145,7 +145,7 @@ def test_the_next_daemon_starts_beside_what_a_plugin_has_left_of_the_last_one(fo
         assert time.monotonic() - began < 10
         for pid in left:
             assert Path(f"/proc/{pid}").exists()
-            assert f"still running at the end of the stop: process {pid} (" in forking.log
+            forking.wait_log(f"still running at the end of the stop: process {pid} (")
         forking.start()
         assert ask(forking, "codes")[0] == 9
     finally:

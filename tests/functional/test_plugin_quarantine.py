@@ -65,9 +65,9 @@ def test_a_plugin_in_which_the_daemon_crashes_three_times_is_quarantined(bomb) -
     ends = [explode(bomb, how) for how in ("segfault", "abort", "exit")]
     assert ends == [-signal.SIGSEGV, -signal.SIGABRT, 3]
     bomb.start()
-    assert "the daemon crashed in the code of plugin bomb at " in bomb.log
-    assert "Segmentation fault, at " in bomb.log
-    assert "plugin bomb is quarantined until `ostler plugin reset bomb`" in bomb.log
+    bomb.wait_log("the daemon crashed in the code of plugin bomb at ")
+    bomb.wait_log("Segmentation fault, at ")
+    bomb.wait_log("plugin bomb is quarantined until `ostler plugin reset bomb`")
     found = plugin(bomb)
     assert (found["state"], found["crashes"]) == ("quarantined", 3)
     assert found["since"].endswith("Z")
@@ -101,7 +101,7 @@ def test_a_required_plugin_that_is_quarantined_refuses_the_start_with_why(bomb) 
         explode(bomb, "exit")
     bomb.start(wait=False)
     assert bomb.wait_end() == 78
-    assert "the required plugin bomb is quarantined: the daemon crashed 3 times" in bomb.log
+    bomb.wait_log("the required plugin bomb is quarantined: the daemon crashed 3 times")
 
 
 @pytest.mark.failure_mode("Plugins", "one in whose code the daemon crashes again and again")
