@@ -265,7 +265,7 @@ def test_other_faults_of_the_service_and_unknown_names_are_errors_as_before(reso
         resolve_rules(RULED, "broken", lambda _part: False)
 
 
-def test_an_extension_that_breaks_in_another_way_refuses_no_reload_of_what_is_left_out(resolve_rules):
+def test_an_extension_that_breaks_in_another_way_refuses_no_reload(resolve_rules):
     left_out = {part_of(line) for line in resolve_rules(RULED, "broken").broken}
     found = resolve_rules(RULED, "rule", left_out.__contains__)
     assert {part_of(line) for line in found.broken} == {*left_out, "rule dark"}
