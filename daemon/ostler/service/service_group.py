@@ -49,6 +49,8 @@ class ServiceGroup:
         self.order = start_order(self._dependencies)
         self._context, self._on_change = context, on_change
         self.services = {topic: Service(by_topic[topic], context, on_change) for topic in self.order}
+        self.left_out: Mapping[str, str] = {}
+        """The services that are left out of the configuration, with the reason."""
         self._start_futures: dict[str, asyncio.Future[bool]] = {}
         self._start_timeouts: set[asyncio.Timeout] = set()
 
@@ -234,7 +236,8 @@ class ServiceGroup:
         self._context.host.dispatcher.registry.begin_restart(topic, why, returns_after)
 
     def set_left_out(self, topics: Mapping[str, str]) -> None:
-        """See `TopicRegistry.set_left_out`."""
+        """See `TopicRegistry.set_left_out`; kept as `left_out`."""
+        self.left_out = topics
         self._context.host.dispatcher.registry.set_left_out(topics)
 
     def end_restart(self, topic: str) -> None:
