@@ -145,7 +145,7 @@ def test_another_administrator_has_no_console(daemon) -> None:
 def test_a_session_belongs_to_its_process(daemon, session) -> None:
     found = daemon.command("call", "ostler", "console.run", f"session={session.id}", "source=1", "--json", check=None)
     assert found.returncode != 0
-    with Client(root=daemon.root) as other, pytest.raises(NotFound, match="no such console"):
+    with Client(root=daemon.root) as other, pytest.raises(NotFound, match="has no console with that id"):
         list(other.stream("ostler", "console.run", session="x" * 16, source="1"))
 
 
