@@ -5,7 +5,7 @@ from __future__ import annotations
 import inspect
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from copy import copy
-from typing import Any
+from typing import Any, cast
 
 import msgspec
 
@@ -263,17 +263,18 @@ class _Resolver:
 
     def _options_model(self, path: OptionPath, loaded: ResolvedObject, table: dict[str, Any]) -> type[OptionsModel]:
         """Return the model for this very table; what the manager's code raises is a fault of it."""
+        general: type[OptionsModel] = loaded.cls.Options
         try:
-            model = loaded.cls.options_model(table, self.extensions[path[1]])
+            model: Any = loaded.cls.options_model(table, self.extensions[path[1]])
         except (Exception, SystemExit) as error:  # noqa: BLE001 - a plugin's own code
             fork.exit_if_child(error)
             fault = f"its `options_model` failed: {error_line(error)}"
         else:
-            if _is_subclass(model, loaded.cls.Options):
-                return model
+            if _is_subclass(model, general):
+                return cast("type[OptionsModel]", model)
             fault = "its `options_model` returned no class that derives from its `Options`"
         self._add_problem((*path, "manager"), f"manager {loaded.reference} violates the manager contract: {fault}")
-        return loaded.cls.Options  # type: ignore[no-any-return]
+        return general
 
     def _resolve_driver(
         self, path: OptionPath, table: dict[str, Any], manager: object, owner: ResolvedObject | None
