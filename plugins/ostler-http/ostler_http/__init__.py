@@ -14,7 +14,14 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from ostler_http.application import AppEnvironment, Application, AppOptions, Filter, FilterEnvironment, FilterOptions
+    from ostler_http.application import (
+        AppEnvironment,
+        Application,
+        AppOptions,
+        Filter,
+        FilterEnvironment,
+        FilterOptions,
+    )
     from ostler_http.asgi import ASGIApp, Message, Receive, Scope, Send, WSGIApp
 
 _EXPORTS = {

@@ -110,7 +110,7 @@ class Application(ABC):
 
 
 class FilterOptions(OptionsModel):
-    """The options of a table in `[services.TOPIC.filters]`; a filter's own are fields of a subclass, named `Options`."""
+    """The options of a table in `[services.TOPIC.filters]`; a filter's own are fields of its subclass `Options`."""
 
     filter: str = Field(
         "", help="Registered name of the filter, or its import path; by default the name of the table", reload="live"

@@ -5,7 +5,7 @@ from __future__ import annotations
 import inspect
 from collections.abc import Callable, Mapping
 from importlib import import_module
-from typing import Any, Literal
+from typing import Any, Literal, cast
 
 import msgspec
 
@@ -131,7 +131,7 @@ def _find(reference: str, registered: Mapping[str, Any], what: str) -> Any:
         found: Any = import_module(module)
         for part in name.split("."):
             found = getattr(found, part)
-    except (Exception, SystemExit) as error:  # noqa: BLE001 - whatever the code of the application raises
+    except (Exception, SystemExit) as error:
         raise ReferenceFault(f"{reference} cannot be imported: {error_line(error)}") from error
     return found
 
@@ -140,7 +140,7 @@ def _options_of(reference: str, value: Any) -> type[AppOptions]:
     options = getattr(value, "Options", AppOptions)
     if not _is_model(options, AppOptions):
         raise ReferenceFault(f"the `Options` of {reference} do not derive from `ostler_http.AppOptions`")
-    return options  # type: ignore[no-any-return]
+    return cast("type[AppOptions]", options)
 
 
 def _is_model(value: object, base: type) -> bool:
@@ -156,7 +156,7 @@ def _interface_of(value: Any) -> Literal["factory", "asgi", "wsgi"] | None:
         return None
     if known := _KINDS.get(names):
         return known
-    return {2: "wsgi", 3: "asgi"}.get(len(names))  # type: ignore[return-value]
+    return "wsgi" if len(names) == 2 else "asgi" if len(names) == 3 else None
 
 
 def _parameters(value: Callable[..., Any]) -> tuple[str, ...] | None:
