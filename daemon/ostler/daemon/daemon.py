@@ -264,6 +264,7 @@ class Daemon:
                 network=messaging.network_address,
                 sockets=self._sockets,
             ),
+            lambda: messaging.gateway_host(store).gateway(),
         )
         runtime = Runtime(
             self.active.resolved.specs,
