@@ -28,7 +28,7 @@ _PING_INTERVAL = 20.0
 
 
 class _State(ServerState):
-    """uvicorn's shared state; its `Date` is made when it is asked for, not by a timer."""
+    """uvicorn's shared state; its date is made when it is asked for, not by a timer."""
 
     def __init__(self) -> None:
         self._second, self._headers = 0, list[tuple[bytes, bytes]]()
