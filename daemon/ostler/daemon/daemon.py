@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import logging
 import signal
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from functools import partial
 from typing import TYPE_CHECKING, Any
 
@@ -84,6 +84,7 @@ class Daemon:
         shutdown_watchdog: Ends the process when the stop does not finish.
         keep_lock: Whether the state stays locked after the stop, until the process ends: leftovers of plugins may run
             until then.
+        sockets: Sockets that systemd handed over, by name.
     """
 
     def __init__(  # noqa: PLR0913 - the composition root is handed all that is outside of it
@@ -99,6 +100,7 @@ class Daemon:
         make_transport: Callable[[], Transport],
         shutdown_watchdog: ShutdownWatchdog | None = None,
         keep_lock: bool = False,
+        sockets: Mapping[str, int] | None = None,
     ) -> None:
         self.start_finished: asyncio.Future[DaemonParts] = asyncio.get_running_loop().create_future()
         """The parts of the daemon, once all services have been started; raises when the start has failed."""
@@ -119,7 +121,7 @@ class Daemon:
         self._notifier = notifier
         self._step_tracker = step_tracker
         self._make_transport = make_transport
-        self._keep_lock = keep_lock
+        self._keep_lock, self._sockets = keep_lock, sockets or {}
         self._started_at = clock.wall()
         self._installed_versions = InstalledVersions(resolved.plugins)
         self._state_tracker = StateTracker(clock, self._on_state_change)
@@ -134,8 +136,7 @@ class Daemon:
         self._start_task: asyncio.Task[None] | None = None
         self._stop_requested = asyncio.Event()
         self._stop_started_at = 0.0
-        self._fatal_reason = ""
-        self._signal_count = 0
+        self._fatal_reason, self._signal_count = "", 0
         self._has_start_failed = False
 
     def _make_progress(self) -> ProgressReporter:
@@ -257,7 +258,10 @@ class Daemon:
             messaging.notifications,
             messaging.publisher,
             DaemonAddresses(
-                rpc=self._paths.rpc_address, events=self._paths.events_address, network=messaging.network_address
+                rpc=self._paths.rpc_address,
+                events=self._paths.events_address,
+                network=messaging.network_address,
+                sockets=self._sockets,
             ),
             lambda: messaging.gateway_host(store).gateway(),
         )
