@@ -8,13 +8,16 @@ from typing import Any
 
 from ostler import errors
 from ostler.cli.reference import EXIT_CODES
+from ostler.daemon.control.console_control import ConsoleControl
 from ostler.daemon.control.control_endpoint import ControlEndpoint
 from ostler.daemon.control.driver_control import DriverControl
+from ostler.daemon.control.token_control import TokenControl
 from ostler.errors import join_words
 from ostler.messaging.interface.introspection import list_exposed
 from ostler.messaging.observers.opentelemetry import OtelTracer
 from ostler.operations import OperationControl
 from ostler.testing import FakeClock
+from ostler_http.manager import HttpManager
 from ostler_scheduler.manager import SchedulerManager
 from ostler_volume.manager import VolumeManager
 
@@ -22,8 +25,11 @@ INTERFACES: list[tuple[str, str, type]] = [
     ("ostler", "", ControlEndpoint),
     ("ostler", "operation.", OperationControl),
     ("ostler", "driver.", DriverControl),
+    ("ostler", "token.", TokenControl),
+    ("ostler", "console.", ConsoleControl),
     ("volume", "", VolumeManager),
     ("scheduler", "", SchedulerManager),
+    ("web", "", HttpManager),
 ]
 """Topic, prefix of the methods' names, and the class."""
 

@@ -53,6 +53,7 @@ def test_every_page_and_the_plugins_own_are_on_the_site_and_searched(site: dict[
     pages = {path.stem for path in (ROOT / "docs").glob("*.md")} | {
         "ostler-volume",
         "ostler-scheduler",
+        "ostler-http",
         "changelog",
         "search",
     }

@@ -43,6 +43,7 @@ COMMAND_GROUPS: dict[str, dict[str, Command]] = {
         "config": Command("config", "Show, compare and change the configuration"),
         "db": Command("db", "Check, back up or restore the daemon's database"),
         "keys": Command("keys", "Create and show the keys of hosts and clients"),
+        "token": Command("token", "Create, list and revoke tokens for callers over HTTP"),
     },
     "Services and plugins": {
         "service": Command("service", "List, show, enable, disable, freeze, drain and delete services"),
@@ -66,7 +67,8 @@ COMMAND_GROUPS: dict[str, dict[str, Command]] = {
         "log-level": Command("log_level", "Show or set the log levels of the daemon"),
         "top": Command("top", "Show calls per method, live"),
         "audit": Command("audit", "Show the audit log: who did what, and what was refused"),
-        "dump": Command("dump", "Show threads, tasks, queues, services, configuration"),
+        "dump": Command("dump", "Show threads, tasks, requests, queues, services, versions"),
+        "console": Command("console", "Open a Python prompt on the event loop of the daemon"),
     },
     "This command": {
         "whoami": Command("whoami", "Show who the daemon takes you for, and your role"),

@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import logging
 import signal
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from functools import partial
 from typing import TYPE_CHECKING, Any
 
@@ -15,7 +15,7 @@ from ostler.daemon.active_configuration import ActiveConfiguration
 from ostler.daemon.connectivity.audit_service import AuditService
 from ostler.daemon.connectivity.messaging_stack import MessagingStack
 from ostler.daemon.control.control_endpoint import ControlEndpoint
-from ostler.daemon.control.daemon_dump import daemon_dump
+from ostler.daemon.control.daemon_dump import DaemonDump
 from ostler.daemon.control.daemon_status import StatusReporter
 from ostler.daemon.daemon_parts import DaemonParts
 from ostler.daemon.liveness_probes import probe_services, register_probes, retry_store
@@ -84,6 +84,7 @@ class Daemon:
         shutdown_watchdog: Ends the process when the stop does not finish.
         keep_lock: Whether the state stays locked after the stop, until the process ends: leftovers of plugins may run
             until then.
+        sockets: Sockets that systemd handed over, by name.
     """
 
     def __init__(  # noqa: PLR0913 - the composition root is handed all that is outside of it
@@ -99,6 +100,7 @@ class Daemon:
         make_transport: Callable[[], Transport],
         shutdown_watchdog: ShutdownWatchdog | None = None,
         keep_lock: bool = False,
+        sockets: Mapping[str, int] | None = None,
     ) -> None:
         self.start_finished: asyncio.Future[DaemonParts] = asyncio.get_running_loop().create_future()
         """The parts of the daemon, once all services have been started; raises when the start has failed."""
@@ -119,7 +121,7 @@ class Daemon:
         self._notifier = notifier
         self._step_tracker = step_tracker
         self._make_transport = make_transport
-        self._keep_lock = keep_lock
+        self._keep_lock, self._sockets = keep_lock, sockets or {}
         self._started_at = clock.wall()
         self._installed_versions = InstalledVersions(resolved.plugins)
         self._state_tracker = StateTracker(clock, self._on_state_change)
@@ -134,8 +136,7 @@ class Daemon:
         self._start_task: asyncio.Task[None] | None = None
         self._stop_requested = asyncio.Event()
         self._stop_started_at = 0.0
-        self._fatal_reason = ""
-        self._signal_count = 0
+        self._fatal_reason, self._signal_count = "", 0
         self._has_start_failed = False
 
     def _make_progress(self) -> ProgressReporter:
@@ -257,8 +258,12 @@ class Daemon:
             messaging.notifications,
             messaging.publisher,
             DaemonAddresses(
-                rpc=self._paths.rpc_address, events=self._paths.events_address, network=messaging.network_address
+                rpc=self._paths.rpc_address,
+                events=self._paths.events_address,
+                network=messaging.network_address,
+                sockets=self._sockets,
             ),
+            lambda: messaging.gateway_host(store).gateway(),
         )
         runtime = Runtime(
             self.active.resolved.specs,
@@ -316,9 +321,20 @@ class Daemon:
             plugins=self._plugins,
             active=self.active,
             reloader=self.reloader,
-            dump=self.dump,
+            dump=self._make_dump(),
+            console=self._make_console(parts) if self.active.options.daemon.console else None,
             start_finished=self.start_finished,
         )
+
+    def _make_console(self, parts: DaemonParts) -> object:
+        from ostler.daemon.control.console_control import ConsoleControl  # only where it is switched on
+
+        group = parts.runtime.group
+        names = {
+            "daemon": self, "store": parts.store, "services": group.services, "messaging": parts.messaging,
+            "runtime": parts.runtime, "client": parts.messaging.client, "clock": self._clock, "dump": self.dump,
+        }  # fmt: skip
+        return ConsoleControl(lambda: names, parts.audit_service.log.record_action)
 
     async def _start_services(self, parts: DaemonParts, timeout: float) -> None:
         more = self.tasks.spawn(_extend_start(parts, timeout), name="extend the start while the disk is full")
@@ -465,8 +481,12 @@ class Daemon:
 
     def dump(self) -> dict[str, Any]:
         """Return what the daemon is doing right now, at any point of its life; the configuration is masked."""
-        stale_signals = self.watchdog.stale_signals()
-        return daemon_dump(self._state_tracker, self.active, stale_signals, store=self.store, parts=self.parts)
+        return self._make_dump().collect_now()
+
+    def _make_dump(self) -> DaemonDump:
+        return DaemonDump(
+            self._state_tracker, self.active, self.watchdog.stale_signals, lambda: self.store, lambda: self.parts
+        )
 
     def log_dump(self) -> None:
         """Write the dump to the log: SIGUSR2."""

@@ -55,9 +55,10 @@ from ostler.service.service_spec import ServiceSpec
 from ostler.store import Store
 from ostler.testing.controlled_time import ControlledTimeLoop
 from ostler.testing.driver_faults import DriverFaults, DriverHandle, with_faults
+from ostler.testing.host_gateway import GatewayCallers, HostGateway
 from ostler.testing.memory_transport import MemoryTransport
 from ostler.testing.virtual_time import VirtualClock
-from ostler.types import CONTROL_TOPIC, CapabilityReport, DriverState, Peer, ServiceState, ServiceStatus, Upgrade
+from ostler.types import CONTROL_TOPIC, CapabilityReport, DriverState, Peer, Role, ServiceState, ServiceStatus, Upgrade
 
 if TYPE_CHECKING:
     from ostler.driver.process.driver_process import DriverProcess
@@ -127,7 +128,7 @@ def host(  # noqa: PLR0913 - each is a word of its own
             running.stop()
 
 
-class Host(SyncCallMethods):
+class Host(GatewayCallers, SyncCallMethods):
     """Services that run on a loop in a separate thread; call all methods on the test's thread. Created by `host`.
 
     It is a client with the role admin: `call`, `cast`, `fanout`, `stream` and `on` are those of `Client`.
@@ -177,6 +178,7 @@ class Host(SyncCallMethods):
         self._runtime: Runtime | None = None
         self._store: Store | None = None
         self._server: RpcServer | None = None
+        self._host_gateway: HostGateway | None = None
         self._publisher: Publisher | None = None
         self._notifications: Notifications | None = None
         self._journal: LazyJournal | None = None
@@ -199,6 +201,9 @@ class Host(SyncCallMethods):
         if uid is not None:
             transport = transport.as_peer(Peer(uid, uid, 1, f"uid {uid}"))
         return Client(transport=transport, timeout=_VIRTUAL_CALL_TIMEOUT if self._time else WAIT_TIMEOUT)
+
+    def _token_role(self, name: str) -> Role | None:
+        return self._host_gateway.tokens.role_of(name) if self._host_gateway is not None else None
 
     def command(self, *words: str, stdin: str = "", environ: Mapping[str, str] | None = None) -> CommandResult:
         """Run the command `ostler` against this host: `h.command("lamp", "list", "--json").json()`.
@@ -438,7 +443,8 @@ class Host(SyncCallMethods):
 
     async def _start(self) -> None:
         inbox = LoopQueue(self._loop)
-        access = Access(own_uid=self._transport.peer.uid)
+        own_uid = self._transport.peer.uid
+        access = Access(own_uid=own_uid, token_role=self._token_role)
         self._store = Store.open(
             self._database, clock=self.clock, synchronous="NORMAL", migrations=self._assembly.plugins.migrations()
         )
@@ -451,6 +457,8 @@ class Host(SyncCallMethods):
             self._time.set_awaited(self._is_awaited)
         self._publisher = Publisher(self._transport.serve_events(), self._name, self.clock, access, inbox.post)
         self._server = RpcServer(self._transport.serve_rpc(), dispatcher, inbox)
+        timeout = _VIRTUAL_CALL_TIMEOUT if self._time else WAIT_TIMEOUT
+        self._host_gateway = HostGateway(dispatcher, self._publisher, own_uid, timeout)
         router = Router(self._name, dispatcher.registry.is_open)
         client = self._client = LocalServiceClient(
             dispatcher, inbox, self._publisher, topic=CONTROL_TOPIC, router=router
@@ -467,7 +475,7 @@ class Host(SyncCallMethods):
         self._journal.apply(options.events)
         parts = HostParts(
             self._name, self.clock, inbox, self._store, dispatcher, client, operations, told, self._publisher,
-            DaemonAddresses(rpc="memory", events="memory"),
+            DaemonAddresses(rpc="memory", events="memory"), self._host_gateway.gateway,
         )  # fmt: skip
         runtime = self._runtime = Runtime(
             self._specs(),
@@ -525,6 +533,8 @@ class Host(SyncCallMethods):
             self._notifications.close()
         if self._server is not None:
             self._server.close()
+        if self._host_gateway is not None:
+            self._host_gateway.close()
         if self._journal is not None:
             await self._journal.close()
         if self._publisher is not None:

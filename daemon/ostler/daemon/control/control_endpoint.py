@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator
 from contextlib import aclosing
 from typing import TYPE_CHECKING, Any, Protocol
 
@@ -13,6 +13,7 @@ from ostler.daemon.control.driver_control import DriverControl
 from ostler.daemon.control.log_stream import follow_log
 from ostler.daemon.control.maintenance_pool import MaintenancePool
 from ostler.daemon.control.service_control import ServiceControl
+from ostler.daemon.control.token_control import TokenControl
 from ostler.daemon.control.traffic_metrics import collect_traffic
 from ostler.errors import InvalidInput, check_length
 from ostler.log.followers import Filter
@@ -46,6 +47,7 @@ from ostler.types import (
 
 if TYPE_CHECKING:
     from ostler.daemon.active_configuration import ActiveConfiguration
+    from ostler.daemon.control.daemon_dump import DaemonDump
     from ostler.daemon.control.daemon_status import StatusReporter
     from ostler.daemon.daemon_parts import DaemonParts
     from ostler.plugins import PluginHost
@@ -81,7 +83,8 @@ class ControlEndpoint:
         plugins: Its plugins.
         active: Its configuration.
         reloader: Reloads it, or says what a reload would do.
-        dump: Returns what it is doing right now.
+        dump: Gathers what it is doing right now.
+        console: The methods of `ostler console`; None when it is off.
         start_finished: Done when the start has finished; raises when it has failed.
     """
 
@@ -95,7 +98,8 @@ class ControlEndpoint:
         plugins: PluginHost,
         active: ActiveConfiguration,
         reloader: Reloads,
-        dump: Callable[[], dict[str, Any]],
+        dump: DaemonDump,
+        console: object | None = None,
         start_finished: asyncio.Future[DaemonParts],
     ) -> None:
         self._store, self._messaging, self._audit_service, self._runtime = parts
@@ -111,7 +115,10 @@ class ControlEndpoint:
         self.namespaces = {
             "operation": OperationControl(self._runtime.operations, self._dispatcher.registry),
             "driver": DriverControl(self._runtime),
+            "token": TokenControl(self._messaging, self._store),
         }
+        if console is not None:
+            self.namespaces["console"] = console
 
     @exposed(role="viewer", changes=False)
     async def status(self, ctx: Context) -> DaemonStatus:
@@ -152,7 +159,13 @@ class ControlEndpoint:
         """Return who the caller is for the daemon, and its role."""
         peer = ctx.peer
         return CallerIdentity(
-            name=peer.name, role=str(ctx.role), uid=peer.uid, gid=peer.gid, key=peer.key, host=ctx.host
+            name=peer.name,
+            role=str(ctx.role),
+            uid=peer.uid,
+            gid=peer.gid,
+            key=peer.key,
+            host=ctx.host,
+            principal=peer.principal,
         )
 
     @exposed(role="viewer", changes=False)
@@ -447,8 +460,9 @@ class ControlEndpoint:
 
     @exposed(role="operator", changes=False)
     async def dump(self, ctx: Context) -> dict[str, Any]:
-        """Return threads, tasks, queues, services and the masked configuration."""
-        return self._dump()
+        """Return threads, tasks, requests, pools, sockets, timers, services, versions, the masked configuration."""
+        account = ctx.peer.account
+        return await self._dump.collect(lambda work: self._maintenance_pool.run("dump", work, account))
 
     @exposed(role="operator", changes=False)
     async def db_check(self, ctx: Context) -> list[str]:

@@ -293,6 +293,15 @@ class AsyncLink(Protocol):
 
 
 @runtime_checkable
+class SupportsPeers(Protocol):
+    """An end of a server that can list who is connected."""
+
+    def peers(self) -> list[Peer]:
+        """Return the peer of each connection. On the loop's thread."""
+        ...
+
+
+@runtime_checkable
 class SupportsSocketMode(Protocol):
     """A transport whose addresses are files."""
 
@@ -315,6 +324,22 @@ class SupportsSocketRestore(Protocol):
             Conflict: Another process listens there now.
             OstlerError: A socket cannot be bound.
         """
+        ...
+
+
+class AsyncTransport(Protocol):
+    """Opens links for one loop: what `AsyncClient` needs of a transport. On that loop's thread."""
+
+    def connect_async(self, on_message: OnMessage, on_lost: OnLost) -> AsyncLink:
+        """Open a link for calls on the running loop."""
+        ...
+
+    def subscribe_async(self, prefixes: Iterable[bytes], on_message: OnMessage, on_lost: OnLost) -> AsyncLink:
+        """Open a link that receives events on the running loop; nothing is sent on it."""
+        ...
+
+    def close(self) -> None:
+        """Release what links share; every link has been closed before."""
         ...
 
 
