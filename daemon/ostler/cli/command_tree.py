@@ -67,7 +67,8 @@ COMMAND_GROUPS: dict[str, dict[str, Command]] = {
         "log-level": Command("log_level", "Show or set the log levels of the daemon"),
         "top": Command("top", "Show calls per method, live"),
         "audit": Command("audit", "Show the audit log: who did what, and what was refused"),
-        "dump": Command("dump", "Show threads, tasks, queues, services, configuration"),
+        "dump": Command("dump", "Show threads, tasks, requests, queues, services, versions"),
+        "console": Command("console", "Open a Python prompt on the event loop of the daemon"),
     },
     "This command": {
         "whoami": Command("whoami", "Show who the daemon takes you for, and your role"),
@@ -172,7 +173,7 @@ def _root_callback(  # noqa: PLR0913, PLR0917 - `global_options.split_global_opt
     json: Annotated[bool, typer.Option("--json", help="Show results and errors as JSON: -o json")] = False,
     wide: Annotated[bool, typer.Option("--wide", help="Show all columns in full: -o wide")] = False,
     watch: Annotated[
-        bool, typer.Option("--watch", help="Show it again every 2 s, or with --watch=TIME, until Ctrl-C")
+        bool, typer.Option("--watch", help="Show it again every 2s, or with --watch=TIME, until Ctrl-C")
     ] = False,
     no_headers: Annotated[bool, typer.Option("--no-headers", help="Show tables without titles")] = False,
     no_color: Annotated[bool, typer.Option("--no-color", help="No colours (or NO_COLOR)")] = False,

@@ -15,7 +15,7 @@ from ostler.daemon.active_configuration import ActiveConfiguration
 from ostler.daemon.connectivity.audit_service import AuditService
 from ostler.daemon.connectivity.messaging_stack import MessagingStack
 from ostler.daemon.control.control_endpoint import ControlEndpoint
-from ostler.daemon.control.daemon_dump import daemon_dump
+from ostler.daemon.control.daemon_dump import DaemonDump
 from ostler.daemon.control.daemon_status import StatusReporter
 from ostler.daemon.daemon_parts import DaemonParts
 from ostler.daemon.liveness_probes import probe_services, register_probes, retry_store
@@ -37,6 +37,7 @@ from ostler.operations import OperationLimits, Operations
 from ostler.service import HostServices, Runtime
 from ostler.service.left_out import left_out_topics
 from ostler.service.state_tracker import StateTracker
+from ostler.time_text import format_seconds
 from ostler.types import ServiceState
 
 if TYPE_CHECKING:
@@ -320,9 +321,20 @@ class Daemon:
             plugins=self._plugins,
             active=self.active,
             reloader=self.reloader,
-            dump=self.dump,
+            dump=self._make_dump(),
+            console=self._make_console(parts) if self.active.options.daemon.console else None,
             start_finished=self.start_finished,
         )
+
+    def _make_console(self, parts: DaemonParts) -> object:
+        from ostler.daemon.control.console_control import ConsoleControl  # only where it is switched on
+
+        group = parts.runtime.group
+        names = {
+            "daemon": self, "store": parts.store, "services": group.services, "messaging": parts.messaging,
+            "runtime": parts.runtime, "client": parts.messaging.client, "clock": self._clock, "dump": self.dump,
+        }  # fmt: skip
+        return ConsoleControl(lambda: names, parts.audit_service.log.record_action)
 
     async def _start_services(self, parts: DaemonParts, timeout: float) -> None:
         more = self.tasks.spawn(_extend_start(parts, timeout), name="extend the start while the disk is full")
@@ -365,8 +377,8 @@ class Daemon:
         """Serve late imports from what was read: an upgrade may start as soon as the daemon is known to be ready."""
         if not snapshot.wait(_SNAPSHOT_TIMEOUT):
             _log.warning(
-                "the running code could not be read within %g s: restart the daemon after an upgrade",
-                _SNAPSHOT_TIMEOUT,
+                "the running code could not be read within %s: restart the daemon after an upgrade",
+                format_seconds(_SNAPSHOT_TIMEOUT),
             )
         snapshot.install()
         self._undo_stack.push_call("snapshot of the code", snapshot.remove)
@@ -469,8 +481,12 @@ class Daemon:
 
     def dump(self) -> dict[str, Any]:
         """Return what the daemon is doing right now, at any point of its life; the configuration is masked."""
-        stale_signals = self.watchdog.stale_signals()
-        return daemon_dump(self._state_tracker, self.active, stale_signals, store=self.store, parts=self.parts)
+        return self._make_dump().collect_now()
+
+    def _make_dump(self) -> DaemonDump:
+        return DaemonDump(
+            self._state_tracker, self.active, self.watchdog.stale_signals, lambda: self.store, lambda: self.parts
+        )
 
     def log_dump(self) -> None:
         """Write the dump to the log: SIGUSR2."""

@@ -6,6 +6,7 @@ from collections.abc import Collection, Iterator
 
 from ostler.aio import RunningJob, WorkerPool
 from ostler.manager import ManagerOptions
+from ostler.time_text import format_duration
 
 MAX_CONCURRENT_RESETS = 3
 """The most runs of `reset` at once, of which all but one hang."""
@@ -32,6 +33,14 @@ class ServicePools:
         self.reset = WorkerPool(f"{topic}-reset", MAX_CONCURRENT_RESETS)
         self.cleanup: WorkerPool | None = None
         """That of `cleanup_host`; None before it is called."""
+
+    def all_pools(self) -> dict[str, WorkerPool]:
+        """Return the pools by what they are for."""
+        pools = {
+            "requests": self.requests, "short requests": self.short, "checks": self.health,
+            "capabilities": self.capabilities, "reset": self.reset,
+        }  # fmt: skip
+        return pools if self.cleanup is None else {**pools, "cleanup": self.cleanup}
 
     def open_cleanup(self) -> WorkerPool:
         """Create the pool of `cleanup_host`: a thread of its own, as those of the service may all hang."""
@@ -90,9 +99,9 @@ class ServicePools:
     def cleanup_lines(self) -> Iterator[str]:
         """Yield a line when `cleanup_host` has not returned."""
         for row in self.cleanup.running_jobs() if self.cleanup is not None else ():
-            yield f"{row.label} for {row.seconds:.0f} s"
+            yield f"{row.label} for {format_duration(row.seconds)}"
 
 
 def line(row: RunningJob) -> str:
     """Return a running job as a line."""
-    return f"{row.label} on {row.thread} for {row.seconds:.0f} s"
+    return f"{row.label} on {row.thread} for {format_duration(row.seconds)}"
