@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Callable, Iterable, Mapping
-from typing import Any, ClassVar, Generic, Protocol
+from functools import cached_property
+from typing import TYPE_CHECKING, Any, ClassVar, Generic, Protocol
 
 import msgspec
 import typing_extensions
@@ -15,6 +16,7 @@ from ostler.config import Faults, Field, OptionsModel, Seconds, ValidationContex
 from ostler.config.options import COUNT_MAX
 from ostler.config.type_arguments import adopt_type_arguments
 from ostler.driver import Driver, Drivers, DriverT
+from ostler.driver.driver import make_private_metrics
 from ostler.errors import OstlerError
 from ostler.locks import Locks
 from ostler.manager.periodic_registry import NO_PERIODIC_REGISTRY, PeriodicRegistry
@@ -23,6 +25,9 @@ from ostler.messaging import ServiceClient
 from ostler.messaging.events.notifications import Notifier
 from ostler.store import Store  # not only for the type checker: `pydoc` reads the fields' types
 from ostler.types import Json
+
+if TYPE_CHECKING:
+    from ostler.metrics.registry import Metrics
 
 
 class ManagerOptions(OptionsModel):
@@ -142,6 +147,8 @@ class ManagerEnvironment(msgspec.Struct, frozen=True, kw_only=True):
     """Adds and removes periodic tasks."""
     tasks: BackgroundTasks = msgspec.field(default_factory=lambda: BackgroundTasks("none"))
     """Starts background tasks."""
+    make_metrics: Callable[[], Any] = make_private_metrics
+    """Returns the `Metrics` of the manager."""
 
 
 def reserved_names() -> frozenset[str]:
@@ -189,6 +196,8 @@ class Manager(Generic[ManagerOptionsT, DriverT]):
         notifier: Sends notifications to operators: `info`, `warn`, `error` …
         periodic: Adds and removes periodic tasks while the service runs: `add(name, function, spacing=…)`, `remove`.
         tasks: Starts background tasks and threads, which end with the service: `spawn(name, function, restart=…)`.
+        metrics: Declares what is counted and measured, for Prometheus and OpenTelemetry: `counter`, `gauge`,
+            `histogram`.
         environment: All of this as it was at the start.
     """
 
@@ -241,6 +250,12 @@ class Manager(Generic[ManagerOptionsT, DriverT]):
         self.notifier = environment.notifier
         self.periodic = environment.periodic
         self.tasks = environment.tasks
+
+    @cached_property
+    def metrics(self) -> Metrics:
+        """Declares the metrics of this manager; see `Metrics`. Any thread."""
+        metrics: Metrics = self.environment.make_metrics()
+        return metrics
 
     def init_host(self, service_id: int, added_to_cluster: bool) -> Any:
         """Set up this host before RPC is open: read records, reconcile, recover from a crash.

@@ -249,7 +249,9 @@ class Service:
             report_change=self._report_change,
             periodic=self._owned_work.periodic,
             tasks=self._owned_work.background,
+            make_metrics=partial(self._context.metrics.metrics_of, self.topic),
         )
+        self._undo_stack.push_call("metrics", lambda: self._context.metrics.remove(self.topic))
         self._undo_stack.push("background tasks", self._owned_work.stop)
         build = self.spec.manager.build
         timeout = self.options.start_timeout
