@@ -108,6 +108,8 @@ if TYPE_CHECKING:
     from ostler.messaging.interface.exposure import Durable
     from ostler.messaging.observers.instrument import instrument
     from ostler.messaging.wire.request_context import current_trace, trace_context
+    from ostler.metrics.instruments import Counter, Gauge, Histogram
+    from ostler.metrics.registry import Metrics
     from ostler.periodic_tasks import periodic
     from ostler.spelling import nearest
     from ostler.store import Database, KeyValue, Record, Statement, Store
@@ -164,6 +166,8 @@ _EXPORTS = {
     "messaging.interface.exposure": ["Durable"],
     "messaging.observers.instrument": ["instrument"],
     "messaging.wire.request_context": ["current_trace", "trace_context"],
+    "metrics.instruments": ["Counter", "Gauge", "Histogram"],
+    "metrics.registry": ["Metrics"],
     "periodic_tasks": ["periodic"],
     "spelling": ["nearest"],
     "store": ["Database", "KeyValue", "Record", "Statement", "Store"],
@@ -189,6 +193,7 @@ __all__ = [
     "ConnectionLost",
     "Context",
     "ContractError",
+    "Counter",
     "DaemonAddresses",
     "DaemonNotRunning",
     "Database",
@@ -214,6 +219,8 @@ __all__ = [
     "FeatureNotSupported",
     "Field",
     "Gap",
+    "Gauge",
+    "Histogram",
     "InternalError",
     "InvalidArguments",
     "InvalidInput",
@@ -230,6 +237,7 @@ __all__ = [
     "MessageTooLarge",
     "MessagingError",
     "MethodNotFound",
+    "Metrics",
     "NoCapacity",
     "NotExposed",
     "NotFound",

@@ -13,7 +13,7 @@ from ostler import fork, log
 from ostler.aio import LoopQueue, TaskOwner, UndoStack
 from ostler.daemon.active_configuration import ActiveConfiguration
 from ostler.daemon.connectivity.audit_service import AuditService
-from ostler.daemon.connectivity.messaging_stack import MessagingStack
+from ostler.daemon.connectivity.messaging_stack import MessagingStack, make_metric_exporter
 from ostler.daemon.control.control_endpoint import ControlEndpoint
 from ostler.daemon.control.daemon_dump import daemon_dump
 from ostler.daemon.control.daemon_status import StatusReporter
@@ -258,6 +258,7 @@ class Daemon:
             DaemonAddresses(
                 rpc=self._paths.rpc_address, events=self._paths.events_address, network=messaging.network_address
             ),
+            partial(make_metric_exporter, options),
         )
         runtime = Runtime(
             self.active.resolved.specs,

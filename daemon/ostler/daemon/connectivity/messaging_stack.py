@@ -50,6 +50,7 @@ if TYPE_CHECKING:
     from ostler.messaging.rpc.completion import AuditObserver, RequestTracer
     from ostler.messaging.rpc.topic_registry import TopicRegistry
     from ostler.messaging.tcp.curve import CurveOptions
+    from ostler.metrics.registry import MetricExporter
     from ostler.store import Store
 
 _log = logging.getLogger(__name__)
@@ -513,6 +514,17 @@ def make_socket_transport(paths: Paths, configuration: Configuration, fds: dict[
         rpc_fd=fds.get("rpc"),
         events_fd=fds.get("events"),
     )
+
+
+def make_metric_exporter(configuration: Configuration) -> MetricExporter | None:
+    """Return what gets the metrics of managers and drivers for OpenTelemetry; None when it is off or not installed."""
+    if not configuration.telemetry.otel:
+        return None
+    try:
+        from ostler.metrics.opentelemetry import OtelMetrics  # an extra, which few install
+    except ImportError:  # the tracer has warned
+        return None
+    return OtelMetrics()
 
 
 def make_tracer(
