@@ -17,6 +17,7 @@ from ostler.daemon.connectivity.messaging_stack import MessagingStack, make_metr
 from ostler.daemon.control.control_endpoint import ControlEndpoint
 from ostler.daemon.control.daemon_dump import daemon_dump
 from ostler.daemon.control.daemon_status import StatusReporter
+from ostler.daemon.control.metrics.metric_sources import MetricSources
 from ostler.daemon.daemon_parts import DaemonParts
 from ostler.daemon.liveness_probes import probe_services, register_probes, retry_store
 from ostler.daemon.plugin_hooks import call_plugin_hooks
@@ -318,6 +319,7 @@ class Daemon:
             reloader=self.reloader,
             dump=self.dump,
             start_finished=self.start_finished,
+            metric_sources=MetricSources(status, self.watchdog.stale_signals, lambda: self.loop_monitor),
         )
 
     async def _start_services(self, parts: DaemonParts, timeout: float) -> None:

@@ -27,7 +27,7 @@ from ostler.service.service_pools import MAX_CONCURRENT_RESETS, ServicePools, li
 from ostler.service.service_spec import ServiceContext, ServiceSpec
 from ostler.service.state_tracker import StateTracker
 from ostler.store import Registration
-from ostler.types import DriverState, OperatorOverride, ServiceSign, ServiceState, ServiceStatus
+from ostler.types import BackgroundTaskStatus, DriverState, OperatorOverride, ServiceSign, ServiceState, ServiceStatus
 
 _log = logging.getLogger(__name__)
 _MIN_POLL_INTERVAL = 0.02
@@ -477,7 +477,7 @@ class Service:
             queued=self._pools.queued_count(),
             workers=self.pool.size,
             drivers=self.drivers.statuses() if self.drivers is not None else [],
-            tasks=self._owned_work.background.statuses(),
+            tasks=self.background_tasks(),
             evidence=self.state_tracker.problems,
             report_interval=self.options.report_interval,
             down_time=self.options.down_time,
@@ -485,6 +485,10 @@ class Service:
             depends_on=self.options.depends_on,
             signs=self.signs,
         )
+
+    def background_tasks(self) -> list[BackgroundTaskStatus]:
+        """Return the background tasks of its manager."""
+        return self._owned_work.background.statuses()
 
     # ---------------------------------------------------------------- stop
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import logging
 import os
+from collections import Counter
 from contextlib import ExitStack
 from functools import partial
 from typing import TYPE_CHECKING, Any
@@ -32,7 +33,15 @@ from ostler.messaging.rpc.dispatcher import DispatcherLimits
 from ostler.messaging.rpc.rpc_server import DedupLimits, ServerLimits
 from ostler.messaging.socket_transport import SocketTransport
 from ostler.messaging.wire.peer_quotas import MemoryAccounts, PeerQuotas
-from ostler.messaging.wire.transport import EventLink, ServerLink, SupportsSocketMode, Transport, TransportLimits
+from ostler.messaging.wire.transport import (
+    EventLink,
+    LinkStats,
+    ServerLink,
+    SupportsLinkStats,
+    SupportsSocketMode,
+    Transport,
+    TransportLimits,
+)
 from ostler.service.event_journal import LazyJournal
 from ostler.store.records.host_identity import machine_id
 from ostler.types import CONTROL_TOPIC, HostIdentity, Peer
@@ -389,6 +398,23 @@ class MessagingStack:
             found["network"] = {**self.network_listener.stats(), "calls": self._servers[1].stats()}
         if self.peer_links is not None:
             found["peers"] = self.peer_links.stats()
+        return found
+
+    def link_stats(self) -> dict[str, LinkStats]:
+        """Return the counters of the connections: `rpc` and `events` on this host, `network` for the port."""
+        local = self._events_link.local if isinstance(self._events_link, CompositeEventLink) else self._events_link
+        links = {"rpc": self.server.link, "events": local}
+        found = {name: link.link_stats() for name, link in links.items() if isinstance(link, SupportsLinkStats)}
+        if self.network_listener is not None:
+            counted = self.network_listener.stats()
+            found["network"] = LinkStats(counted["connections"], counted["unknown_keys"] + counted["too_many"])
+        return found
+
+    def invalid_messages(self) -> dict[str, int]:
+        """Return how many messages of each kind could not be read, on all sockets."""
+        found: Counter[str] = Counter(self.publisher.invalid_messages)
+        for server in self._servers:
+            found.update(server.invalid_messages)
         return found
 
     async def close(self) -> None:

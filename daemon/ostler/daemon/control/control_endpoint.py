@@ -21,6 +21,7 @@ from ostler.messaging import Context, exposed
 from ostler.messaging.events.event import JournalPage, JournalPosition, JournalTopic
 from ostler.messaging.wire.envelope import SUBMIT
 from ostler.messaging.wire.request import CAST_FLAGS, CallRequest
+from ostler.metrics.families import MetricFamily
 from ostler.operations import OperationControl
 from ostler.reload_types import ReloadPlan, ReloadResult
 from ostler.service.event_journal import journal_page, journal_topics
@@ -47,6 +48,8 @@ from ostler.types import (
 if TYPE_CHECKING:
     from ostler.daemon.active_configuration import ActiveConfiguration
     from ostler.daemon.control.daemon_status import StatusReporter
+    from ostler.daemon.control.metrics.collector import MetricCollector
+    from ostler.daemon.control.metrics.metric_sources import MetricSources
     from ostler.daemon.daemon_parts import DaemonParts
     from ostler.plugins import PluginHost
 
@@ -83,6 +86,7 @@ class ControlEndpoint:
         reloader: Reloads it, or says what a reload would do.
         dump: Returns what it is doing right now.
         start_finished: Done when the start has finished; raises when it has failed.
+        metric_sources: What the metrics are read from, apart from the parts.
     """
 
     rpc_version = "1.0"
@@ -97,8 +101,12 @@ class ControlEndpoint:
         reloader: Reloads,
         dump: Callable[[], dict[str, Any]],
         start_finished: asyncio.Future[DaemonParts],
+        metric_sources: MetricSources,
     ) -> None:
+        self._parts = parts
         self._store, self._messaging, self._audit_service, self._runtime = parts
+        self._metric_sources = metric_sources
+        self._metric_collector: MetricCollector | None = None
         self._dispatcher = self._messaging.dispatcher
         self._status = status
         self._plugins = plugins
@@ -549,6 +557,18 @@ class ControlEndpoint:
     async def traffic(self, ctx: Context) -> TrafficCounters:
         """Return what was counted of every method since its service began; two answers make a rate."""
         return collect_traffic(self._messaging)
+
+    @exposed(role="viewer", changes=False)
+    async def metrics(self, ctx: Context) -> list[MetricFamily]:
+        """Return all metrics with their values now: of the daemon, and of managers and drivers."""
+        return await self._get_metric_collector().collect()
+
+    def _get_metric_collector(self) -> MetricCollector:
+        if self._metric_collector is None:
+            from ostler.daemon.control.metrics.collector import MetricCollector  # 3 ms: only when asked for
+
+            self._metric_collector = MetricCollector(self._parts, self._metric_sources)
+        return self._metric_collector
 
     # Until the other host has answered it is not known which arguments are secret: all are treated as such.
     @exposed(role="viewer", secret=["arguments"])

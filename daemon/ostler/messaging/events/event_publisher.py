@@ -428,6 +428,7 @@ class CompositeEventLink:
 
     def __init__(self, *links: EventLink) -> None:
         self.address = links[0].address
+        self.local = links[0]
         self._links = links
 
     @property
