@@ -10,6 +10,7 @@ from ostler import errors
 from ostler.cli.reference import EXIT_CODES
 from ostler.daemon.control.control_endpoint import ControlEndpoint
 from ostler.daemon.control.driver_control import DriverControl
+from ostler.daemon.control.metrics.catalogue import CATALOGUE
 from ostler.errors import join_words
 from ostler.messaging.interface.introspection import list_exposed
 from ostler.messaging.observers.opentelemetry import OtelTracer
@@ -124,7 +125,14 @@ def metrics() -> list[tuple[str, str, str, str]]:
 
 
 def _metrics() -> Iterator[str]:
-    yield "\n## Metrics\n\nWith `otel = true` in `[telemetry]`; see [access.md](access.md#request-ids-and-traces).\n\n"
+    yield "\n## Metrics\n\nWhat `ostler metrics` shows and [Prometheus](monitoring.md) reads, beside the metrics of\n"
+    yield "managers and drivers.\n\n"
+    yield "| metric | kind | labels | meaning |\n|---|---|---|---|\n"
+    for declared in CATALOGUE.values():
+        labels = ", ".join(f"`{label}`" for label in declared.labels)
+        yield f"| `{declared.name}` | {declared.kind} | {labels} | {declared.help} |\n"
+    yield "\n### OpenTelemetry\n\nWith `otel = true` in `[telemetry]`, beside the metrics of managers\n"
+    yield "and drivers; see [access.md](access.md#request-ids-and-traces).\n\n"
     yield "| metric | kind | unit | meaning |\n|---|---|---|---|\n"
     for name, kind, unit, meaning in metrics():
         yield f"| `{name}` | {kind} | `{unit}` | {meaning} |\n"

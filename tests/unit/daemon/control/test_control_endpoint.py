@@ -36,6 +36,7 @@ METHODS = {
     "host_report": ("viewer", {}),
     "wait_ready": ("viewer", {}),
     "traffic": ("viewer", {}),
+    "metrics": ("viewer", {}),
     "reload_plan": ("admin", {}),
     "audit": ("admin", {}),
     "config": ("operator", {}),

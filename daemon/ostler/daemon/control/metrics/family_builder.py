@@ -30,7 +30,7 @@ class FamilyBuilder:
 
     def add(self, name: str, value: float, *labels: str) -> None:
         """Add the value of a combination of labels, which are in the order of the declaration."""
-        self._series[name].append(MetricSeries(labels=list(labels), value=value))
+        self._series[name].append(MetricSeries(labels=list(labels), value=float(value)))
 
     def add_state(self, name: str, state: str, states: Iterable[str], *labels: str) -> None:
         """Add 1 for a state and 0 for the others."""
