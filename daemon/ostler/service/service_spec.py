@@ -9,6 +9,7 @@ import msgspec
 
 from ostler.clock import Clock
 from ostler.manager import ManagerOptions
+from ostler.manager.manager import no_gateway
 from ostler.manager_types import DaemonAddresses
 
 if TYPE_CHECKING:
@@ -17,6 +18,7 @@ if TYPE_CHECKING:
     from ostler.locks import HostLocks
     from ostler.messaging import Dispatcher, LocalServiceClient, Publisher
     from ostler.messaging.events.notifications import Notifications
+    from ostler.messaging.gateway.gateway import Gateway
     from ostler.metrics.registry import MetricExporter
     from ostler.operations import Operations
     from ostler.periodic_tasks import PeriodicScheduler
@@ -65,6 +67,7 @@ class HostServices(NamedTuple):
         notifications: Takes the managers' notifications; None without sinks.
         publisher: Publishes the events of the host; None on a host without events.
         addresses: Where the daemon listens.
+        open_gateway: Returns the gateway of the daemon, which is opened with the first call. Any thread.
         make_metric_exporter: Returns what also gets the metrics of managers and drivers; None for nobody.
     """
 
@@ -78,6 +81,7 @@ class HostServices(NamedTuple):
     notifications: Notifications | None = None
     publisher: Publisher | None = None
     addresses: DaemonAddresses = DaemonAddresses()
+    open_gateway: Callable[[], Gateway] = no_gateway
     make_metric_exporter: Callable[[], MetricExporter | None] = lambda: None
 
 
