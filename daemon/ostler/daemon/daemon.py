@@ -17,7 +17,8 @@ from ostler.daemon.connectivity.messaging_stack import MessagingStack, make_metr
 from ostler.daemon.control.control_endpoint import ControlEndpoint
 from ostler.daemon.control.daemon_dump import daemon_dump
 from ostler.daemon.control.daemon_status import StatusReporter
-from ostler.daemon.control.metrics.metric_sources import MetricSources
+from ostler.daemon.control.health_report import HealthReport, health_report
+from ostler.daemon.control.monitoring_sources import MonitoringSources
 from ostler.daemon.daemon_parts import DaemonParts
 from ostler.daemon.liveness_probes import probe_services, register_probes, retry_store
 from ostler.daemon.plugin_hooks import call_plugin_hooks
@@ -326,7 +327,7 @@ class Daemon:
             reloader=self.reloader,
             dump=self.dump,
             start_finished=self.start_finished,
-            metric_sources=MetricSources(status, self.watchdog.stale_signals, lambda: self.loop_monitor),
+            monitoring=MonitoringSources(status, self.watchdog.stale_signals, lambda: self.loop_monitor, self.health),
         )
 
     async def _start_services(self, parts: DaemonParts, timeout: float) -> None:
@@ -471,6 +472,22 @@ class Daemon:
     def summary(self) -> str:
         """Return one line on the state of the services."""
         return self._progress.summary()
+
+    def health(self) -> HealthReport:
+        """Return whether the daemon lives, has started and can work."""
+        return health_report(
+            self.host,
+            self._state_tracker,
+            self.services,
+            stale=self.watchdog.stale_signals(),
+            is_started=self._is_started,
+            waiting_for=self._progress.start_waits_for,
+        )
+
+    @property
+    def _is_started(self) -> bool:
+        finished = self.start_finished
+        return finished.done() and not finished.cancelled() and finished.exception() is None
 
     def dump(self) -> dict[str, Any]:
         """Return what the daemon is doing right now, at any point of its life; the configuration is masked."""

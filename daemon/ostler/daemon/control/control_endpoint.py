@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any, Protocol
 from ostler import log
 from ostler.bounds import NAME_LIMIT
 from ostler.daemon.control.driver_control import DriverControl
+from ostler.daemon.control.health_report import HealthReport
 from ostler.daemon.control.log_stream import follow_log
 from ostler.daemon.control.maintenance_pool import MaintenancePool
 from ostler.daemon.control.service_control import ServiceControl
@@ -50,7 +51,7 @@ if TYPE_CHECKING:
     from ostler.daemon.active_configuration import ActiveConfiguration
     from ostler.daemon.control.daemon_status import StatusReporter
     from ostler.daemon.control.metrics.collector import MetricCollector
-    from ostler.daemon.control.metrics.metric_sources import MetricSources
+    from ostler.daemon.control.monitoring_sources import MonitoringSources
     from ostler.daemon.daemon_parts import DaemonParts
     from ostler.plugins import PluginHost
 
@@ -87,7 +88,7 @@ class ControlEndpoint:
         reloader: Reloads it, or says what a reload would do.
         dump: Returns what it is doing right now.
         start_finished: Done when the start has finished; raises when it has failed.
-        metric_sources: What the metrics are read from, apart from the parts.
+        monitoring: What metrics and health are read from, apart from the parts.
     """
 
     rpc_version = "1.0"
@@ -102,11 +103,11 @@ class ControlEndpoint:
         reloader: Reloads,
         dump: Callable[[], dict[str, Any]],
         start_finished: asyncio.Future[DaemonParts],
-        metric_sources: MetricSources,
+        monitoring: MonitoringSources,
     ) -> None:
         self._parts = parts
         self._store, self._messaging, self._audit_service, self._runtime = parts
-        self._metric_sources = metric_sources
+        self._monitoring = monitoring
         self._metric_collector: MetricCollector | None = None
         self._dispatcher = self._messaging.dispatcher
         self._status = status
@@ -567,6 +568,11 @@ class ControlEndpoint:
         return collect_traffic(self._messaging)
 
     @exposed(role="viewer", changes=False)
+    async def health(self, ctx: Context) -> HealthReport:
+        """Return whether the daemon lives, has started and can work, and each of its services."""
+        return self._monitoring.health()
+
+    @exposed(role="viewer", changes=False)
     async def metrics(self, ctx: Context) -> list[MetricFamily]:
         """Return all metrics with their values now: of the daemon, and of managers and drivers."""
         return await self._get_metric_collector().collect()
@@ -575,7 +581,7 @@ class ControlEndpoint:
         if self._metric_collector is None:
             from ostler.daemon.control.metrics.collector import MetricCollector  # 3 ms: only when asked for
 
-            self._metric_collector = MetricCollector(self._parts, self._metric_sources)
+            self._metric_collector = MetricCollector(self._parts, self._monitoring)
         return self._metric_collector
 
     # Until the other host has answered it is not known which arguments are secret: all are treated as such.

@@ -37,6 +37,7 @@ METHODS = {
     "wait_ready": ("viewer", {}),
     "traffic": ("viewer", {}),
     "metrics": ("viewer", {}),
+    "health": ("viewer", {}),
     "reload_plan": ("admin", {}),
     "audit": ("admin", {}),
     "config": ("operator", {}),

@@ -18,7 +18,7 @@ from ostler.messaging.wire.transport import LinkStats
 from ostler.types import BreakerState, DriverState, PluginState, ServiceState
 
 if TYPE_CHECKING:
-    from ostler.daemon.control.metrics.metric_sources import MetricSources
+    from ostler.daemon.control.monitoring_sources import MonitoringSources
     from ostler.daemon.daemon_parts import DaemonParts
     from ostler.messaging import Endpoint
     from ostler.metrics.families import MetricFamily
@@ -27,9 +27,6 @@ if TYPE_CHECKING:
 _DESCRIPTORS = Path("/proc/self/fd")
 _TURN_TIME = 0.001
 """Seconds of the loop that are used at once."""
-_DAEMON_STATES = (
-    ServiceState.STARTING, ServiceState.UP, ServiceState.DRAINING, ServiceState.STOPPED,
-)  # fmt: skip
 _SERVICE_STATES = tuple(state for state in ServiceState if state is not ServiceState.GONE)
 _DRIVER_STATES = tuple(DriverState)
 
@@ -42,7 +39,7 @@ class MetricCollector:
         sources: What else is read.
     """
 
-    def __init__(self, parts: DaemonParts, sources: MetricSources) -> None:
+    def __init__(self, parts: DaemonParts, sources: MonitoringSources) -> None:
         self._parts = parts
         self._sources = sources
 
@@ -80,7 +77,7 @@ class MetricCollector:
     async def _add_status(self, found: FamilyBuilder) -> None:
         status = await self._sources.status.status()
         found.add("ostler_build_info", 1, ostler.__version__, platform.python_version())
-        found.add_state("ostler_daemon_state", status.state, _DAEMON_STATES)
+        found.add_state("ostler_daemon_state", status.state, _SERVICE_STATES)
         found.add("ostler_problems", len(status.not_well))
         found.add("ostler_restart_pending_changes", len(status.needs_restart))
         found.add("process_start_time_seconds", status.started)
