@@ -27,7 +27,9 @@ def _histogram_lines(family: MetricFamily, series: MetricSeries) -> Iterator[str
     total = 0
     for bound, count in zip([*family.bounds, math.inf], series.counts, strict=True):
         total += count
-        labels = _label_text([*family.labels, "le"], [*series.labels, _number(bound)])
+        labels = _label_text(
+            [*family.labels, "le"], [*series.labels, "+Inf" if math.isinf(bound) else repr(float(bound))]
+        )
         yield f"{family.name}_bucket{labels} {total}"
     labels = _label_text(family.labels, series.labels)
     yield f"{family.name}_sum{labels} {_number(series.value)}"

@@ -41,7 +41,7 @@ def test_the_buckets_of_a_histogram_add_up():
         name="lamp_seconds", kind="histogram", help="Time", labels=["room"], bounds=[0.1, 1], series=[series]
     )
     found = read_back(family)
-    assert found["lamp_seconds_bucket"] == {("hall", "0.1"): 1, ("hall", "1"): 3, ("hall", "+Inf"): 6}
+    assert found["lamp_seconds_bucket"] == {("hall", "0.1"): 1, ("hall", "1.0"): 3, ("hall", "+Inf"): 6}
     assert (found["lamp_seconds_count"], found["lamp_seconds_sum"]) == ({("hall",): 6}, {("hall",): 12.5})
 
 
