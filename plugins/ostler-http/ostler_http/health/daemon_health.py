@@ -8,7 +8,7 @@ from typing import Any
 
 import msgspec
 
-from ostler import Clock, DeadlineExceeded, OstlerError
+from ostler import Clock, ConnectionLost, DeadlineExceeded, OstlerError
 
 _MAX_AGE = 0.25
 """Seconds for which an answer is given to others as well."""
@@ -73,7 +73,8 @@ class DaemonHealth:
             caller = self._gateway.caller_of_user(os.geteuid(), os.getegid(), os.getpid())
             found = await self._gateway.client(caller).call("ostler", "health", timeout=self._timeout)
             return msgspec.convert(found, Health)
-        except DeadlineExceeded:
-            return Health(why=[f"the event loop of the daemon has not answered for {self._timeout:g} s"])
+        except (DeadlineExceeded, ConnectionLost):  # the latter when it shows no sign of life for some seconds
+            seconds = self._clock.monotonic() - self._asked_at
+            return Health(why=[f"the event loop of the daemon has not answered for {seconds:.0f} s"])
         except OstlerError as error:
             return Health(why=[f"the daemon does not answer: {error.message}"])

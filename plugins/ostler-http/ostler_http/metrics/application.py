@@ -6,12 +6,24 @@ import gzip
 import os
 from typing import TYPE_CHECKING, Any, ClassVar
 
+import msgspec
 from starlette.requests import Request
 from starlette.responses import Response
 
-from ostler import Busy, Caller, DeadlineExceeded, Field, NotPermitted, OstlerError, Seconds
+from ostler import (
+    OPENMETRICS_TEXT,
+    PROMETHEUS_TEXT,
+    Busy,
+    Caller,
+    DeadlineExceeded,
+    Field,
+    MetricFamily,
+    NotPermitted,
+    OstlerError,
+    Seconds,
+    prometheus_text,
+)
 from ostler_http.application import AppEnvironment, Application, AppOptions
-from ostler_http.metrics.exposition import choose_format, expose
 from ostler_http.problems import send_problem
 
 if TYPE_CHECKING:
@@ -31,7 +43,10 @@ class MetricsOptions(AppOptions):
     )
     timeout: Seconds = Field(10, gt=0, le=60, help="Time that the daemon has to return its metrics", reload="live")
     max_series: int = Field(
-        50_000, ge=1000, help="The most series; metrics beyond them are left out, which is logged", reload="live"
+        50_000,
+        ge=1000,
+        help="The most series, a histogram's by its buckets; metrics beyond are left out, which is logged",
+        reload="live",
     )
 
 
@@ -74,23 +89,36 @@ class MetricsApplication(Application):
             await self._refuse(scope, send, error)
             return
         request = Request(scope)
-        found = expose(families, choose_format(request.headers.get("accept", "")), self.options.max_series)
-        self._log_left_out(found.left_out)
-        headers = {"content-type": found.content_type, "cache-control": "no-store", "vary": "accept, accept-encoding"}
-        body = found.body
+        content_type = choose_format(request.headers.get("accept", ""))
+        kept = self._bounded(families)
+        body = prometheus_text(kept, openmetrics=content_type == OPENMETRICS_TEXT).encode()
+        headers = {"content-type": content_type, "cache-control": "no-store", "vary": "accept, accept-encoding"}
         if len(body) > _GZIP_SIZE and "gzip" in request.headers.get("accept-encoding", "").lower():
             body, headers["content-encoding"] = gzip.compress(body, 1), "gzip"
         await Response(body, headers=headers)(scope, receive, send)
 
-    async def _read(self, scope: Scope) -> list[dict[str, Any]]:
+    async def _read(self, scope: Scope) -> list[MetricFamily]:
         gateway, caller = self.environment.gateway, scope["ostler.caller"]
         if self.options.open and caller.role is None:
             caller = daemon_caller(gateway)
-        found: list[dict[str, Any]] = await gateway.client(caller).call(
+        found = await gateway.client(caller).call(
             "ostler", "metrics", timeout=self.options.timeout,
             request_id=scope["ostler.request_id"], trace=scope["ostler.trace"],
         )  # fmt: skip
-        return found
+        return msgspec.convert(found, list[MetricFamily], strict=False)  # keys of tables are texts
+
+    def _bounded(self, families: list[MetricFamily]) -> list[MetricFamily]:
+        """Return the metrics whose lines fit; one that does not is left out whole."""
+        kept, left_out, room = [], [], self.options.max_series
+        for family in families:
+            lines = len(family.series) * (len(family.bounds) + 3 if family.kind == "histogram" else 1)
+            if lines <= room:
+                kept.append(family)
+                room -= lines
+            else:
+                left_out.append(family.name)
+        self._log_left_out(left_out)
+        return kept
 
     async def _refuse(self, scope: Scope, send: Send, error: OstlerError) -> None:
         if isinstance(error, NotPermitted):
@@ -108,6 +136,12 @@ class MetricsApplication(Application):
                 len(names), self.options.max_series, ", ".join(names[:10]),
             )  # fmt: skip
         self._left_out = names
+
+
+def choose_format(accept: str) -> str:
+    """Return the content type for what a client accepts: OpenMetrics where it is named, else plain text."""
+    kinds = {kind.partition(";")[0].strip().lower() for kind in accept.split(",")}
+    return OPENMETRICS_TEXT if "application/openmetrics-text" in kinds else PROMETHEUS_TEXT
 
 
 def daemon_caller(gateway: Any) -> Caller:
