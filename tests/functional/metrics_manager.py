@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import os
 import sys
+import time
+from pathlib import Path
 
 from ostler import Context, Driver, Durable, Manager, RequestError, exposed, periodic
 
@@ -44,3 +47,26 @@ class IdleManager(Manager):
     async def modules(self, ctx: Context) -> list[str]:
         """Return the names of the modules that the daemon has imported."""
         return list(sys.modules)
+
+
+def wait_for_gate() -> None:
+    """Wait until the test has opened the gate: a file, as the test is another process."""
+    while not Path(os.environ["OSTLER_TEST_GATE"]).exists():
+        time.sleep(0.01)
+
+
+class SlowManager(Manager):
+    """Goes on when a test says so."""
+
+    def init_host(self, service_id, added_to_cluster):
+        wait_for_gate()
+
+    @exposed(role="viewer")
+    def wait(self, ctx: Context) -> None:
+        """Wait in a thread."""
+        wait_for_gate()
+
+    @exposed(role="viewer")
+    async def block(self, ctx: Context) -> None:
+        """Block the loop of the daemon, which no method should do."""
+        wait_for_gate()

@@ -33,6 +33,7 @@ _MAX_SCRAPES = 4
 """Requests that are served at once; Prometheus sends one at a time."""
 _RETRY_AFTER = 5
 _GZIP_SIZE = 8 * 1024
+_REFUSED = {"q=0", "q=0.0", "q=0.00", "q=0.000"}
 
 
 class MetricsOptions(AppOptions):
@@ -140,8 +141,9 @@ class MetricsApplication(Application):
 
 def choose_format(accept: str) -> str:
     """Return the content type for what a client accepts: OpenMetrics where it is named, else plain text."""
-    kinds = {kind.partition(";")[0].strip().lower() for kind in accept.split(",")}
-    return OPENMETRICS_TEXT if "application/openmetrics-text" in kinds else PROMETHEUS_TEXT
+    ranges = ([word.strip().lower() for word in each.split(";")] for each in accept.split(","))
+    is_named = any(words[0] == "application/openmetrics-text" and not _REFUSED & set(words) for words in ranges)
+    return OPENMETRICS_TEXT if is_named else PROMETHEUS_TEXT
 
 
 def daemon_caller(gateway: Any) -> Caller:
