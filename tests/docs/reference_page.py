@@ -11,11 +11,13 @@ from ostler.cli.reference import EXIT_CODES
 from ostler.daemon.control.control_endpoint import ControlEndpoint
 from ostler.daemon.control.driver_control import DriverControl
 from ostler.daemon.control.metrics.catalogue import CATALOGUE
+from ostler.daemon.control.token_control import TokenControl
 from ostler.errors import join_words
 from ostler.messaging.interface.introspection import list_exposed
 from ostler.messaging.observers.opentelemetry import OtelTracer
 from ostler.operations import OperationControl
 from ostler.testing import FakeClock
+from ostler_http.manager import HttpManager
 from ostler_scheduler.manager import SchedulerManager
 from ostler_volume.manager import VolumeManager
 
@@ -23,8 +25,10 @@ INTERFACES: list[tuple[str, str, type]] = [
     ("ostler", "", ControlEndpoint),
     ("ostler", "operation.", OperationControl),
     ("ostler", "driver.", DriverControl),
+    ("ostler", "token.", TokenControl),
     ("volume", "", VolumeManager),
     ("scheduler", "", SchedulerManager),
+    ("web", "", HttpManager),
 ]
 """Topic, prefix of the methods' names, and the class."""
 

@@ -189,6 +189,8 @@ class Manager(Generic[ManagerOptionsT, DriverT]):
             def switch(self, ctx: Context, lamp: str, on: bool) -> None:
                 self.drivers["desk"].switch(lamp, on)
 
+    `gateway` lets callers in that come another way than by Ostler's sockets: `gateway.client(caller).call(…)`.
+
     Attributes:
         topic: The name of the service.
         host: The name of this host.
@@ -208,7 +210,6 @@ class Manager(Generic[ManagerOptionsT, DriverT]):
         tasks: Starts background tasks and threads, which end with the service: `spawn(name, function, restart=…)`.
         metrics: Declares what is counted and measured, for Prometheus and OpenTelemetry: `counter`, `gauge`,
             `histogram`.
-        gateway: Lets callers in that come another way than by Ostler's sockets: `gateway.client(caller).call(…)`.
         environment: All of this as it was at the start.
     """
 

@@ -80,12 +80,14 @@ class _Exchange:
         self._receive = receive
         self._send = send
         self._left = max_body_size
+        self._has_more_body = True
         self._connection = connection
         self._request_id = request_id.encode()
 
     async def receive(self) -> Message:
         """Return what the client sends; a body above the limit ends as if the client had left."""
         message = await self._receive()
+        self._has_more_body = bool(message.get("more_body", False))
         if message["type"] == "http.request":
             self._left -= len(message.get("body", b""))
             if self._left < 0:
@@ -126,10 +128,9 @@ class _Exchange:
         left = _DRAIN_LIMIT
         try:
             async with asyncio.timeout(_DRAIN_TIMEOUT):
-                while left > 0:
+                while self._has_more_body and left > 0:
                     message = await self._receive()
-                    if message["type"] != "http.request" or not message.get("more_body", False):
-                        return
+                    self._has_more_body = bool(message.get("more_body", False))
                     left -= len(message.get("body", b""))
         except TimeoutError:
             return
@@ -218,7 +219,9 @@ class RequestHandler:
             await self._answer_failure(connection, scope, exchange, 504, text)
         except (asyncio.CancelledError, ClientGone):
             raise
-        except BaseException as error:  # noqa: BLE001 - code of a plugin; SystemExit would end the loop of the service
+        except BaseException as error:
+            if isinstance(error, OSError) and connection.transport.is_closing():  # the server's word for the same
+                raise ClientGone(str(error)) from error
             await self._fail(mount, connection, scope, exchange, error)
         else:
             if not exchange.is_started and scope["type"] == "http":
