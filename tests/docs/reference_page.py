@@ -8,6 +8,7 @@ from typing import Any
 
 from ostler import errors
 from ostler.cli.reference import EXIT_CODES
+from ostler.daemon.control.console_control import ConsoleControl
 from ostler.daemon.control.control_endpoint import ControlEndpoint
 from ostler.daemon.control.driver_control import DriverControl
 from ostler.daemon.control.metrics.catalogue import CATALOGUE
@@ -26,6 +27,7 @@ INTERFACES: list[tuple[str, str, type]] = [
     ("ostler", "operation.", OperationControl),
     ("ostler", "driver.", DriverControl),
     ("ostler", "token.", TokenControl),
+    ("ostler", "console.", ConsoleControl),
     ("volume", "", VolumeManager),
     ("scheduler", "", SchedulerManager),
     ("web", "", HttpManager),

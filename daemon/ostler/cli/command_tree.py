@@ -68,7 +68,8 @@ COMMAND_GROUPS: dict[str, dict[str, Command]] = {
         "top": Command("top", "Show calls per method, live"),
         "metrics": Command("metrics", "Show what was counted, also in the format of Prometheus"),
         "audit": Command("audit", "Show the audit log: who did what, and what was refused"),
-        "dump": Command("dump", "Show threads, tasks, queues, services, configuration"),
+        "dump": Command("dump", "Show threads, tasks, requests, queues, services, versions"),
+        "console": Command("console", "Open a Python prompt on the event loop of the daemon"),
     },
     "This command": {
         "whoami": Command("whoami", "Show who the daemon takes you for, and your role"),

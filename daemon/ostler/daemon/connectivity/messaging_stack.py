@@ -427,6 +427,13 @@ class MessagingStack:
             *fleet.problems(),
         ]
 
+    def links(self) -> dict[str, object]:
+        """Return the ends of servers by their addresses, for a dump."""
+        return {
+            **{f"calls at {server.address}": server.link for server in self._servers},
+            **{f"events at {link.address}": link for link in self.publisher.links()},
+        }
+
     def stats(self) -> dict[str, Any]:
         """Return the counters of the sockets and of every topic."""
         found = {
@@ -444,7 +451,9 @@ class MessagingStack:
 
     def link_stats(self) -> dict[str, LinkStats]:
         """Return the counters of the connections: `rpc` and `events` on this host, `network` for the port."""
-        local = self._events_link.local if isinstance(self._events_link, CompositeEventLink) else self._events_link
+        local = self._events_link
+        while isinstance(local, CompositeEventLink):
+            local = local.links[0]
         links = {"rpc": self.server.link, "events": local}
         found = {name: link.link_stats() for name, link in links.items() if isinstance(link, SupportsLinkStats)}
         if self.network_listener is not None:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator
 from contextlib import aclosing
 from typing import TYPE_CHECKING, Any, Protocol
 
@@ -49,7 +49,7 @@ from ostler.types import (
 
 if TYPE_CHECKING:
     from ostler.daemon.active_configuration import ActiveConfiguration
-    from ostler.daemon.control.daemon_status import StatusReporter
+    from ostler.daemon.control.daemon_dump import DaemonDump
     from ostler.daemon.control.metrics.collector import MetricCollector
     from ostler.daemon.control.monitoring_sources import MonitoringSources
     from ostler.daemon.daemon_parts import DaemonParts
@@ -82,13 +82,13 @@ class ControlEndpoint:
 
     Args:
         parts: The parts of the daemon.
-        status: Collects its status.
         plugins: Its plugins.
         active: Its configuration.
         reloader: Reloads it, or says what a reload would do.
-        dump: Returns what it is doing right now.
+        dump: Gathers what it is doing right now.
+        console: The methods of `ostler console`; None when it is off.
         start_finished: Done when the start has finished; raises when it has failed.
-        monitoring: What metrics and health are read from, apart from the parts.
+        monitoring: What status, metrics and health are read from, apart from the parts.
     """
 
     rpc_version = "1.0"
@@ -97,11 +97,11 @@ class ControlEndpoint:
         self,
         parts: DaemonParts,
         *,
-        status: StatusReporter,
         plugins: PluginHost,
         active: ActiveConfiguration,
         reloader: Reloads,
-        dump: Callable[[], dict[str, Any]],
+        dump: DaemonDump,
+        console: object | None = None,
         start_finished: asyncio.Future[DaemonParts],
         monitoring: MonitoringSources,
     ) -> None:
@@ -110,7 +110,7 @@ class ControlEndpoint:
         self._monitoring = monitoring
         self._metric_collector: MetricCollector | None = None
         self._dispatcher = self._messaging.dispatcher
-        self._status = status
+        self._status = monitoring.status
         self._plugins = plugins
         self._active = active
         self._reloader = reloader
@@ -123,6 +123,8 @@ class ControlEndpoint:
             "driver": DriverControl(self._runtime),
             "token": TokenControl(self._messaging, self._store),
         }
+        if console is not None:
+            self.namespaces["console"] = console
 
     @exposed(role="viewer", changes=False)
     async def status(self, ctx: Context) -> DaemonStatus:
@@ -464,8 +466,9 @@ class ControlEndpoint:
 
     @exposed(role="operator", changes=False)
     async def dump(self, ctx: Context) -> dict[str, Any]:
-        """Return threads, tasks, queues, services and the masked configuration."""
-        return self._dump()
+        """Return threads, tasks, requests, pools, sockets, timers, services, versions, the masked configuration."""
+        account = ctx.peer.account
+        return await self._dump.collect(lambda work: self._maintenance_pool.run("dump", work, account))
 
     @exposed(role="operator", changes=False)
     async def db_check(self, ctx: Context) -> list[str]:
