@@ -111,6 +111,10 @@ if TYPE_CHECKING:
     from ostler.messaging.interface.exposure import Durable
     from ostler.messaging.observers.instrument import instrument
     from ostler.messaging.wire.request_context import current_trace, trace_context
+    from ostler.metrics.families import MetricFamily
+    from ostler.metrics.instruments import Counter, Gauge, Histogram
+    from ostler.metrics.registry import Metrics
+    from ostler.metrics.text_format import OPENMETRICS_TEXT, PROMETHEUS_TEXT, prometheus_text
     from ostler.periodic_tasks import periodic
     from ostler.spelling import nearest
     from ostler.store import Database, KeyValue, Record, Statement, Store
@@ -170,6 +174,10 @@ _EXPORTS = {
     "messaging.interface.exposure": ["Durable"],
     "messaging.observers.instrument": ["instrument"],
     "messaging.wire.request_context": ["current_trace", "trace_context"],
+    "metrics.instruments": ["Counter", "Gauge", "Histogram"],
+    "metrics.families": ["MetricFamily"],
+    "metrics.registry": ["Metrics"],
+    "metrics.text_format": ["OPENMETRICS_TEXT", "PROMETHEUS_TEXT", "prometheus_text"],
     "periodic_tasks": ["periodic"],
     "spelling": ["nearest"],
     "store": ["Database", "KeyValue", "Record", "Statement", "Store"],
@@ -183,6 +191,8 @@ _MODULE_BY_NAME = {name: room for room, names in _EXPORTS.items() for name in na
 
 __version__ = "0.1.0"
 __all__ = [
+    "OPENMETRICS_TEXT",
+    "PROMETHEUS_TEXT",
     "AsyncClient",
     "AsyncOperation",
     "Busy",
@@ -196,6 +206,7 @@ __all__ = [
     "ConnectionLost",
     "Context",
     "ContractError",
+    "Counter",
     "DaemonAddresses",
     "DaemonNotRunning",
     "Database",
@@ -223,6 +234,8 @@ __all__ = [
     "Gap",
     "Gateway",
     "GatewayClient",
+    "Gauge",
+    "Histogram",
     "InternalError",
     "InvalidArguments",
     "InvalidInput",
@@ -239,6 +252,8 @@ __all__ = [
     "MessageTooLarge",
     "MessagingError",
     "MethodNotFound",
+    "MetricFamily",
+    "Metrics",
     "NoCapacity",
     "NotExposed",
     "NotFound",
@@ -301,6 +316,7 @@ __all__ = [
     "open_beneath",
     "parse_size",
     "periodic",
+    "prometheus_text",
     "remote",
     "time_budget",
     "trace_context",

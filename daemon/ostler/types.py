@@ -103,7 +103,8 @@ class DriverStatus(msgspec.Struct, frozen=True, kw_only=True):
     `pending` says what new options wait for, empty when there are none. Of its calls `failures` failed since one
     succeeded last (at `last_success_at`) and `errors` since the start; a refusal is no failure. Unless its `breaker` is
     closed, calls are refused since `breaker_since`; one is let through as a trial from `breaker_trial_at` on. Times are
-    wall times, 0 for never. `abandoned` counts instances that were given up and still hang.
+    wall times, 0 for never. `abandoned` counts instances that were given up and still hang. `seconds` is the time that
+    its calls took which have ended.
     """
 
     name: str
@@ -124,6 +125,7 @@ class DriverStatus(msgspec.Struct, frozen=True, kw_only=True):
     breaker_since: WallTime = 0.0
     breaker_trial_at: WallTime = 0.0
     abandoned: int = 0
+    seconds: float = 0.0
 
 
 class Peer(msgspec.Struct, frozen=True):
@@ -329,7 +331,8 @@ class PeriodicStatus(msgspec.Struct, frozen=True, kw_only=True):
     `health` is `failing` (its last runs failed, `failures` in a row), `slow` (due again before a run has ended) or
     `hung` (running for longer than `time_limit`), and `why` says it in a sentence; empty when nothing is wrong. `held`
     says that a run waits for the window to open, `postponed` why the next time cannot be determined, `added` that the
-    manager added it while it was running, `unsaved` why a pause is not stored yet.
+    manager added it while it was running, `unsaved` why a pause is not stored yet. `lateness` is the seconds from when
+    the last run was due to its start; `skipped` runs were due while the one before had not ended.
     """
 
     service: str
@@ -357,6 +360,8 @@ class PeriodicStatus(msgspec.Struct, frozen=True, kw_only=True):
     postponed: str = ""
     added: bool = False
     unsaved: str = ""
+    lateness: float = 0.0
+    skipped: int = 0
 
 
 class PeriodicRunStatus(msgspec.Struct, frozen=True, kw_only=True):

@@ -11,6 +11,7 @@ from ostler.cli.reference import EXIT_CODES
 from ostler.daemon.control.console_control import ConsoleControl
 from ostler.daemon.control.control_endpoint import ControlEndpoint
 from ostler.daemon.control.driver_control import DriverControl
+from ostler.daemon.control.metrics.catalogue import CATALOGUE
 from ostler.daemon.control.token_control import TokenControl
 from ostler.errors import join_words
 from ostler.messaging.interface.introspection import list_exposed
@@ -130,7 +131,14 @@ def metrics() -> list[tuple[str, str, str, str]]:
 
 
 def _metrics() -> Iterator[str]:
-    yield "\n## Metrics\n\nWith `otel = true` in `[telemetry]`; see [access.md](access.md#request-ids-and-traces).\n\n"
+    yield "\n## Metrics\n\nWhat `ostler metrics` shows and [Prometheus](monitoring.md) reads, beside the metrics of\n"
+    yield "managers and drivers.\n\n"
+    yield "| metric | kind | labels | meaning |\n|---|---|---|---|\n"
+    for declared in CATALOGUE.values():
+        labels = ", ".join(f"`{label}`" for label in declared.labels)
+        yield f"| `{declared.name}` | {declared.kind} | {labels} | {declared.help} |\n"
+    yield "\n### OpenTelemetry\n\nWith `otel = true` in `[telemetry]`, beside the metrics of managers\n"
+    yield "and drivers; see [access.md](access.md#request-ids-and-traces).\n\n"
     yield "| metric | kind | unit | meaning |\n|---|---|---|---|\n"
     for name, kind, unit, meaning in metrics():
         yield f"| `{name}` | {kind} | `{unit}` | {meaning} |\n"

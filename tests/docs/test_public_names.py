@@ -8,6 +8,7 @@ import inspect
 import pydoc
 import re
 from collections.abc import Iterator
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
@@ -79,5 +80,6 @@ def test_every_error_that_a_caller_may_meet_is_public() -> None:
 def test_what_self_has_is_said(cls: Any) -> None:
     text = inspect.getsource(cls.__init__)
     has = set(re.findall(r"self\.(\w+)\b[^=\n]*=", text))
+    has |= {name for name, found in vars(cls).items() if isinstance(found, cached_property)}
     section = inspect.cleandoc(cls.__doc__).partition("Attributes:")[2]  # Python 3.13 strips it already
     assert has == set(re.findall(r"^ {4}(\w+):", section, re.MULTILINE))

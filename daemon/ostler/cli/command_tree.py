@@ -66,6 +66,7 @@ COMMAND_GROUPS: dict[str, dict[str, Command]] = {
         "logs": Command("logs", "The same as `log`"),
         "log-level": Command("log_level", "Show or set the log levels of the daemon"),
         "top": Command("top", "Show calls per method, live"),
+        "metrics": Command("metrics", "Show what was counted, also in the format of Prometheus"),
         "audit": Command("audit", "Show the audit log: who did what, and what was refused"),
         "dump": Command("dump", "Show threads, tasks, requests, queues, services, versions"),
         "console": Command("console", "Open a Python prompt on the event loop of the daemon"),

@@ -13,10 +13,12 @@ from ostler import fork, log
 from ostler.aio import LoopQueue, TaskOwner, UndoStack
 from ostler.daemon.active_configuration import ActiveConfiguration
 from ostler.daemon.connectivity.audit_service import AuditService
-from ostler.daemon.connectivity.messaging_stack import MessagingStack
+from ostler.daemon.connectivity.messaging_stack import MessagingStack, make_metric_exporter
 from ostler.daemon.control.control_endpoint import ControlEndpoint
 from ostler.daemon.control.daemon_dump import DaemonDump
 from ostler.daemon.control.daemon_status import StatusReporter
+from ostler.daemon.control.health_report import HealthReport, health_report
+from ostler.daemon.control.monitoring_sources import MonitoringSources
 from ostler.daemon.daemon_parts import DaemonParts
 from ostler.daemon.liveness_probes import probe_services, register_probes, retry_store
 from ostler.daemon.plugin_hooks import call_plugin_hooks
@@ -264,6 +266,7 @@ class Daemon:
                 sockets=self._sockets,
             ),
             lambda: messaging.gateway_host(store).gateway(),
+            make_metric_exporter=partial(make_metric_exporter, options),
         )
         runtime = Runtime(
             self.active.resolved.specs,
@@ -317,13 +320,13 @@ class Daemon:
         )
         return ControlEndpoint(
             parts,
-            status=status,
             plugins=self._plugins,
             active=self.active,
             reloader=self.reloader,
             dump=self._make_dump(),
             console=self._make_console(parts) if self.active.options.daemon.console else None,
             start_finished=self.start_finished,
+            monitoring=MonitoringSources(status, self.watchdog.stale_signals, lambda: self.loop_monitor, self.health),
         )
 
     def _make_console(self, parts: DaemonParts) -> object:
@@ -478,6 +481,22 @@ class Daemon:
     def summary(self) -> str:
         """Return one line on the state of the services."""
         return self._progress.summary()
+
+    def health(self) -> HealthReport:
+        """Return whether the daemon lives, has started and can work."""
+        return health_report(
+            self.host,
+            self._state_tracker,
+            self.services,
+            stale=self.watchdog.stale_signals(),
+            is_started=self._is_started,
+            waiting_for=self._progress.start_waits_for,
+        )
+
+    @property
+    def _is_started(self) -> bool:
+        finished = self.start_finished
+        return finished.done() and not finished.cancelled() and finished.exception() is None
 
     def dump(self) -> dict[str, Any]:
         """Return what the daemon is doing right now, at any point of its life; the configuration is masked."""

@@ -83,11 +83,15 @@ class ProgressReporter:
     async def report_start(self) -> None:
         """Report what the start waits for, and ask for more time, for as long as the daemon is starting."""
         while self._state_tracker.state is ServiceState.STARTING:
-            group = self._group()
-            waiting = (group.start_waits_for() if group is not None else []) + self._current_steps()
+            waiting = self.start_waits_for()
             text = f"starting, waiting for {'; '.join(waiting)}" if waiting else "starting"
             self._notifier.extend_timeout(TIMEOUT_EXTENSION, text)
             await asyncio.sleep(_STATUS_INTERVAL)
+
+    def start_waits_for(self) -> list[str]:
+        """Return what the start waits for, a line each."""
+        group = self._group()
+        return (group.start_waits_for() if group is not None else []) + self._current_steps()
 
     async def report_stop(self) -> None:
         """Report what the stop waits for, and ask for more time, indefinitely."""

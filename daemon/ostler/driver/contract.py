@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import inspect
 from collections.abc import Iterator
+from functools import cached_property
 from typing import Any
 
 from ostler.driver.driver import BUDGET_ATTRIBUTE, FEATURE_ATTRIBUTE, Driver, DriverOptions
@@ -131,7 +132,8 @@ def _check_attribute(name: str, wanted: Any, found: Any) -> list[str]:
         if not isinstance(found, type) or not issubclass(found, wanted):
             return [f"`{name}` does not derive from {wanted.__name__}"]
         return []
-    if wanted is None or isinstance(wanted, property) or isinstance(found, property):
+    # A cached property is what a base class offers to those who have nothing of their own by that name.
+    if wanted is None or isinstance(wanted, property | cached_property) or isinstance(found, property):
         return []
     if not isinstance(found, type(wanted)):
         got = _article(type(found).__name__)

@@ -5,17 +5,21 @@ from __future__ import annotations
 import logging
 from abc import ABC
 from collections.abc import Callable, Iterable, Mapping
-from typing import Any, ClassVar, Generic, Literal, Protocol, TypeVar
+from functools import cached_property
+from typing import TYPE_CHECKING, Any, ClassVar, Generic, Literal, Protocol, TypeVar
 
 import msgspec
 import typing_extensions
 
-from ostler.clock import Clock
+from ostler.clock import Clock, SystemClock
 from ostler.config import Faults, Field, OptionsModel, Seconds, Size, ValidationContext
 from ostler.config.options import COUNT_MAX
 from ostler.config.type_arguments import adopt_type_arguments
 from ostler.driver.call_progress import report_progress
 from ostler.types import Json
+
+if TYPE_CHECKING:
+    from ostler.metrics.registry import Metrics
 
 F = TypeVar("F", bound=Callable[..., Any])
 BUDGET_ATTRIBUTE = "__ostler_budget__"
@@ -138,6 +142,13 @@ DriverOptionsT = typing_extensions.TypeVar("DriverOptionsT", bound=DriverOptions
 """For contracts whose drivers have typed options: `class LampDriver(Driver[DriverOptionsT])`."""
 
 
+def make_private_metrics() -> Any:
+    """Return metrics that nobody reads, for a manager or driver that a test has created."""
+    from ostler.metrics.registry import MetricRegistry  # 2 ms: only where something is counted
+
+    return MetricRegistry(SystemClock()).metrics_of("private")
+
+
 class DriverEnvironment(msgspec.Struct, frozen=True, kw_only=True):
     """What a driver gets: its name, its validated options, and the few things it may need."""
 
@@ -149,6 +160,8 @@ class DriverEnvironment(msgspec.Struct, frozen=True, kw_only=True):
     log: logging.LoggerAdapter[logging.Logger]
     kv: KeyValueStore
     """A small key-value store of this driver's own; drivers have no other access to the database."""
+    make_metrics: Callable[[], Any] = make_private_metrics
+    """Returns the `Metrics` of the driver."""
 
 
 def time_budget(budget: float | str | None, *, is_long: bool = True) -> Callable[[F], F]:
@@ -197,6 +210,7 @@ class Driver(ABC, Generic[DriverOptionsT]):
         log: A logger that adds service and driver to each line.
         clock: The source of time: `wall()`, `monotonic()`.
         kv: A small key-value store of this driver's own: `get`, `set`, `delete`, `items`.
+        metrics: Declares what is counted and measured: `counter`, `gauge`, `histogram`.
         environment: All of this as it was at the start, with `topic` and `host` of the service.
     """
 
@@ -250,6 +264,12 @@ class Driver(ABC, Generic[DriverOptionsT]):
         self.log = environment.log
         self.clock = environment.clock
         self.kv = environment.kv
+
+    @cached_property
+    def metrics(self) -> Metrics:
+        """Declares the metrics of this driver; see `Metrics`. Any thread."""
+        metrics: Metrics = self.environment.make_metrics()
+        return metrics
 
     def initialise(self) -> None:
         """Get ready to work: check tools and devices, open what is needed.

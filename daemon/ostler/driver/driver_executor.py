@@ -185,6 +185,8 @@ class DriverExecutor:
         self._max_calls = workers + _MAX_QUEUED
         self._active_calls: set[DriverCall] = set()
         self._call_counts = [0, 0]
+        self.total_seconds = 0.0
+        """How long the calls that have ended were in a thread, all together."""
         self._trial: DriverCall | None = None
         self._raising_methods: set[str] = set()
         self._overdue_count = 0
@@ -372,6 +374,8 @@ class DriverExecutor:
             self._call_counts[call.is_long] -= 1
             self._overdue_count -= call.is_overdue
             self._last_end_at = self._clock.monotonic()
+            if call.started_at is not None:
+                self.total_seconds += self._last_end_at - call.started_at
             self._count_outcome(call, error)
             self._resolve(call, result, error)
             if call.is_overdue:

@@ -148,6 +148,7 @@ class DriverRunner:
                 retry_at=self._retry_at,
                 tries=self._tries,
                 calls=self._call_count,
+                seconds=self._executor.total_seconds,
                 pending=self._pending_text(),
                 failures=streak.count,
                 errors=streak.errors,

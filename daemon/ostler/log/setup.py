@@ -139,6 +139,12 @@ def log_status() -> tuple[str, list[str]]:
     return "; ".join(notes), problems
 
 
+def lost_line_count() -> int:
+    """Return how many lines the log has lost since the start. Any thread."""
+    handler = _guarded_handler() or _installed_handler(logging.getLogger())
+    return handler.writer.losses.total if handler is not None else 0
+
+
 def set_level(level: str, logger: str = "", seconds: float = 0.0) -> list[LogLevel]:
     """Change the level of a logger, of all loggers by default, for a time or until the next `set_up`. Any thread.
 

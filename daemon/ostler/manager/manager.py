@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Callable, Iterable, Mapping, Sequence
+from functools import cached_property
 from typing import TYPE_CHECKING, Any, ClassVar, Generic, Protocol
 
 import msgspec
@@ -15,6 +16,7 @@ from ostler.config import Faults, Field, OptionsModel, Seconds, ValidationContex
 from ostler.config.options import COUNT_MAX
 from ostler.config.type_arguments import adopt_type_arguments
 from ostler.driver import Driver, Drivers, DriverT
+from ostler.driver.driver import make_private_metrics
 from ostler.errors import FeatureNotSupported, OstlerError
 from ostler.locks import Locks
 from ostler.manager.periodic_registry import NO_PERIODIC_REGISTRY, PeriodicRegistry
@@ -27,6 +29,7 @@ from ostler.types import Json
 
 if TYPE_CHECKING:
     from ostler.messaging.gateway.gateway import Gateway
+    from ostler.metrics.registry import Metrics
 
 
 class ManagerOptions(OptionsModel):
@@ -158,6 +161,8 @@ class ManagerEnvironment(msgspec.Struct, frozen=True, kw_only=True):
     """Adds and removes periodic tasks."""
     tasks: BackgroundTasks = msgspec.field(default_factory=lambda: BackgroundTasks("none"))
     """Starts background tasks."""
+    make_metrics: Callable[[], Any] = make_private_metrics
+    """Returns the `Metrics` of the manager."""
     open_gateway: Callable[[], Any] = no_gateway
     """Returns the gateway of the daemon; see `Manager.gateway`."""
 
@@ -209,6 +214,8 @@ class Manager(Generic[ManagerOptionsT, DriverT]):
         notifier: Sends notifications to operators: `info`, `warn`, `error` …
         periodic: Adds and removes periodic tasks while the service runs: `add(name, function, spacing=…)`, `remove`.
         tasks: Starts background tasks and threads, which end with the service: `spawn(name, function, restart=…)`.
+        metrics: Declares what is counted and measured, for Prometheus and OpenTelemetry: `counter`, `gauge`,
+            `histogram`.
         environment: All of this as it was at the start.
     """
 
@@ -284,6 +291,12 @@ class Manager(Generic[ManagerOptionsT, DriverT]):
         self.notifier = environment.notifier
         self.periodic = environment.periodic
         self.tasks = environment.tasks
+
+    @cached_property
+    def metrics(self) -> Metrics:
+        """Declares the metrics of this manager; see `Metrics`. Any thread."""
+        metrics: Metrics = self.environment.make_metrics()
+        return metrics
 
     @property
     def gateway(self) -> Gateway:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections import defaultdict
+from collections import Counter, defaultdict
 from collections.abc import AsyncGenerator, Callable, Iterable, Mapping, Sequence
 from typing import Any
 
@@ -47,6 +47,8 @@ class OperationViews:
         self._records = records
         self._attempts = attempts
         self._publish = publish
+        self.ended_counts: Counter[tuple[str, str]] = Counter()
+        """How many have ended, by topic and state."""
         self._waiters: dict[str, list[asyncio.Future[OperationOutcome]]] = defaultdict(list)
         self._watchers: dict[str, set[asyncio.Event]] = defaultdict(set)
         self._callers: dict[str, list[Call]] = defaultdict(list)
@@ -166,6 +168,8 @@ class OperationViews:
         for changed in self._watchers.get(record.id, ()):
             changed.set()
         self.answer(record.id, _outcome_of(record))
+        if record.state.is_final:
+            self.ended_counts[record.topic, record.state] += 1
         self._publish(f"operation.{record.state}", operation_event(record))
 
     def answer(self, operation_id: str, outcome: OperationOutcome) -> None:

@@ -159,6 +159,13 @@ class Operations:
         """The ids of the operations that run, of all topics."""
         return list(self._attempts)
 
+    def counts(self) -> dict[str, tuple[int, int]]:
+        """Return how many operations of each topic wait, and how many run."""
+        return {
+            topic: (sum(map(len, queues.values())), sum(len(queue.running) for queue in queues.values()))
+            for topic, queues in self._queues.items()
+        }
+
     def problems(self) -> list[str]:
         """Return the problems of its permanent tasks, a line each."""
         return self._tasks.problems()

@@ -410,6 +410,8 @@ class PeriodicScheduler:
         try:
             if self._is_due(task, now, wall):
                 task.pending_due = max(wall, task.cron_wall)
+                if not task.is_running:
+                    task.due_since = self._clock.monotonic() - max(0.0, now - task.due_at)
                 self._runner.start_due(task, self._groups[task.service])
                 self._plan_next(task, task.plan_next, now, wall, later=True)
         except Exception as error:  # noqa: BLE001 - the heap must be armed again, or no task would run any longer

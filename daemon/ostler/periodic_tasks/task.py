@@ -50,6 +50,7 @@ class PeriodicTask:
         "cron_text",
         "cron_wall",
         "due_at",
+        "due_since",
         "enabled",
         "errors",
         "failures",
@@ -64,6 +65,7 @@ class PeriodicTask:
         "last_error",
         "last_run",
         "last_seconds",
+        "lateness",
         "logged_errors",
         "method",
         "missed_at",
@@ -76,6 +78,7 @@ class PeriodicTask:
         "runs",
         "service",
         "settings",
+        "skipped",
         "spacing",
         "started_at",
         "time_limit",
@@ -124,6 +127,8 @@ class PeriodicTask:
         self.last_error = ""
         self.logged_errors: set[str] = set()
         self.is_late = False
+        self.due_since = self.lateness = 0.0
+        self.skipped = 0
         self.apply_options(options)
 
     def apply_options(self, options: Any) -> None:
@@ -155,6 +160,11 @@ class PeriodicTask:
             self.cron, self.cron_text = self._parse_cron(cron) if cron else None, cron
         if window != self.window_text:
             self.window, self.window_text = self._parse_window(window) if window else None, window
+
+    def note_start(self, monotonic: float) -> None:
+        """Record how late a run has started, unless an operator has asked for it. On the thread of the run."""
+        if self.due_since:
+            self.lateness, self.due_since = max(0.0, monotonic - self.due_since), 0.0
 
     def cancel_run(self) -> None:
         """Cancel the context of a run in progress. Any thread."""

@@ -128,6 +128,7 @@ class TaskRunner:
     def start_due(self, task: PeriodicTask, group: ServiceTasks) -> None:
         """Start a run that is due, or skip it: while the last one is still running, and when the pool is full."""
         if task.is_running or task.is_blocked:
+            task.skipped += 1
             self._mark_late(task)
             return
         try:
@@ -212,6 +213,7 @@ class TaskRunner:
             return
         task.started_at = begun = self._clock.monotonic()
         task.running_since = self._clock.wall()
+        task.note_start(begun)
         error: BaseException | None = None
         try:
             with serving_to_end(self._make_context(task)) as context:
@@ -230,6 +232,7 @@ class TaskRunner:
     async def _run_async(self, task: PeriodicTask) -> None:
         task.started_at = begun = self._clock.monotonic()
         task.running_since = self._clock.wall()
+        task.note_start(begun)
         error: BaseException | None = None
         try:
             with serving_to_end(self._make_context(task)) as context:

@@ -115,4 +115,6 @@ def task_status(task: PeriodicTask, now: float, wall: float, monotonic: float) -
         held=task.is_held,
         postponed=task.postponed_reason,
         added=task.is_added,
+        lateness=task.lateness,
+        skipped=task.skipped,
     )

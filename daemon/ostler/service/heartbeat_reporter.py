@@ -51,6 +51,10 @@ class HeartbeatReporter:
         self._due_times: dict[str, float] = {}
         self._triggered = asyncio.Event()
         self._outage = StoreOutage(store, "writing the services table", clock)
+        self.written_count = self.failed_count = 0
+        """How many reports of services were written, and how many could not be."""
+        self.lateness = 0.0
+        """By how many seconds the last report that was due came late."""
         self._check_tasks = TaskOwner("health checks")
         self._topics_in_check: set[str] = set()
         self._check_finished = asyncio.Event()
@@ -72,6 +76,7 @@ class HeartbeatReporter:
             for service in due:
                 due_at = self._due_times.get(service.topic, 0.0)
                 lateness = now - due_at if due_at else 0.0  # a change is due at once, whenever that is
+                self.lateness = lateness if due_at else self.lateness
                 service.signs = self._signs.collect(service.topic, service.pool, service.drivers, lateness)
                 self._due_times[service.topic] = now + service.options.report_interval
             if due:
@@ -99,8 +104,10 @@ class HeartbeatReporter:
         try:
             await self._store.awrite(lambda: self._records.save_reports(rows), label="report state", urgent=True)
         except StoreError as error:
+            self.failed_count += len(rows)
             self._outage.failed(error)
         else:
+            self.written_count += len(rows)
             self._outage.worked()
 
     async def _wait_until_due(self) -> None:

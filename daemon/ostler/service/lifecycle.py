@@ -28,7 +28,7 @@ from ostler.service.service_spec import ServiceContext, ServiceSpec
 from ostler.service.state_tracker import StateTracker
 from ostler.store import Registration
 from ostler.time_text import format_duration
-from ostler.types import DriverState, OperatorOverride, ServiceSign, ServiceState, ServiceStatus
+from ostler.types import BackgroundTaskStatus, DriverState, OperatorOverride, ServiceSign, ServiceState, ServiceStatus
 
 _log = logging.getLogger(__name__)
 _MIN_POLL_INTERVAL = 0.02
@@ -251,7 +251,9 @@ class Service:
             report_change=self._report_change,
             periodic=self._owned_work.periodic,
             tasks=self._owned_work.background,
+            make_metrics=partial(self._context.metrics.metrics_of, self.topic),
         )
+        self._undo_stack.push_call("metrics", lambda: self._context.metrics.remove(self.topic))
         self._undo_stack.push("background tasks", self._owned_work.stop)
         build = self.spec.manager.build
         timeout = self.options.start_timeout
@@ -477,7 +479,7 @@ class Service:
             queued=self.pools.queued_count(),
             workers=self.pool.size,
             drivers=self.drivers.statuses() if self.drivers is not None else [],
-            tasks=self._owned_work.background.statuses(),
+            tasks=self.background_tasks(),
             evidence=self.state_tracker.problems,
             report_interval=self.options.report_interval,
             down_time=self.options.down_time,
@@ -486,6 +488,10 @@ class Service:
             signs=self.signs,
             addresses=[escape_surrogates(str(each)) for each in getattr(self.manager, "listen_addresses", ())],
         )
+
+    def background_tasks(self) -> list[BackgroundTaskStatus]:
+        """Return the background tasks of its manager."""
+        return self._owned_work.background.statuses()
 
     # ---------------------------------------------------------------- stop
 

@@ -16,6 +16,7 @@ from ostler.locks import HostLocks
 from ostler.manager_types import EventHandlerStatus
 from ostler.service.capabilities.capability_reporter import CapabilityReporter
 from ostler.service.heartbeat_reporter import HeartbeatReporter
+from ostler.service.host_metrics import HostMetrics
 from ostler.service.host_view import HostView
 from ostler.service.lifecycle import Service
 from ostler.service.owned_work import event_handler_key, periodic_key
@@ -89,6 +90,7 @@ class Runtime:
         self.locks = HostLocks(name, clock, store, host.loop_queue, self._tasks)
         self.periodic_saver = PeriodicSaver(store, self.periodic_records, clock, self._tasks)
         self.periodic_scheduler = self.periodic_saver.scheduler
+        self.metrics = HostMetrics(clock, host.make_metric_exporter)
         self._on_change = on_change
         self.state_notifier = StateNotifier(host.notifications, name, clock)
         self.group = ServiceGroup(specs, self._make_service_context(host), self._on_service_change)
@@ -122,6 +124,7 @@ class Runtime:
             service_records=self.service_records,
             periodic_scheduler=self.periodic_scheduler,
             locks=self.locks,
+            metrics=self.metrics,
             event_handlers=self._get_event_handlers,
             state_notifier=self.state_notifier,
             on_capability_change=self._on_capability_change,

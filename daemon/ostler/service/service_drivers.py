@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import logging
 from collections.abc import Awaitable, Callable
+from functools import partial
 from typing import TYPE_CHECKING, Any
 
 from ostler import log
@@ -47,6 +48,7 @@ class ServiceDrivers:
         self._topic = spec.topic
         self._host = context.host
         self._state_notifier = context.state_notifier
+        self._metrics = context.metrics
         self._state_tracker = state_tracker
         self._spawn = spawn
         self._driver_ready_hook: DriverReadyHook | None = None
@@ -97,6 +99,7 @@ class ServiceDrivers:
             clock=self._host.clock,
             log=log.adapter(logger, service=self._topic, driver=name),
             kv=self._host.store.kv(f"driver/{self._topic}/{name}"),
+            make_metrics=partial(self._metrics.metrics_of, self._topic, name),
         )
 
     async def start(self, wait: float) -> None:
@@ -257,6 +260,7 @@ class ServiceDrivers:
         self.refused_options.pop(name, None)
         for about in ("driver", "working", "driver_ready", "failing"):
             self._state_tracker.set_problem(f"{about} {name}", "")
+        self._metrics.remove(self._topic, name)
         self._on_offer_changed(self._topic)
         what = f"driver {name} of service {self._topic}"
         return [f"{what} hangs: {join_words(lines) or 'cleanup'}"] if hung else []

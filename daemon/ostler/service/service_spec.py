@@ -19,10 +19,12 @@ if TYPE_CHECKING:
     from ostler.messaging import Dispatcher, LocalServiceClient, Publisher
     from ostler.messaging.events.notifications import Notifications
     from ostler.messaging.gateway.gateway import Gateway
+    from ostler.metrics.registry import MetricExporter
     from ostler.operations import Operations
     from ostler.periodic_tasks import PeriodicScheduler
     from ostler.plugins import ResolvedObject
     from ostler.service.event_handlers.event_handlers import EventHandlers
+    from ostler.service.host_metrics import HostMetrics
     from ostler.service.state_notifier import StateNotifier
     from ostler.store import ServiceRecords, Store
 
@@ -66,6 +68,7 @@ class HostServices(NamedTuple):
         publisher: Publishes the events of the host; None on a host without events.
         addresses: Where the daemon listens.
         open_gateway: Returns the gateway of the daemon, which is opened with the first call. Any thread.
+        make_metric_exporter: Returns what also gets the metrics of managers and drivers; None for nobody.
     """
 
     name: str
@@ -79,6 +82,7 @@ class HostServices(NamedTuple):
     publisher: Publisher | None = None
     addresses: DaemonAddresses = DaemonAddresses()
     open_gateway: Callable[[], Gateway] = no_gateway
+    make_metric_exporter: Callable[[], MetricExporter | None] = lambda: None
 
 
 class ServiceContext(msgspec.Struct, frozen=True, kw_only=True):
@@ -90,6 +94,7 @@ class ServiceContext(msgspec.Struct, frozen=True, kw_only=True):
         periodic_scheduler: The scheduler of periodic tasks.
         locks: The locks of all services.
         state_notifier: Sends notifications of state changes.
+        metrics: The metrics of all managers and drivers.
         event_handlers: Returns what runs event handlers, which is created when it is first asked for.
         on_capability_change: Called on the loop with the topic, when a manager reports that its capabilities have
             changed.
@@ -102,6 +107,7 @@ class ServiceContext(msgspec.Struct, frozen=True, kw_only=True):
     periodic_scheduler: PeriodicScheduler
     locks: HostLocks
     state_notifier: StateNotifier
+    metrics: HostMetrics
     event_handlers: Callable[[], EventHandlers | None] = lambda: None
     on_capability_change: Callable[[str, str, str, bool], None] = lambda *_: None
     on_offer_changed: Callable[[str], None] = lambda _: None

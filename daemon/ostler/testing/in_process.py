@@ -57,6 +57,7 @@ from ostler.testing.controlled_time import ControlledTimeLoop
 from ostler.testing.driver_faults import DriverFaults, DriverHandle, with_faults
 from ostler.testing.host_gateway import GatewayCallers, HostGateway
 from ostler.testing.memory_transport import MemoryTransport
+from ostler.testing.metric_values import metric_value
 from ostler.testing.virtual_time import VirtualClock
 from ostler.types import CONTROL_TOPIC, CapabilityReport, DriverState, Peer, Role, ServiceState, ServiceStatus, Upgrade
 
@@ -297,6 +298,15 @@ class Host(GatewayCallers, SyncCallMethods):
         fits = EventPattern(pattern).matches
         self.wait_for(lambda: sum(map(fits, self._events)) >= count, f"{count} events {pattern}")
         return [event for event in self._events if fits(event)]
+
+    def metric(self, name: str, **labels: str) -> float:
+        """Return what a metric of a manager or driver has counted so far; see `metric_value`.
+
+        Args:
+            name: The name of the metric.
+            labels: Labels with their values, `service` and `driver` as well; of those not named all values count.
+        """
+        return metric_value(self._started_runtime().metrics.read(), name, labels)
 
     def publish(self, topic: str, name: str, payload: Any = None) -> None:
         """Publish an event as a service of another topic would, which need not exist in the test.

@@ -6,6 +6,7 @@ import asyncio
 import logging
 import os
 import threading
+from collections import Counter
 from contextlib import ExitStack
 from functools import partial
 from typing import TYPE_CHECKING, Any
@@ -33,7 +34,15 @@ from ostler.messaging.rpc.dispatcher import DispatcherLimits
 from ostler.messaging.rpc.rpc_server import DedupLimits, ServerLimits
 from ostler.messaging.socket_transport import SocketTransport
 from ostler.messaging.wire.peer_quotas import MemoryAccounts, PeerQuotas
-from ostler.messaging.wire.transport import EventLink, ServerLink, SupportsSocketMode, Transport, TransportLimits
+from ostler.messaging.wire.transport import (
+    EventLink,
+    LinkStats,
+    ServerLink,
+    SupportsLinkStats,
+    SupportsSocketMode,
+    Transport,
+    TransportLimits,
+)
 from ostler.service.event_journal import LazyJournal
 from ostler.store.records.host_identity import machine_id
 from ostler.types import CONTROL_TOPIC, HostIdentity, Peer
@@ -54,6 +63,7 @@ if TYPE_CHECKING:
     from ostler.messaging.rpc.completion import AuditObserver, RequestTracer
     from ostler.messaging.rpc.topic_registry import TopicRegistry
     from ostler.messaging.tcp.curve import CurveOptions
+    from ostler.metrics.registry import MetricExporter
     from ostler.store import Store
     from ostler.types import Role
 
@@ -439,6 +449,25 @@ class MessagingStack:
             found["peers"] = self.peer_links.stats()
         return found
 
+    def link_stats(self) -> dict[str, LinkStats]:
+        """Return the counters of the connections: `rpc` and `events` on this host, `network` for the port."""
+        local = self._events_link
+        while isinstance(local, CompositeEventLink):
+            local = local.links[0]
+        links = {"rpc": self.server.link, "events": local}
+        found = {name: link.link_stats() for name, link in links.items() if isinstance(link, SupportsLinkStats)}
+        if self.network_listener is not None:
+            counted = self.network_listener.stats()
+            found["network"] = LinkStats(counted["connections"], counted["unknown_keys"] + counted["too_many"])
+        return found
+
+    def invalid_messages(self) -> dict[str, int]:
+        """Return how many messages of each kind could not be read, on all sockets."""
+        found: Counter[str] = Counter(self.publisher.invalid_messages)
+        for server in self._servers:
+            found.update(server.invalid_messages)
+        return found
+
     async def close(self) -> None:
         """Stop answering, and remove the sockets."""
         self.socket_monitor.close()
@@ -564,6 +593,17 @@ def make_socket_transport(paths: Paths, configuration: Configuration, fds: dict[
         rpc_fd=fds.get("rpc"),
         events_fd=fds.get("events"),
     )
+
+
+def make_metric_exporter(configuration: Configuration) -> MetricExporter | None:
+    """Return what gets the metrics of managers and drivers for OpenTelemetry; None when it is off or not installed."""
+    if not configuration.telemetry.otel:
+        return None
+    try:
+        from ostler.metrics.opentelemetry import OtelMetrics  # an extra, which few install
+    except ImportError:  # the tracer has warned
+        return None
+    return OtelMetrics()
 
 
 def make_tracer(

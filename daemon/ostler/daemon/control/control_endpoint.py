@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any, Protocol
 from ostler import log
 from ostler.bounds import NAME_LIMIT
 from ostler.daemon.control.driver_control import DriverControl
+from ostler.daemon.control.health_report import HealthReport
 from ostler.daemon.control.log_stream import follow_log
 from ostler.daemon.control.maintenance_pool import MaintenancePool
 from ostler.daemon.control.service_control import ServiceControl
@@ -22,6 +23,7 @@ from ostler.messaging import Context, exposed
 from ostler.messaging.events.event import JournalPage, JournalPosition, JournalTopic
 from ostler.messaging.wire.envelope import SUBMIT
 from ostler.messaging.wire.request import CAST_FLAGS, CallRequest
+from ostler.metrics.families import MetricFamily
 from ostler.operations import OperationControl
 from ostler.reload_types import ReloadPlan, ReloadResult
 from ostler.service.event_journal import journal_page, journal_topics
@@ -48,7 +50,8 @@ from ostler.types import (
 if TYPE_CHECKING:
     from ostler.daemon.active_configuration import ActiveConfiguration
     from ostler.daemon.control.daemon_dump import DaemonDump
-    from ostler.daemon.control.daemon_status import StatusReporter
+    from ostler.daemon.control.metrics.collector import MetricCollector
+    from ostler.daemon.control.monitoring_sources import MonitoringSources
     from ostler.daemon.daemon_parts import DaemonParts
     from ostler.plugins import PluginHost
 
@@ -79,13 +82,13 @@ class ControlEndpoint:
 
     Args:
         parts: The parts of the daemon.
-        status: Collects its status.
         plugins: Its plugins.
         active: Its configuration.
         reloader: Reloads it, or says what a reload would do.
         dump: Gathers what it is doing right now.
         console: The methods of `ostler console`; None when it is off.
         start_finished: Done when the start has finished; raises when it has failed.
+        monitoring: What status, metrics and health are read from, apart from the parts.
     """
 
     rpc_version = "1.0"
@@ -94,17 +97,20 @@ class ControlEndpoint:
         self,
         parts: DaemonParts,
         *,
-        status: StatusReporter,
         plugins: PluginHost,
         active: ActiveConfiguration,
         reloader: Reloads,
         dump: DaemonDump,
         console: object | None = None,
         start_finished: asyncio.Future[DaemonParts],
+        monitoring: MonitoringSources,
     ) -> None:
+        self._parts = parts
         self._store, self._messaging, self._audit_service, self._runtime = parts
+        self._monitoring = monitoring
+        self._metric_collector: MetricCollector | None = None
         self._dispatcher = self._messaging.dispatcher
-        self._status = status
+        self._status = monitoring.status
         self._plugins = plugins
         self._active = active
         self._reloader = reloader
@@ -563,6 +569,23 @@ class ControlEndpoint:
     async def traffic(self, ctx: Context) -> TrafficCounters:
         """Return what was counted of every method since its service began; two answers make a rate."""
         return collect_traffic(self._messaging)
+
+    @exposed(role="viewer", changes=False)
+    async def health(self, ctx: Context) -> HealthReport:
+        """Return whether the daemon lives, has started and can work, and each of its services."""
+        return self._monitoring.health()
+
+    @exposed(role="viewer", changes=False)
+    async def metrics(self, ctx: Context) -> list[MetricFamily]:
+        """Return all metrics with their values now: of the daemon, and of managers and drivers."""
+        return await self._get_metric_collector().collect()
+
+    def _get_metric_collector(self) -> MetricCollector:
+        if self._metric_collector is None:
+            from ostler.daemon.control.metrics.collector import MetricCollector  # 3 ms: only when asked for
+
+            self._metric_collector = MetricCollector(self._parts, self._monitoring)
+        return self._metric_collector
 
     # Until the other host has answered it is not known which arguments are secret: all are treated as such.
     @exposed(role="viewer", secret=["arguments"])

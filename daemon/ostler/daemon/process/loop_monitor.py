@@ -95,6 +95,9 @@ class LoopMonitor:
         self._turn_seen_at = 0.0
         self._waited_before = 0.0
         self._samples: Counter[tuple[str, bool]] = Counter()
+        self.blocked_count = 0
+        self.blocked_seconds = 0.0
+        """How often the loop was blocked, and for how long all together."""
 
     def start(self) -> None:
         """Begin to watch. On the loop."""
@@ -143,6 +146,8 @@ class LoopMonitor:
         starved = self._cpu_wait() - self._waited_before > seconds / 2
         if samples.total() < 2 or starved:
             return
+        self.blocked_count += 1
+        self.blocked_seconds += seconds
         (text, is_plugin), _ = samples.most_common(1)[0]
         if text not in self._places and len(self._places) >= _MAX_PLACES:
             self._places.clear()

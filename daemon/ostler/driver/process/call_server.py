@@ -9,6 +9,7 @@ import socket
 import sys
 import threading
 from collections.abc import Callable
+from contextlib import suppress
 from importlib import import_module
 from types import AsyncGeneratorType, CoroutineType, GeneratorType
 from typing import Any
@@ -20,7 +21,13 @@ from ostler.clock import SystemClock
 from ostler.driver.call_progress import set_current_call
 from ostler.driver.driver import Driver, DriverEnvironment
 from ostler.driver.process.channel import Channel
-from ostler.driver.process.child_services import ControlLink, DaemonLogHandler, RemoteKeyValue, current_call
+from ostler.driver.process.child_services import (
+    ControlLink,
+    DaemonLogHandler,
+    MetricReporter,
+    RemoteKeyValue,
+    current_call,
+)
 from ostler.driver.process.failures import pack_error
 from ostler.driver.process.messages import (
     ATTRIBUTES,
@@ -52,6 +59,7 @@ class CallServer:
         self._link = link
         self._label = f"driver {start.name} of {start.topic}"
         self._clock = SystemClock()
+        self.metric_reporter = MetricReporter(link, start.topic, start.name, self._clock)
         self._driver: Driver | None = None
         self._methods: dict[str, MethodTypes] = {}
         self._special = {BUILD: self._build, ATTRIBUTES: self._attributes}
@@ -143,6 +151,7 @@ class CallServer:
             clock=self._clock,
             log=log.adapter(logging.getLogger(f"ostler.driver.{start.topic}.{start.name}")),
             kv=RemoteKeyValue(self._link, f"driver/{start.topic}/{start.name}"),
+            make_metrics=self.metric_reporter.make_metrics,
         )
         product = made(environment) if _takes_environment(made) else made()
         self._driver = product(environment) if isinstance(product, type) else product
@@ -226,3 +235,5 @@ def serve(start: Start, control: Channel, doorbell: socket.socket) -> None:
     for stream in (sys.stdout, sys.stderr):
         stream.flush()
     handler.flush_queue()
+    with suppress(OSError):
+        server.metric_reporter.send()

@@ -6,25 +6,42 @@ import contextvars
 import logging
 import queue
 import threading
+import time
 from collections import deque
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from msgspec.msgpack import Decoder, Encoder
 
 from ostler.bounds import safe_str
+from ostler.clock import Clock
 from ostler.driver.process.channel import Channel
 from ostler.driver.process.failures import unpack_error
-from ostler.driver.process.messages import Cancel, LogLine, Order, SetOptions, StoreReply, StoreRequest
+from ostler.driver.process.messages import (
+    Cancel,
+    LogLine,
+    MetricReport,
+    Notice,
+    Order,
+    SetOptions,
+    StoreReply,
+    StoreRequest,
+)
 from ostler.driver.process.values import encode_hook
 from ostler.errors import DriverError, InvalidInput
 from ostler.log.fields import fields_of
 from ostler.messaging.wire.request_context import Context
 from ostler.types import Json
 
+if TYPE_CHECKING:
+    from ostler.metrics.families import MetricFamily
+    from ostler.metrics.registry import MetricRegistry, Metrics
+
 _TEXT_LIMIT = 16_000
 """Characters of a log message or traceback that are sent."""
 _QUEUE_SIZE = 1000
 """Log lines that wait for the daemon; further ones are counted and left out."""
+_METRIC_INTERVAL = 1.0
+"""Seconds between two reports of the driver's metrics."""
 _EARLY_CANCELS = 256
 """Cancelled calls that are remembered: an order may come before the call that it is about."""
 current_call: contextvars.ContextVar[int] = contextvars.ContextVar("ostler_driver_call", default=0)
@@ -47,7 +64,7 @@ class ControlLink:
         self._contexts: dict[int, Context] = {}
         self._early_cancels: deque[int] = deque(maxlen=_EARLY_CANCELS)
 
-    def send(self, notice: LogLine | StoreRequest) -> None:
+    def send(self, notice: Notice) -> None:
         """Send a notice; blocks while the daemon does not read. Any thread."""
         data = self._encoder.encode(notice)
         with self._lock:
@@ -134,6 +151,54 @@ class RemoteKeyValue:
             ) from error
         except OSError as error:
             raise DriverError(f"the key-value store of {self.namespace} cannot be reached: {error}") from error
+
+
+class MetricReporter:
+    """Sends the metrics of the driver to the daemon while they change.
+
+    Args:
+        link: The control channel.
+        topic: The topic of the service.
+        driver: The driver's name.
+        clock: The source of time.
+    """
+
+    def __init__(self, link: ControlLink, topic: str, driver: str, clock: Clock) -> None:
+        self._link = link
+        self._topic, self._driver = topic, driver
+        self._clock = clock
+        self._registry: MetricRegistry | None = None
+        self._sent: list[MetricFamily] = []
+        self._lock = threading.Lock()
+
+    def make_metrics(self) -> Metrics:
+        """Return the metrics of the driver, and begin to report them. Any thread."""
+        from ostler.messaging.wire.request_context import current_trace  # 2 ms: few drivers count anything
+        from ostler.metrics.registry import MetricRegistry  # as above
+
+        with self._lock:
+            if self._registry is None:
+                self._registry = MetricRegistry(self._clock, current_trace)
+                threading.Thread(target=self._send_forever, daemon=True, name="metrics").start()
+        return self._registry.metrics_of(self._topic, self._driver)
+
+    def _send_forever(self) -> None:
+        while True:
+            time.sleep(_METRIC_INTERVAL)
+            try:
+                self.send()
+            except OSError:  # the daemon has gone, and so does this process
+                return
+
+    def send(self) -> None:
+        """Send the metrics if they have changed since the last time. Any thread."""
+        if self._registry is None:
+            return
+        with self._lock:
+            found = self._registry.read()
+            if found != self._sent:
+                self._link.send(MetricReport(found))
+                self._sent = found
 
 
 class DaemonLogHandler(logging.Handler):

@@ -30,6 +30,7 @@ from ostler.driver.process.messages import (
     Cancel,
     Failure,
     LogLine,
+    MetricReport,
     Notice,
     Order,
     ProgressReport,
@@ -367,6 +368,9 @@ class DriverProcess:
         if isinstance(notice, LogLine):
             if logging.DEBUG <= notice.level <= logging.CRITICAL:
                 self._log.write(notice, self._calls.get(notice.call, ("", None, None))[2])
+            return
+        if isinstance(notice, MetricReport):
+            self._spec.environment.make_metrics().take_report(notice.families)
             return
         try:
             self._store_pool.submit(

@@ -11,6 +11,7 @@ from typing import Any, TypeAlias
 import msgspec
 from msgspec import Raw
 
+from ostler.metrics.families import MetricFamily
 from ostler.types import Peer, Role
 
 BUILD = "<build>"
@@ -136,4 +137,10 @@ class StoreRequest(msgspec.Struct, array_like=True, tag=1):
     arguments: list[Any]
 
 
-Notice: TypeAlias = LogLine | StoreRequest
+class MetricReport(msgspec.Struct, array_like=True, tag=2):
+    """All metrics of the driver, with their values now."""
+
+    families: list[MetricFamily]
+
+
+Notice: TypeAlias = LogLine | StoreRequest | MetricReport

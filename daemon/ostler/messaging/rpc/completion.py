@@ -179,6 +179,8 @@ class CallCompletion:
             stats = call.method.stats
             ended_at = self.clock.monotonic() if call.ended_at is None else call.ended_at
             stats.record_latency(ended_at - call.arrived_at)
+            if call.context.trace:
+                stats.record_trace(ended_at - call.arrived_at, call.context.trace, self.clock.wall())
             stats.errors += error is not None
         if self.audit is not None and call.is_audited and (error is not None or call.method.exposure.changes):
             self.audit.record(call, error)

@@ -309,6 +309,7 @@ class Dispatcher:
         if endpoint is not None:
             endpoint.refused += 1
             endpoint.errors[type(error).__name__] += 1
+            endpoint.refusals[type(error).__name__] += 1
             method = endpoint.methods.get(call.request.method)
             if method is not None and not call.is_admitted:
                 method.stats.refused += 1

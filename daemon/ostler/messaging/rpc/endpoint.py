@@ -23,6 +23,7 @@ from ostler.messaging.interface.introspection import (
     rpc_version_of,
 )
 from ostler.messaging.interface.method_signature import MethodSignature
+from ostler.metrics.families import Exemplar
 from ostler.spelling import suggest
 from ostler.types import ROLE_ORDER, MethodDescription, OperatorOverride
 from ostler.version_numbers import is_compatible
@@ -40,6 +41,7 @@ class MethodStats:
     __slots__ = (
         "buckets",
         "errors",
+        "exemplars",
         "has_large_results",
         "in_flight",
         "refused",
@@ -58,6 +60,8 @@ class MethodStats:
         self.has_large_results = False
         """Whether the last result of a `def` was large. Written by its thread."""
         self.buckets: dict[int, int] = {}
+        self.exemplars: dict[int, Exemplar] = {}
+        """The last request of each bucket that belongs to a sampled trace."""
 
     def record_run(self, seconds: float) -> None:
         """Record how long a `def` ran in its thread; `typical_seconds` is about the least of late. On that thread."""
@@ -72,6 +76,19 @@ class MethodStats:
         buckets = self.buckets
         buckets[bucket] = buckets.get(bucket, 0) + 1
         self.total_seconds += seconds
+
+    def record_trace(self, seconds: float, trace: str, wall: float) -> None:
+        """Keep a request that is traced as an example of those that took as long.
+
+        Args:
+            seconds: How long it took from its arrival.
+            trace: Its `traceparent`, which says whether the trace is sampled.
+            wall: When it ended.
+        """
+        if trace.endswith("-01"):
+            # One for each factor of four is as many as readers tell apart.
+            bucket = (int(log2(seconds * 1e6)) + 1) // 2 if seconds > 1e-6 else 0
+            self.exemplars[bucket] = Exemplar(trace_id=trace[3:35], value=seconds, at=wall)
 
 
 def percentile(buckets: dict[int, int], fraction: float) -> float:
@@ -153,6 +170,8 @@ class Endpoint:
         self.replies = 0
         self.refused = 0
         self.errors: Counter[str] = Counter()
+        self.refusals: Counter[str] = Counter()
+        """Requests that were not begun, by the name of the error."""
         self.namespaces = dict(namespaces or {})
         check_namespaces(topic, target, self.namespaces)
         self.versions = {

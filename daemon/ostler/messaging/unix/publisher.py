@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING
 from ostler.aio.round_robin import TURN_TIME
 from ostler.messaging.unix.listener import ClientConnection, UnixListener, read_peer
 from ostler.messaging.unix.protocol import LARGE_MESSAGE_SIZE, SocketRole, encode_frame, greeting
-from ostler.messaging.wire.transport import CONTROL_PREFIX, EventHandler, TransportLimits
+from ostler.messaging.wire.transport import CONTROL_PREFIX, EventHandler, LinkStats, TransportLimits
 from ostler.types import Peer
 
 if TYPE_CHECKING:
@@ -46,6 +46,7 @@ class Subscriber(ClientConnection):
         self.group: SubscriberGroup | None = None
         self.prefixes: frozenset[bytes] = frozenset()
         self.lost_count = 0
+        self._link: UnixEventLink = listener.owner  # type: ignore[assignment] # of its subscribers
         self.charged_bytes = 0
         """Bytes that its subscriptions are charged."""
         self._max_queued = listener.limits.max_queued
@@ -67,7 +68,7 @@ class Subscriber(ClientConnection):
         if self.memory.has_room(len(data)):
             self.deliver(data, count)
         else:
-            self.lost_count += count
+            self._count_lost(count)
 
     def deliver_deferred(self, data: bytes, count: int) -> None:
         """Deliver in a turn of the subscriber's account, or when it has read what waits."""
@@ -80,12 +81,16 @@ class Subscriber(ClientConnection):
     def _enqueue(self, data: bytes, count: int) -> None:
         too_much = self._queued + count > self._max_queued or self._queued_bytes + len(data) > _MAX_QUEUE_BYTES
         if too_much or not self.memory.has_room_for(data):
-            self.lost_count += count
+            self._count_lost(count)
             return
         self._queue.append((data, count))
         self._queued += count
         self._queued_bytes += len(data)
         self.memory.charge_shared(data)
+
+    def _count_lost(self, count: int) -> None:
+        self.lost_count += count
+        self._link.lost_count += count
 
     def _dequeue(self) -> bytes:
         data, count = self._queue.popleft()
@@ -182,6 +187,12 @@ class UnixEventLink:
         self._prefix_lengths: Counter[int] = Counter()
         """How many prefixes there are of each length: an event is looked up once for each, however many there are."""
         self._is_flush_scheduled = False
+        self.lost_count = 0
+        """Events that did not fit into the queues of subscribers that do not read."""
+
+    def link_stats(self) -> LinkStats:
+        """See `SupportsLinkStats.link_stats`."""
+        return LinkStats(len(self.listener.clients), self.listener.refused_count, self.lost_count)
 
     @property
     def has_subscribers(self) -> bool:

@@ -16,7 +16,7 @@ from ostler.aio.spin_backoff import SpinBackoff
 from ostler.messaging.unix.listener import ClientConnection, UnixListener, read_peer
 from ostler.messaging.unix.protocol import LARGE_MESSAGE_SIZE, SocketRole, encode_frame, encode_frame_header, greeting
 from ostler.messaging.unix.socket_stream import CONGESTION_LIMIT
-from ostler.messaging.wire.transport import ClientId, OnClientMessage, ServerHandler, TransportLimits
+from ostler.messaging.wire.transport import ClientId, LinkStats, OnClientMessage, ServerHandler, TransportLimits
 from ostler.types import Peer
 
 if TYPE_CHECKING:
@@ -131,6 +131,10 @@ class UnixServerLink:
         self._loop = asyncio.get_running_loop()
         self._corked: dict[ClientConnection, None] | None = None
         self._spin_wait = SpinWait(lambda: not self.listener.closed and self._handler.can_spin())
+
+    def link_stats(self) -> LinkStats:
+        """See `SupportsLinkStats.link_stats`."""
+        return LinkStats(len(self.listener.clients), self.listener.refused_count)
 
     def start(self, handler: ServerHandler) -> None:
         """See `ServerLink.start`."""

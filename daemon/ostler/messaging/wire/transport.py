@@ -12,7 +12,7 @@ what it must guarantee; a new transport has to pass it:
 from __future__ import annotations
 
 from collections.abc import Callable, Hashable, Iterable
-from typing import TYPE_CHECKING, Protocol, TypeAlias, runtime_checkable
+from typing import TYPE_CHECKING, NamedTuple, Protocol, TypeAlias, runtime_checkable
 
 import msgspec
 
@@ -289,6 +289,23 @@ class AsyncLink(Protocol):
 
     def close_after_fork(self) -> None:
         """Release the connection in a process that was forked: nothing is sent, and the parent's goes on."""
+        ...
+
+
+class LinkStats(NamedTuple):
+    """What a server's link counts: connections now, refused ones, and events that subscribers have lost."""
+
+    connections: int = 0
+    refused: int = 0
+    lost: int = 0
+
+
+@runtime_checkable
+class SupportsLinkStats(Protocol):
+    """A link that counts its connections."""
+
+    def link_stats(self) -> LinkStats:
+        """Return the counters. On the loop."""
         ...
 
 

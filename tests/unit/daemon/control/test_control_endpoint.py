@@ -36,6 +36,8 @@ METHODS = {
     "host_report": ("viewer", {}),
     "wait_ready": ("viewer", {}),
     "traffic": ("viewer", {}),
+    "metrics": ("viewer", {}),
+    "health": ("viewer", {}),
     "reload_plan": ("admin", {}),
     "audit": ("admin", {}),
     "config": ("operator", {}),

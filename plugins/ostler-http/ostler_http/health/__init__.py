@@ -1,0 +1,1 @@
+"""The application `health`: `/livez`, `/readyz` and `/startupz`. It knows the contracts of `application` only."""

@@ -1,0 +1,1 @@
+"""The application `metrics`: all metrics of the daemon for Prometheus. It knows the contracts of `application` only."""
