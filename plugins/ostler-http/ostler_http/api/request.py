@@ -1,0 +1,306 @@
+"""One request as handlers see it: headers, query and body within bounds, and the client that may leave."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Awaitable
+from typing import TYPE_CHECKING, Any, TypeVar
+from urllib.parse import parse_qsl
+
+import msgspec
+
+from ostler import DeadlineExceeded, InvalidInput, MessageTooLarge, NotPermitted
+from ostler_http.api.problems import HttpError
+
+if TYPE_CHECKING:
+    from ostler_http.asgi import Receive, Scope, Send
+
+T = TypeVar("T")
+_LOOK_AFTER = 0.05
+"""Seconds after which a request that is not served yet looks whether its client is still there."""
+_MAX_QUERY_FIELDS = 100
+_MAX_TIMEOUT = 7 * 86400.0
+"""The most seconds that a client may give a request."""
+_decode_json = msgspec.json.Decoder().decode
+JSON_TYPE = "application/json"
+EVENT_STREAM = "text/event-stream"
+LINES = "application/x-ndjson"
+
+
+class ClientGone(Exception):
+    """Raised in a handler whose client has closed the connection: nobody reads an answer."""
+
+
+class BodyLimits(msgspec.Struct, frozen=True):
+    """How large a body may be, in bytes, and how deeply its lists and objects may be nested."""
+
+    size: int = 1024 * 1024
+    depth: int = 64
+
+
+class Request:
+    """One request. On the loop that serves it.
+
+    Args:
+        scope: The scope; the server has put the caller and the ids into it.
+        receive: Returns the next message of the client.
+        send: Sends a message to it.
+        limits: What its body may be.
+
+    Attributes:
+        headers: The headers; of those that came twice the last one.
+        parameters: The parameters of the path.
+    """
+
+    __slots__ = (
+        "_is_waiting", "_limits", "_watch", "caller", "headers", "is_gone", "method", "parameters", "path", "receive",
+        "request_id", "scope", "send", "trace",
+    )  # fmt: skip
+
+    def __init__(self, scope: Scope, receive: Receive, send: Send, limits: BodyLimits) -> None:
+        self.scope = scope
+        self.receive = receive
+        self.send = send
+        self.caller: Any = scope.get("ostler.caller")
+        self.request_id: str = scope.get("ostler.request_id", "")
+        self.trace: str = scope.get("ostler.trace", "")
+        self.method: str = scope["method"]
+        root: str = scope.get("root_path", "")
+        path: str = scope["path"]
+        self.path = path[len(root) :] if root and path.startswith(root) else path
+        self.headers: dict[bytes, bytes] = dict(scope["headers"])
+        self.parameters: dict[str, str] = {}
+        self.is_gone = False
+        self._limits = limits
+        self._is_waiting = False
+        self._watch: asyncio.Task[None] | None = None
+
+    # ---------------------------------------------------------------- headers
+
+    def header(self, name: bytes) -> str:
+        """Return a header, empty when it is not there."""
+        return self.headers.get(name, b"").decode("latin-1")
+
+    def accepts(self, *kinds: str) -> str:
+        """Return the first of some media types that the client names in `Accept`; empty if it names none of them."""
+        named = self.headers.get(b"accept")
+        if named is None:
+            return ""
+        wanted = {part.partition(b";")[0].strip().lower() for part in named.split(b",")}
+        return next((kind for kind in kinds if kind.encode() in wanted), "")
+
+    def timeout(self, default: float | None) -> float | None:
+        """Return the seconds that this request may take, by its header `Request-Timeout`.
+
+        Raises:
+            HttpError: The header is not a number of seconds.
+            DeadlineExceeded: It leaves no time.
+        """
+        if (text := self.headers.get(b"request-timeout")) is None:
+            return default
+        try:
+            seconds = float(text)
+        except ValueError:
+            seconds = -1.0
+        if not 0.0 <= seconds <= _MAX_TIMEOUT:
+            raise _bad_request(
+                f"Request-Timeout must be a number of seconds from 0 to {_MAX_TIMEOUT:.0f}", "write 30 or 0.5"
+            )
+        if not seconds:
+            raise DeadlineExceeded("the deadline of the request had passed before it started")
+        return seconds
+
+    # ---------------------------------------------------------------- query
+
+    def query(self, *known: str) -> dict[str, str]:
+        """Return the query; of what came twice the last one.
+
+        Args:
+            known: The names that are accepted.
+
+        Raises:
+            HttpError: It is not valid, or has a name that is not known.
+        """
+        found = {}
+        for name, value in self.query_items():
+            if name not in known:
+                expected = f"it takes: {', '.join(known)}" if known else "it takes none"
+                raise _bad_request(f"{self.path} takes no query parameter {name[:60]!r}", expected)
+            found[name] = value
+        return found
+
+    def query_items(self) -> list[tuple[str, str]]:
+        """Return names and values of the query, in their order.
+
+        Raises:
+            HttpError: It is not valid.
+        """
+        raw: bytes = self.scope.get("query_string", b"")
+        if not raw:
+            return []
+        try:
+            return parse_qsl(
+                raw.decode("ascii"), keep_blank_values=True, errors="strict", max_num_fields=_MAX_QUERY_FIELDS
+            )
+        except ValueError:  # UnicodeDecodeError is one
+            text = "the query cannot be read: it has more than {} parameters, or is not UTF-8, percent-encoded"
+            raise _bad_request(text.format(_MAX_QUERY_FIELDS), "write name=value, joined with &") from None
+
+    def number(self, query: dict[str, str], name: str, default: int, most: int) -> int:
+        """Return a count that the query gives.
+
+        Raises:
+            HttpError: It is not a whole number from 1 to the most.
+        """
+        text = query.get(name)
+        if text is None:
+            return default
+        if not (text.isascii() and text.isdigit() and len(text) < 10 and 1 <= int(text) <= most):
+            raise _bad_request(f"`{name}` must be a whole number from 1 to {most}", f"leave it out for {default}")
+        return int(text)
+
+    # ---------------------------------------------------------------- body
+
+    async def arguments(self) -> dict[str, Any]:
+        """Return the body: a JSON object, empty without a body.
+
+        Raises:
+            HttpError: It is not JSON (400), too large (413), or of another type (415).
+            ClientGone: The client has left.
+        """
+        self._check_headers_of_body()
+        body = await self._read_body()
+        if not body:
+            return {}
+        try:
+            found = _decode_json(body)
+        except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
+            raise _bad_request(f"the body is not valid JSON: {error}", "send an object with the arguments") from None
+        if not isinstance(found, dict):
+            raise _bad_request("the body must be a JSON object", 'send the arguments by name: {"size": 10}')
+        most = self._limits.depth
+        # Nothing is nested more deeply than there are opening brackets.
+        if body.count(b"[") + body.count(b"{") > most and not _is_within(found, most):
+            raise _bad_request(f"the body is nested more than {most} levels deep", "send it flatter")
+        return found
+
+    def _check_headers_of_body(self) -> None:
+        kind = self.headers.get(b"content-type")
+        if kind is not None:
+            media = kind.partition(b";")[0].strip().lower()
+            if media != b"application/json":
+                error = InvalidInput(f"bodies must be {JSON_TYPE}", hint=f"set Content-Type: {JSON_TYPE}")
+                raise HttpError(415, error, accept=JSON_TYPE)
+        if self.headers.get(b"content-encoding", b"identity").lower() != b"identity":
+            error = InvalidInput("compressed bodies are not accepted", hint="leave Content-Encoding out")
+            raise HttpError(415, error, accept_encoding="identity")
+        length = self.headers.get(b"content-length", b"")
+        if length.isdigit() and int(length[:20]) > self._limits.size:
+            raise self._too_large()
+
+    async def _read_body(self) -> bytes:
+        pieces, size = [], 0
+        while True:
+            message = await self.receive()
+            if message["type"] == "http.disconnect":
+                self.is_gone = True
+                raise ClientGone
+            piece: bytes = message.get("body", b"")
+            if size := size + len(piece):
+                pieces.append(piece)
+            if size > self._limits.size:
+                raise self._too_large()
+            if not message.get("more_body", False):
+                return pieces[0] if len(pieces) == 1 else b"".join(pieces)
+
+    def _too_large(self) -> HttpError:
+        limit = self._limits.size
+        error = MessageTooLarge(
+            f"the body is larger than {limit} bytes", hint="send less, or raise `max_body` of the mount", limit=limit
+        )
+        return HttpError(413, error)
+
+    # ---------------------------------------------------------------- the client that leaves
+
+    async def until_gone(self, work: Awaitable[T], *, at_once: bool = False) -> T:
+        """Await some work for as long as the client is there; when it leaves, the work is cancelled.
+
+        Args:
+            work: The work; the body has been read.
+            at_once: Whether to look from the beginning: for what takes long.
+
+        Raises:
+            ClientGone: The client has left.
+        """
+        loop = asyncio.get_running_loop()
+        task = asyncio.current_task()
+        assert task is not None  # noqa: S101 - requests are served in tasks
+        # A task for every request would cost more than most of them do.
+        timer = loop.call_later(0.0 if at_once else _LOOK_AFTER, self._start_watch, task)
+        self._is_waiting = True
+        try:
+            return await work
+        except asyncio.CancelledError:
+            if not self.is_gone:
+                raise
+            task.uncancel()
+            raise ClientGone from None
+        finally:
+            self._is_waiting = False
+            timer.cancel()
+            if self._watch is not None:
+                self._watch.cancel()
+                self._watch = None
+
+    def _start_watch(self, task: asyncio.Task[Any]) -> None:
+        self._watch = asyncio.get_running_loop().create_task(self._cancel_when_gone(task))
+
+    async def _cancel_when_gone(self, task: asyncio.Task[Any]) -> None:
+        while (await self.receive())["type"] != "http.disconnect":
+            pass
+        if self._is_waiting:
+            self.is_gone = True
+            task.cancel()
+
+    # ---------------------------------------------------------------- who
+
+    @property
+    def is_known(self) -> bool:
+        """Whether the caller has said who it is; its role may be None all the same."""
+        return self.caller is not None and self.caller.name != "anonymous"
+
+    def check_role(self) -> None:
+        """Refuse a caller without a role.
+
+        Raises:
+            NotPermitted: It has none.
+        """
+        if self.caller is not None and self.caller.role is not None:
+            return
+        if self.is_known:
+            raise NotPermitted(
+                f"{self.caller.name} has no role on this host", hint="an administrator grants roles in [access]"
+            )
+        raise NotPermitted(
+            "nobody is known by this request", hint="send a token: Authorization: Bearer …; see `ostler token new`"
+        )
+
+
+def _bad_request(message: str, hint: str) -> HttpError:
+    return HttpError(400, InvalidInput(message, hint=hint))
+
+
+def _is_within(value: Any, depth: int) -> bool:
+    """Return whether lists and objects are nested so deeply at most; level by level, without recursion."""
+    level = [value]
+    for _ in range(depth + 1):
+        inner = []
+        for each in level:
+            if isinstance(each, dict):
+                inner += [item for item in each.values() if isinstance(item, dict | list)]
+            elif isinstance(each, list):
+                inner += [item for item in each if isinstance(item, dict | list)]
+        if not inner:
+            return True
+        level = inner
+    return False
