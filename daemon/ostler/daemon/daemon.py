@@ -258,6 +258,7 @@ class Daemon:
             DaemonAddresses(
                 rpc=self._paths.rpc_address, events=self._paths.events_address, network=messaging.network_address
             ),
+            lambda: messaging.gateway_host(store).gateway(),
         )
         runtime = Runtime(
             self.active.resolved.specs,
