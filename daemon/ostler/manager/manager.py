@@ -222,6 +222,25 @@ class Manager(Generic[ManagerOptionsT, DriverT]):
         adopt_type_arguments(cls, Manager, {"Options": ManagerOptions, "driver_type": Driver})
 
     @classmethod
+    def options_model(
+        cls,
+        table: Mapping[str, Any],  # noqa: ARG003 - for subclasses to use
+        extensions: Mapping[str, Mapping[str, Any]],  # noqa: ARG003
+    ) -> type[ManagerOptions]:
+        """Return the model of the options of one service, when it depends on what its table names.
+
+        For managers whose tables have parts with options of their own, such as mounts of applications: the model that
+        is returned derives from `Options`, and has the options of those parts as fields. For the same parts it must
+        be the same class, so that a reload finds only what has changed. Called before the table is validated, on any
+        thread; it must be quick, and survive any table.
+
+        Args:
+            table: The table of the service as it was read; nothing in it is checked.
+            extensions: Kind to name to class, of the kinds that the manager declares.
+        """
+        return cls.Options
+
+    @classmethod
     def validate(cls, options: ManagerOptionsT, others: ValidationContext) -> Faults:  # noqa: ARG003 - for subclasses to use
         """Check options that are individually valid against the rest of the configuration; return the mistakes.
 
