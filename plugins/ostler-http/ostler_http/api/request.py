@@ -232,6 +232,8 @@ class Request:
         Raises:
             ClientGone: The client has left.
         """
+        if self._is_waiting:  # within a stream, which looks already
+            return await work
         loop = asyncio.get_running_loop()
         task = asyncio.current_task()
         assert task is not None  # noqa: S101 - requests are served in tasks
