@@ -19,6 +19,8 @@ if TYPE_CHECKING:
 _MAX_PATTERNS = 20
 _MAX_ID_SIZE = 4000
 """Characters of an id: proxies take headers of 8 kB."""
+_NO_TOPICS = "-"
+"""The id while no topic has a journal: browsers do not send an empty one again."""
 
 
 class EventHandlers:
@@ -86,7 +88,7 @@ def write_positions(positions: Mapping[str, int]) -> str:
     parts = [f"{quote(topic, safe='')}:{number}" for topic, number in positions.items()]
     while parts and sum(map(len, parts)) + len(parts) > _MAX_ID_SIZE:
         del parts[0]
-    return ";".join(parts)
+    return ";".join(parts) or _NO_TOPICS
 
 
 def read_positions(text: str) -> dict[str, int] | None:
@@ -97,10 +99,12 @@ def read_positions(text: str) -> dict[str, int] | None:
     """
     if not text:
         return None
+    if text == _NO_TOPICS:
+        return {}
     found = {}
     for part in text.split(";"):
         topic, colon, number = part.rpartition(":")
-        if not (topic and colon and number.isascii() and number.isdigit() and len(number) < 19):
+        if not (topic and colon and number.isascii() and number.isdigit() and len(number) <= 18):
             error = InvalidInput(
                 "Last-Event-ID (or `since`) is not the id of an event of this API",
                 hint="write volume:12 or leave it out",

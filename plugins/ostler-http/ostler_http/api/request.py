@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import asyncio
+import re
 from collections.abc import Awaitable
 from typing import TYPE_CHECKING, Any, TypeVar
 from urllib.parse import parse_qsl
 
 import msgspec
 
-from ostler import DeadlineExceeded, InvalidInput, MessageTooLarge, NotPermitted
+from ostler import DeadlineExceeded, InvalidArguments, InvalidInput, MessageTooLarge, NotPermitted
 from ostler_http.api.problems import HttpError
 
 if TYPE_CHECKING:
@@ -22,6 +23,8 @@ _MAX_QUERY_FIELDS = 100
 _MAX_TIMEOUT = 7 * 86400.0
 """The most seconds that a client may give a request."""
 _decode_json = msgspec.json.Decoder().decode
+_LONG_NUMBER = re.compile(rb"[0-9]{19}")
+"""What a body has that may contain a number which no message can carry."""
 JSON_TYPE = "application/json"
 EVENT_STREAM = "text/event-stream"
 LINES = "application/x-ndjson"
@@ -182,6 +185,9 @@ class Request:
         # Nothing is nested more deeply than there are opening brackets.
         if body.count(b"[") + body.count(b"{") > most and not _is_within(found, most):
             raise _bad_request(f"the body is nested more than {most} levels deep", "send it flatter")
+        if _LONG_NUMBER.search(body) is not None and not _fits_64_bits(found):
+            error = InvalidArguments("a whole number in the body has more than 64 bits", hint="send it as a text")
+            raise HttpError(422, error)
         return found
 
     def _check_headers_of_body(self) -> None:
@@ -306,3 +312,12 @@ def _is_within(value: Any, depth: int) -> bool:
             return True
         level = inner
     return False
+
+
+def _fits_64_bits(value: Any) -> bool:
+    """Return whether all whole numbers in a value can be sent; the value is not nested deeply."""
+    if isinstance(value, dict):
+        return all(map(_fits_64_bits, value.values()))
+    if isinstance(value, list):
+        return all(map(_fits_64_bits, value))
+    return not isinstance(value, int) or -(2**63) <= value < 2**64
