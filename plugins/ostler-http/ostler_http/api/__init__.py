@@ -10,7 +10,7 @@
     interfaces    what methods take and return, as the daemon describes it, kept for a moment
     schema_values values between JSON and messages, where their JSON Schema says that they differ
     methods, operations, events, resources, index   the handlers
-    openapi, openapi_schemas, docs_page   the description of all this, for programs and for people
+    document, openapi…, page/   the description of all this, for programs and for people
 
 Not here: who a caller is (the server), what it may do (the daemon's dispatcher).
 """

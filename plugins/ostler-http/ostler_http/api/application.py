@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING, Any, ClassVar
 
 from ostler import Field, InternalError, OstlerError, Seconds, Size
 from ostler_http.api.context import ApiContext
+from ostler_http.api.document import DocumentHandlers
 from ostler_http.api.events import EventHandlers
 from ostler_http.api.frames import StreamSender
 from ostler_http.api.index import IndexHandlers
@@ -33,6 +34,11 @@ class ApiOptions(AppOptions):
     max_streams: int = Field(2000, ge=1, help="How many event streams may be open at once", reload="live")
 
 
+_HANDLERS = (
+    IndexHandlers, MethodHandlers, OperationHandlers, EventHandlers, ResourceHandlers, DocumentHandlers,
+)  # fmt: skip
+
+
 class ApiApplication(Application):
     """Serves methods, events, operations and the daemon's own status over HTTP.
 
@@ -51,7 +57,7 @@ class ApiApplication(Application):
             environment.gateway, Interfaces(environment.clock), self._streams, float(options.timeout), environment.host
         )
         self._routes = Routes()
-        for handlers in (IndexHandlers, MethodHandlers, OperationHandlers, EventHandlers, ResourceHandlers):
+        for handlers in _HANDLERS:
             handlers(context).add_to(self._routes)
 
     def build(self) -> ASGIApp:

@@ -186,8 +186,8 @@ class Request:
         if body.count(b"[") + body.count(b"{") > most and not _is_within(found, most):
             raise _bad_request(f"the body is nested more than {most} levels deep", "send it flatter")
         if _LONG_NUMBER.search(body) is not None and not _fits_64_bits(found):
-            error = InvalidArguments("a whole number in the body has more than 64 bits", hint="send it as a text")
-            raise HttpError(422, error)
+            text = "a whole number in the body has more than 64 bits"
+            raise HttpError(422, InvalidArguments(text, hint="send it as a text"))
         return found
 
     def _check_headers_of_body(self) -> None:
