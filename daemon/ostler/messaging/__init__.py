@@ -2,8 +2,8 @@
 
 Packages in layers, checked by import-linter: `wire`, then `unix` and `access`, `tcp`, `socket_transport`, `interface`
 and `events`, `rpc` and `apicheck`, `clients`, `gateway`, `network` and `observers`. Not here: what the daemon builds of
-them (`ostler.daemon.connectivity`). The names below are imported when first used: a command that needs the sync `Client`
-imports neither asyncio nor the server.
+them (`ostler.daemon.connectivity`). The names below are imported when first used: a command that needs the sync
+`Client` imports neither asyncio nor the server.
 """
 
 from __future__ import annotations
