@@ -150,7 +150,9 @@ class GatewayHost:
 
     async def _ensure_loaded(self) -> None:
         if not self.tokens.is_loaded:
-            await asyncio.to_thread(self.tokens.tokens)
+            records = await self._store.aread(self._records.list)
+            self.tokens.fill(map(_token_of, records))
+            self._watch_expiry()
 
     # ---------------------------------------------------------------- what time does
 
