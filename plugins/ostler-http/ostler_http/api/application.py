@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any, ClassVar
 
-from ostler import Field, InternalError, OstlerError, Seconds, Size
+from ostler import Field, InternalError, OstlerError, Seconds
 from ostler_http.api.context import ApiContext
 from ostler_http.api.document import DocumentHandlers
 from ostler_http.api.events import EventHandlers
@@ -29,7 +29,9 @@ class ApiOptions(AppOptions):
     """The options of a mount with `app = "api"`."""
 
     timeout: Seconds = Field(60.0, help="Deadline of requests that name none in `Request-Timeout`", reload="live")
-    max_body: Size = Field(1024 * 1024, help="The largest body of a request", reload="live")
+    response_timeout: Seconds = Field(
+        0, ge=0, help="Time until a response must have begun; 0 for no limit: requests have deadlines of their own"
+    )
     max_depth: int = Field(64, ge=1, le=500, help="How deeply a body may be nested", reload="live")
     max_streams: int = Field(2000, ge=1, help="How many event streams may be open at once", reload="live")
 
@@ -51,7 +53,7 @@ class ApiApplication(Application):
 
     def __init__(self, environment: AppEnvironment, options: Any) -> None:
         super().__init__(environment, options)
-        self._limits = BodyLimits(int(options.max_body), options.max_depth)
+        self._limits = BodyLimits(int(options.max_body_size), options.max_depth)
         self._streams = StreamSender(options.max_streams)
         context = ApiContext(
             environment.gateway, Interfaces(environment.clock), self._streams, float(options.timeout), environment.host
@@ -76,10 +78,10 @@ class ApiApplication(Application):
         request = Request(scope, receive, send, self._limits)
         try:
             response = await self._respond(request)
-        except ClientGone:
-            return
-        if response is not None:
-            await send_response(request, response)
+            if response is not None:
+                await send_response(request, response)
+        except (ClientGone, OSError):
+            return  # nobody reads what would be sent
 
     async def _respond(self, request: Request) -> Response | None:
         try:
@@ -89,7 +91,7 @@ class ApiApplication(Application):
             return await route.handler(request)
         except (OstlerError, HttpError) as error:
             return problem_response(error, request)
-        except ClientGone:
+        except (ClientGone, OSError):
             raise
         except Exception:  # the daemon's errors are all known; this is one of the API itself
             self.environment.log.exception("%s %s failed", request.method, request.path)

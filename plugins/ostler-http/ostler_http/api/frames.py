@@ -64,6 +64,7 @@ class StreamSender:
         self._limit = limit
         self._tasks: set[asyncio.Task[Any]] = set()
         self._is_stopping = False
+        self._stop_watch: asyncio.Task[None] | None = None
 
     @property
     def open_count(self) -> int:
@@ -73,6 +74,8 @@ class StreamSender:
     def stop(self) -> None:
         """End all streams: their clients are told, and may connect again."""
         self._is_stopping = True
+        if self._stop_watch is not None:
+            self._stop_watch.cancel()
         for task in list(self._tasks):
             task.cancel()
 
@@ -101,6 +104,7 @@ class StreamSender:
             task = asyncio.current_task()
             assert task is not None  # noqa: S101 - handlers run in tasks
             self._tasks.add(task)
+            self._watch_stop(request)
             try:
                 await request.until_gone(_OpenStream(request, kind).run(frames), at_once=True)
             except asyncio.CancelledError:
@@ -110,6 +114,19 @@ class StreamSender:
                 await _finish(request, kind)
             finally:
                 self._tasks.discard(task)
+
+    def _watch_stop(self, request: Request) -> None:
+        """End all streams when the server says that it stops, or that another application takes this one's place."""
+        stopping = request.scope.get("ostler.stopping")
+        if stopping is None or self._stop_watch is not None:
+            return
+
+        async def watch() -> None:
+            await stopping.wait()
+            self._stop_watch = None
+            self.stop()
+
+        self._stop_watch = asyncio.get_running_loop().create_task(watch())
 
 
 async def _finish(request: Request, kind: str) -> None:
@@ -159,6 +176,7 @@ class _OpenStream:
         """Have the head of the response sent, once; return what does so."""
         if self._begun is None:
             self._begun = asyncio.get_running_loop().create_task(self._send_head())
+            self._begun.add_done_callback(_retrieve)
         return self._begun
 
     async def _send_head(self) -> None:
@@ -186,6 +204,7 @@ class _OpenStream:
         if self._is_idle and not self._is_sending:
             beat = b":\n\n" if self._kind == EVENT_STREAM else b"\n"
             self._ping_task = asyncio.get_running_loop().create_task(self._send(beat))
+            self._ping_task.add_done_callback(_retrieve)
         self._is_idle = True
         self._schedule_ping()
 
@@ -198,6 +217,12 @@ class _OpenStream:
         for task in (self._ping_task, self._begun):
             if task is not None:
                 task.cancel()
+
+
+def _retrieve(task: asyncio.Task[None]) -> None:
+    """Take the error of a task: the client has left, which the stream learns by itself."""
+    if not task.cancelled():
+        task.exception()
 
 
 async def ended(items: AsyncGenerator[Any, None], kind: str) -> AsyncGenerator[Frame, None]:

@@ -222,7 +222,9 @@ class Request:
     def _too_large(self) -> HttpError:
         limit = self._limits.size
         error = MessageTooLarge(
-            f"the body is larger than {limit} bytes", hint="send less, or raise `max_body` of the mount", limit=limit
+            f"the body is larger than {limit} bytes",
+            hint="send less, or raise `max_body_size` of the mount",
+            limit=limit,
         )
         return HttpError(413, error)
 
@@ -285,6 +287,9 @@ class Request:
         """
         if self.caller is not None and self.caller.role is not None:
             return
+        if (error := self.scope.get("ostler.auth_error")) is not None:
+            wait = {"retry_after": str(error.retry_after)} if error.retry_after else {}
+            raise HttpError(error.status, NotPermitted(error.detail, hint="see `ostler token list`"), **wait)
         if self.is_known:
             raise NotPermitted(
                 f"{self.caller.name} has no role on this host", hint="an administrator grants roles in [access]"

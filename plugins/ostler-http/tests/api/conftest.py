@@ -242,6 +242,10 @@ class Api:
             headers.setdefault("content-type", "application/json")
         return Exchange(self.call, self.scope(method, path, headers, **more), raw)
 
+    def exchange(self, scope):
+        """Return an exchange without a body; on a loop."""
+        return Exchange(self.call, scope, b"")
+
     def request(self, method, path, body=None, headers=(), **more):
         """Make a request and return the whole response."""
 

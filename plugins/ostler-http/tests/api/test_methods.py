@@ -216,3 +216,45 @@ def test_prefer_respond_async_makes_an_operation_of_a_call(api):
 def test_a_host_that_is_not_known_is_not_found(api):
     reply = api.post(f"{CALL}?host=nowhere", {"name": "a"})
     assert (reply.status, reply.json()["error"]) == (404, "ostler.ServiceNotFound")
+
+
+def test_a_stream_is_told_when_the_server_says_that_it_stops(api, run):
+    async def stop():
+        stopping = asyncio.Event()
+        scope = {**api.scope("GET", "/topics/lamp/methods/tick", {"accept": "text/event-stream"})}
+        exchange = api.exchange({**scope, "ostler.stopping": stopping})
+        await exchange.head()
+        await exchange.frame()
+        stopping.set()
+        found = await exchange.frames()
+        await exchange.task
+        return found
+
+    assert [kind for kind, _, _ in run(stop())] == ["stopping"]
+
+
+def test_a_client_that_is_lost_while_it_is_sent_to_is_no_error(api, run, caplog):
+    async def lose():
+        async def send(_message):
+            raise ConnectionResetError("gone")
+
+        for path, accept in (("/topics", ""), ("/events", "text/event-stream")):
+            scope = api.scope("GET", path, {"accept": accept})
+            await api.call(scope, asyncio.Event().wait, send)
+
+    run(lose())
+    assert "failed" not in caplog.text
+
+
+def test_why_a_token_is_not_valid_is_said_when_no_filter_did(api, run):
+    from ostler_http.callers import AuthError
+
+    async def ask():
+        error = AuthError(429, "too many failed authentications from this address", 7)
+        scope = {**api.scope("GET", "/topics", role="anonymous"), "ostler.auth_error": error}
+        exchange = api.exchange(scope)
+        await exchange.head()
+        await exchange.task
+        return exchange.status, exchange.headers["retry-after"]
+
+    assert run(ask()) == (429, "7")

@@ -37,7 +37,7 @@ def test_a_body_without_content_has_no_arguments(api):
 
 
 def test_a_body_above_the_limit_is_refused_by_its_length_and_by_its_size(make_api):
-    with make_api(max_body=100) as api:
+    with make_api(max_body_size=100) as api:
         reply = api.request("POST", SHOW, b"{}", headers={"content-length": "101"})
         assert (reply.status, reply.json()["details"]["limit"]) == (413, 100)
         assert api.request("POST", SHOW, b" " * 101).status == 413
