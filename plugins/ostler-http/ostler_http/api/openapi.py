@@ -56,9 +56,9 @@ def make_document(host: str, mount: str, interfaces: Mapping[str, Interface]) ->
         "security": [{"bearer": []}],
         "tags": [
             {"name": "api", "description": "The daemon, its events and its operations"},
-            *({"name": topic, "description": f"The service {topic}"} for topic in sorted(interfaces)),
+            *({"name": topic, "description": _about(topic)} for topic in sorted(interfaces)),
         ],
-        "paths": paths,
+        "paths": dict(sorted(paths.items())),
         "components": {
             "schemas": components.schemas,
             "parameters": PARAMETERS,
@@ -67,6 +67,10 @@ def make_document(host: str, mount: str, interfaces: Mapping[str, Interface]) ->
             },
         },
     }
+
+
+def _about(topic: str) -> str:
+    return "The methods of the daemon itself" if topic == "ostler" else f"The methods of the service {topic}"
 
 
 def _add_method(paths: dict[str, Schema], components: Components, topic: str, name: str, method: Method) -> None:

@@ -70,7 +70,13 @@ def _driver_rows(services: Iterable[dict[str, Any]]) -> list[Any]:
 
 SINGLES = [
     Single("/status", "status", summary="The daemon: itself, services, drivers, plugins, and problems"),
-    Single("/services/{topic}", "service_show", ("host",), (("host", "on_host"),), summary="A service, and why"),
+    Single(
+        "/services/{topic}",
+        "service_show",
+        ("host",),
+        (("host", "on_host"),),
+        summary="One service, with the causes for which it is not up and well",
+    ),
     Single("/periodic/{service}/{task}", "periodic_show", summary="A periodic task with its last runs"),
     Single("/whoami", "whoami", summary="Who the caller is for the daemon, and its role"),
     Single("/reload", "reload_plan", summary="What a reload would do now; nothing is changed"),

@@ -96,7 +96,7 @@ def test_short_names_show_what_the_command_shows(site, path, command):
 def test_the_configuration_has_every_option_and_where_it_comes_from(site):
     options = {each["path"]: each for each in site("GET", "/configuration")[1]}
     assert options["services.volume.drivers.local.driver"]["value"] == "file"
-    assert options["services.volume.drivers.local.driver"]["origin"].endswith("ostler.toml:7:10")
+    assert options["services.volume.drivers.local.driver"]["origin"].endswith("ostler.toml:7:1")
 
 
 def test_a_volume_is_created_listed_and_deleted(site):
