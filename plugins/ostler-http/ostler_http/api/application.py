@@ -79,6 +79,7 @@ class ApiApplication(Application):
         try:
             response = await self._respond(request)
             if response is not None:
+                await request.discard_body()
                 await send_response(request, response)
         except (ClientGone, OSError):
             return  # nobody reads what would be sent

@@ -60,8 +60,9 @@ class MethodHandlers:
             response.headers = {**(response.headers or {}), "preference-applied": "respond-async"}
             return response
         host = request.query("host").get("host", "")
+        arguments = await request.arguments()
         method = await self._method(request, host)
-        return await self._run(request, method, await _arguments(request, method), host)
+        return await self._run(request, method, _from_json(arguments, method), host)
 
     async def _run(
         self, request: Request, method: Method, arguments: dict[str, Any], host: str, *, lenient: bool = False
@@ -121,7 +122,7 @@ class MethodHandlers:
     async def cast(self, request: Request) -> Response:
         """Serve `POST …/cast`: return when a service has accepted the request."""
         host = request.query("host").get("host", "")
-        arguments = await _arguments(request, await self._method(request, host))
+        arguments = _from_json(await request.arguments(), await self._method(request, host))
         key = idempotency_id(request)
         work = self._context.client(request).cast(
             request.parameters["topic"], request.parameters["method"], arguments, host=host or None,
@@ -133,7 +134,7 @@ class MethodHandlers:
     async def fanout(self, request: Request) -> Response:
         """Serve `POST …/fanout`: have every service on the topic run the method, on all hosts."""
         request.query()
-        arguments = await _arguments(request, await self._method(request, ""))
+        arguments = _from_json(await request.arguments(), await self._method(request, ""))
         work = self._context.client(request).fanout(
             request.parameters["topic"], request.parameters["method"], arguments,
             timeout=request.timeout(self._context.timeout), request_id=request.request_id, trace=request.trace,
@@ -144,7 +145,7 @@ class MethodHandlers:
         """Serve `POST …/submit`: store the request as an operation; its id is in `Location`."""
         query = request.query("host", "time_limit")
         host, context = query.get("host", ""), self._context
-        arguments = await _arguments(request, await self._method(request, host))
+        arguments = _from_json(await request.arguments(), await self._method(request, host))
         work = context.client(request).submit(
             request.parameters["topic"], request.parameters["method"], arguments, host=host or None,
             timeout=request.timeout(context.timeout), request_id=idempotency_id(request), trace=request.trace,
@@ -182,11 +183,8 @@ def idempotency_id(request: Request) -> str:
     return f"{key[:_READABLE_KEY]}.{whose}"
 
 
-async def _arguments(request: Request, method: Method) -> dict[str, Any]:
-    arguments = await request.arguments()
-    if method.from_json is not None:
-        arguments = _with_bytes(arguments, method)
-    return arguments
+def _from_json(arguments: dict[str, Any], method: Method) -> dict[str, Any]:
+    return arguments if method.from_json is None else _with_bytes(arguments, method)
 
 
 def _query_arguments(request: Request, method: Method) -> dict[str, Any]:
@@ -199,7 +197,7 @@ def _query_arguments(request: Request, method: Method) -> dict[str, Any]:
             found.setdefault(name, []).append(value)
         else:
             found[name] = value
-    return found if method.from_json is None else _with_bytes(found, method)
+    return _from_json(found, method)
 
 
 def _with_bytes(arguments: dict[str, Any], method: Method) -> dict[str, Any]:

@@ -6,14 +6,15 @@ from typing import Any
 
 Schema = dict[str, Any]
 _TEXT: Schema = {"type": "string"}
-_SECONDS: Schema = {"type": "number", "minimum": 0, "maximum": 604800}
+_SECONDS: Schema = {"type": "number", "exclusiveMinimum": 0, "maximum": 604800}
 
 PROBLEM_SCHEMA: Schema = {
     "type": "object",
     "description": "An error, as RFC 9457 has it",
-    "required": ["type", "title", "status", "detail", "error", "hint", "details", "request_id"],
+    # The server itself refuses what does not come as far as to an application, and knows no more.
+    "required": ["type", "title", "status", "detail"],
     "properties": {
-        "type": {"type": "string", "format": "uri", "description": "urn:ostler:error: and the name of the error"},
+        "type": {"type": "string", "description": "urn:ostler:error: and the name of the error, or about:blank"},
         "title": {"type": "string", "description": "The name of the error as words"},
         "status": {"type": "integer"},
         "detail": {"type": "string", "description": "What happened, and to what"},

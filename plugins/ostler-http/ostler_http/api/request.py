@@ -10,7 +10,7 @@ from urllib.parse import parse_qsl
 
 import msgspec
 
-from ostler import DeadlineExceeded, InvalidArguments, InvalidInput, MessageTooLarge, NotPermitted
+from ostler import InvalidArguments, InvalidInput, MessageTooLarge, NotPermitted
 from ostler_http.api.problems import HttpError
 
 if TYPE_CHECKING:
@@ -19,6 +19,8 @@ if TYPE_CHECKING:
 T = TypeVar("T")
 _LOOK_AFTER = 0.05
 """Seconds after which a request that is not served yet looks whether its client is still there."""
+_DISCARD_TIMEOUT = 1.0
+"""Seconds that a client has to send the rest of a body that nobody wants."""
 _MAX_QUERY_FIELDS = 100
 _MAX_TIMEOUT = 7 * 86400.0
 """The most seconds that a client may give a request."""
@@ -56,8 +58,8 @@ class Request:
     """
 
     __slots__ = (
-        "_is_waiting", "_limits", "_watch", "caller", "headers", "is_gone", "method", "parameters", "path", "receive",
-        "request_id", "scope", "send", "trace",
+        "_is_read", "_is_waiting", "_limits", "_watch", "caller", "headers", "is_gone", "method", "parameters", "path",
+        "receive", "request_id", "scope", "send", "trace",
     )  # fmt: skip
 
     def __init__(self, scope: Scope, receive: Receive, send: Send, limits: BodyLimits) -> None:
@@ -76,6 +78,7 @@ class Request:
         self.is_gone = False
         self._limits = limits
         self._is_waiting = False
+        self._is_read = False
         self._watch: asyncio.Task[None] | None = None
 
     # ---------------------------------------------------------------- headers
@@ -97,7 +100,6 @@ class Request:
 
         Raises:
             HttpError: The header is not a number of seconds.
-            DeadlineExceeded: It leaves no time.
         """
         if (text := self.headers.get(b"request-timeout")) is None:
             return default
@@ -105,12 +107,10 @@ class Request:
             seconds = float(text)
         except ValueError:
             seconds = -1.0
-        if not 0.0 <= seconds <= _MAX_TIMEOUT:
+        if not 0.0 < seconds <= _MAX_TIMEOUT:
             raise _bad_request(
-                f"Request-Timeout must be a number of seconds from 0 to {_MAX_TIMEOUT:.0f}", "write 30 or 0.5"
+                f"Request-Timeout must be a number of seconds above 0, at most {_MAX_TIMEOUT:.0f}", "write 30 or 0.5"
             )
-        if not seconds:
-            raise DeadlineExceeded("the deadline of the request had passed before it started")
         return seconds
 
     # ---------------------------------------------------------------- query
@@ -204,7 +204,23 @@ class Request:
         if length.isdigit() and int(length[:20]) > self._limits.size:
             raise self._too_large()
 
+    async def discard_body(self) -> None:
+        """Read what nobody has read of the body, within its bounds.
+
+        A server closes the connection when a response ends before its request; the client may then see a broken
+        connection, and not the response.
+        """
+        has_body = self.headers.get(b"content-length", b"0") != b"0" or b"transfer-encoding" in self.headers
+        if self._is_read or not has_body:
+            return
+        try:
+            async with asyncio.timeout(_DISCARD_TIMEOUT):
+                await self._read_body()
+        except (TimeoutError, HttpError):
+            return
+
     async def _read_body(self) -> bytes:
+        self._is_read = True
         pieces, size = [], 0
         while True:
             message = await self.receive()

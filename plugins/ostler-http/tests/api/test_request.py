@@ -127,3 +127,15 @@ def test_a_web_socket_is_refused(api, run):
         return sent
 
     assert run(connect())[0]["type"] == "websocket.close"
+
+
+def test_a_refused_request_is_read_to_its_end_before_it_is_answered(api, run):
+    async def ask(path, **more):
+        exchange = api.open("POST", path, {"name": "a"}, {"content-length": "13"}, **more)
+        await exchange.head()
+        await exchange.task
+        return exchange.status, exchange._incoming.empty()
+
+    assert run(ask("/topics/lamp/methods/nosuch")) == (404, True)
+    assert run(ask("/nosuch")) == (404, True)
+    assert run(ask(SHOW, role="anonymous")) == (401, True)
