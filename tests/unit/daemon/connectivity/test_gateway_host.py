@@ -5,7 +5,6 @@ import asyncio
 import pytest
 
 from ostler.clock import FakeClock
-from ostler.daemon.connectivity import gateway_host
 from ostler.daemon.connectivity.gateway_host import GatewayHost
 from ostler.errors import Busy, Conflict, NotFound
 from ostler.store import Store
@@ -34,9 +33,12 @@ def ended():
 
 @pytest.fixture
 def make_tokens(store, clock, ended):
-    def make():
+    def make(**limits):
+        def note_end():
+            ended.append(clock.wall())
+
         loop = asyncio.get_running_loop()
-        return GatewayHost(store, clock, "node1", loop, lambda tokens: tokens, lambda: ended.append(clock.wall()))
+        return GatewayHost(store, clock, "node1", loop, lambda tokens: tokens, note_end, **limits)
 
     return make
 
@@ -76,8 +78,8 @@ async def test_a_revoked_token_ends_what_it_has_in_progress(tokens, make_tokens,
         await tokens.revoke("ci")
 
 
-async def test_there_are_no_more_tokens_than_the_limit(tokens, monkeypatch):
-    monkeypatch.setattr(gateway_host, "MAX_TOKENS", 3)  # a thousand take a second
+async def test_there_are_no_more_tokens_than_the_limit(make_tokens):
+    tokens = make_tokens(max_tokens=3)
     for number in range(3):
         await tokens.create(f"t{number}", Role.VIEWER, 0, "uid 0")
     with pytest.raises(Busy, match="3 tokens, which is the limit"):
