@@ -15,7 +15,9 @@ from rows import AT_LEAST, FigureRow, median, percentile
 
 from ostler import Client
 
-_CONFIG = ECHO.format(topic="echo") + """
+_CONFIG = (
+    ECHO.format(topic="echo")
+    + """
 [services.web]
 manager = "http"
 listen = ["unix:{root}/web.sock"]
@@ -27,6 +29,7 @@ app = "api"
 [services.web.apps."/empty"]
 app = "bench_asgi:empty"
 """
+)
 _READ = "/v1/topics/echo/methods/echo_async?text=" + "x" * 32
 CONNECTIONS = 64
 STREAMS = 1000

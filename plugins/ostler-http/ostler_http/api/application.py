@@ -14,7 +14,7 @@ from ostler_http.api.interfaces import Interfaces
 from ostler_http.api.methods import MethodHandlers
 from ostler_http.api.operations import OperationHandlers
 from ostler_http.api.problems import HttpError
-from ostler_http.api.request import BodyLimits, ClientGone, Request
+from ostler_http.api.request import BodyLimits, ClientGone, Departures, Request
 from ostler_http.api.resources import ResourceHandlers
 from ostler_http.api.responses import Response, problem_response, send_response
 from ostler_http.api.routes import Routes
@@ -55,6 +55,7 @@ class ApiApplication(Application):
         super().__init__(environment, options)
         self._limits = BodyLimits(int(options.max_body_size), options.max_depth)
         self._streams = StreamSender(options.max_streams)
+        self._departures = Departures()
         context = ApiContext(
             environment.gateway, Interfaces(environment.clock), self._streams, float(options.timeout), environment.host
         )
@@ -75,7 +76,7 @@ class ApiApplication(Application):
             if scope["type"] == "websocket":
                 await send({"type": "websocket.close", "code": 1003, "reason": "the API has no WebSockets"})
             return
-        request = Request(scope, receive, send, self._limits)
+        request = Request(scope, receive, send, self._limits, self._departures)
         try:
             response = await self._respond(request)
             if response is not None:

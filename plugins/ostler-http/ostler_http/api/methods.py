@@ -46,7 +46,7 @@ class MethodHandlers:
 
     async def read(self, request: Request) -> Response | None:
         """Serve `GET`: a method that changes nothing, with the arguments in the query."""
-        host = dict(request.query_items()).get("host", "")
+        host = next((value for name, value in request.query_items() if name == "host"), "")
         method = await self._method(request, host)
         if method.changes:
             error = InvalidInput(f"{_full_name(request)} may change something", hint="use POST", reason="method")

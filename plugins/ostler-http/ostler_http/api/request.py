@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 
 T = TypeVar("T")
 _LOOK_AFTER = 0.05
-"""Seconds after which a request that is not served yet looks whether its client is still there."""
+"""Seconds between two looks at the requests that are not served yet; at the second one their clients are watched."""
 _DISCARD_TIMEOUT = 1.0
 """Seconds that a client has to send the rest of a body that nobody wants."""
 _MAX_QUERY_FIELDS = 100
@@ -43,6 +43,37 @@ class BodyLimits(msgspec.Struct, frozen=True):
     depth: int = 64
 
 
+class Departures:
+    """Looks whether clients have left whose requests take longer than a moment. On one loop.
+
+    A task for each request, or a timer, would cost more than most requests do.
+    """
+
+    def __init__(self) -> None:
+        self._new: set[Request] = set()
+        self._old: set[Request] = set()
+        self._timer: asyncio.TimerHandle | None = None
+
+    def add(self, request: Request) -> None:
+        """Look after a request that is not served at once."""
+        self._new.add(request)
+        if self._timer is None:
+            self._timer = asyncio.get_running_loop().call_later(_LOOK_AFTER, self._look)
+
+    def discard(self, request: Request) -> None:
+        """Forget a request that has been served."""
+        self._new.discard(request)
+        self._old.discard(request)
+
+    def _look(self) -> None:
+        self._timer = None
+        for request in self._old:
+            request.watch()
+        self._old, self._new = self._new, set()
+        if self._old:
+            self._timer = asyncio.get_running_loop().call_later(_LOOK_AFTER, self._look)
+
+
 class Request:
     """One request. On the loop that serves it.
 
@@ -51,6 +82,7 @@ class Request:
         receive: Returns the next message of the client.
         send: Sends a message to it.
         limits: What its body may be.
+        departures: Looks whether clients of slow requests have left.
 
     Attributes:
         headers: The headers; of those that came twice the last one.
@@ -58,11 +90,11 @@ class Request:
     """
 
     __slots__ = (
-        "_is_read", "_is_waiting", "_limits", "_watch", "caller", "headers", "is_gone", "method", "parameters", "path",
-        "receive", "request_id", "scope", "send", "trace",
+        "_departures", "_is_read", "_limits", "_query", "_task", "_watch", "caller", "headers", "is_gone", "method",
+        "parameters", "path", "receive", "request_id", "scope", "send", "trace",
     )  # fmt: skip
 
-    def __init__(self, scope: Scope, receive: Receive, send: Send, limits: BodyLimits) -> None:
+    def __init__(self, scope: Scope, receive: Receive, send: Send, limits: BodyLimits, departures: Departures) -> None:
         self.scope = scope
         self.receive = receive
         self.send = send
@@ -77,8 +109,10 @@ class Request:
         self.parameters: dict[str, str] = {}
         self.is_gone = False
         self._limits = limits
-        self._is_waiting = False
         self._is_read = False
+        self._query: list[tuple[str, str]] | None = None
+        self._departures = departures
+        self._task: asyncio.Task[Any] | None = None
         self._watch: asyncio.Task[None] | None = None
 
     # ---------------------------------------------------------------- headers
@@ -138,16 +172,9 @@ class Request:
         Raises:
             HttpError: It is not valid.
         """
-        raw: bytes = self.scope.get("query_string", b"")
-        if not raw:
-            return []
-        try:
-            return parse_qsl(
-                raw.decode("ascii"), keep_blank_values=True, errors="strict", max_num_fields=_MAX_QUERY_FIELDS
-            )
-        except ValueError:  # UnicodeDecodeError is one
-            text = "the query cannot be read: it has more than {} parameters, or is not UTF-8, percent-encoded"
-            raise _bad_request(text.format(_MAX_QUERY_FIELDS), "write name=value, joined with &") from None
+        if self._query is None:
+            self._query = _parse_query(self.scope.get("query_string", b""))
+        return self._query
 
     def number(self, query: dict[str, str], name: str, default: int, most: int) -> int:
         """Return a count that the query gives.
@@ -256,35 +283,36 @@ class Request:
         Raises:
             ClientGone: The client has left.
         """
-        if self._is_waiting:  # within a stream, which looks already
+        if self._task is not None:  # within a stream, which looks already
             return await work
-        loop = asyncio.get_running_loop()
-        task = asyncio.current_task()
-        assert task is not None  # noqa: S101 - requests are served in tasks
-        # A task for every request would cost more than most of them do.
-        timer = loop.call_later(0.0 if at_once else _LOOK_AFTER, self._start_watch, task)
-        self._is_waiting = True
+        self._task = asyncio.current_task()
+        if at_once:
+            self.watch()
+        else:
+            self._departures.add(self)
         try:
             return await work
         except asyncio.CancelledError:
-            if not self.is_gone:
+            if not self.is_gone or self._task is None:
                 raise
-            task.uncancel()
+            self._task.uncancel()
             raise ClientGone from None
         finally:
-            self._is_waiting = False
-            timer.cancel()
+            self._task = None
+            self._departures.discard(self)
             if self._watch is not None:
                 self._watch.cancel()
                 self._watch = None
 
-    def _start_watch(self, task: asyncio.Task[Any]) -> None:
-        self._watch = asyncio.get_running_loop().create_task(self._cancel_when_gone(task))
+    def watch(self) -> None:
+        """Cancel the work as soon as the client leaves; from now on until it is done."""
+        if self._task is not None and self._watch is None:
+            self._watch = asyncio.get_running_loop().create_task(self._cancel_when_gone(self._task))
 
     async def _cancel_when_gone(self, task: asyncio.Task[Any]) -> None:
         while (await self.receive())["type"] != "http.disconnect":
             pass
-        if self._is_waiting:
+        if self._task is task:
             self.is_gone = True
             task.cancel()
 
@@ -313,6 +341,20 @@ class Request:
         raise NotPermitted(
             "nobody is known by this request", hint="send a token: Authorization: Bearer …; see `ostler token new`"
         )
+
+
+def _parse_query(raw: bytes) -> list[tuple[str, str]]:
+    if not raw:
+        return []
+    try:
+        text = raw.decode("ascii")
+        if "%" not in text and "+" not in text and text.count("&") < _MAX_QUERY_FIELDS:
+            parts = (part.partition("=") for part in text.split("&") if part)
+            return [(name, value) for name, _, value in parts]
+        return parse_qsl(text, keep_blank_values=True, errors="strict", max_num_fields=_MAX_QUERY_FIELDS)
+    except ValueError:  # UnicodeDecodeError is one
+        text = f"the query cannot be read: it has more than {_MAX_QUERY_FIELDS} parameters, or is not UTF-8"
+        raise _bad_request(text, "write name=value, joined with &, percent-encoded") from None
 
 
 def _bad_request(message: str, hint: str) -> HttpError:
