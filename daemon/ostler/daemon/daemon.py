@@ -15,7 +15,7 @@ from ostler.daemon.active_configuration import ActiveConfiguration
 from ostler.daemon.connectivity.audit_service import AuditService
 from ostler.daemon.connectivity.messaging_stack import MessagingStack
 from ostler.daemon.control.control_endpoint import ControlEndpoint
-from ostler.daemon.control.daemon_dump import daemon_dump
+from ostler.daemon.control.daemon_dump import DaemonDump
 from ostler.daemon.control.daemon_status import StatusReporter
 from ostler.daemon.daemon_parts import DaemonParts
 from ostler.daemon.liveness_probes import probe_services, register_probes, retry_store
@@ -320,9 +320,20 @@ class Daemon:
             plugins=self._plugins,
             active=self.active,
             reloader=self.reloader,
-            dump=self.dump,
+            dump=self._make_dump(),
+            console=self._make_console(parts) if self.active.options.daemon.console else None,
             start_finished=self.start_finished,
         )
+
+    def _make_console(self, parts: DaemonParts) -> object:
+        from ostler.daemon.control.console_control import ConsoleControl  # only where it is switched on
+
+        group = parts.runtime.group
+        names = {
+            "daemon": self, "store": parts.store, "services": group.services, "messaging": parts.messaging,
+            "runtime": parts.runtime, "client": parts.messaging.client, "clock": self._clock, "dump": self.dump,
+        }  # fmt: skip
+        return ConsoleControl(lambda: names, parts.audit_service.log.record_action)
 
     async def _start_services(self, parts: DaemonParts, timeout: float) -> None:
         more = self.tasks.spawn(_extend_start(parts, timeout), name="extend the start while the disk is full")
@@ -469,8 +480,12 @@ class Daemon:
 
     def dump(self) -> dict[str, Any]:
         """Return what the daemon is doing right now, at any point of its life; the configuration is masked."""
-        stale_signals = self.watchdog.stale_signals()
-        return daemon_dump(self._state_tracker, self.active, stale_signals, store=self.store, parts=self.parts)
+        return self._make_dump().collect_now()
+
+    def _make_dump(self) -> DaemonDump:
+        return DaemonDump(
+            self._state_tracker, self.active, self.watchdog.stale_signals, lambda: self.store, lambda: self.parts
+        )
 
     def log_dump(self) -> None:
         """Write the dump to the log: SIGUSR2."""
