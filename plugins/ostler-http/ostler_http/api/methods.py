@@ -142,7 +142,7 @@ class MethodHandlers:
         return json_response({"accepted": await request.until_gone(work)}, 202)
 
     async def submit(self, request: Request) -> Response:
-        """Serve `POST …/submit`: store the request as an operation; its id is in `Location`."""
+        """Serve `POST …/submit`: store the request as an operation; the header Location says where it is."""
         query = request.query("host", "time_limit")
         host, context = query.get("host", ""), self._context
         arguments = _from_json(await request.arguments(), await self._method(request, host))
