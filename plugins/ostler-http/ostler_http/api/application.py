@@ -34,6 +34,9 @@ class ApiOptions(AppOptions):
     )
     max_depth: int = Field(64, ge=1, le=500, help="How deeply a body may be nested", reload="live")
     max_streams: int = Field(2000, ge=1, help="How many event streams may be open at once", reload="live")
+    keepalive: Seconds = Field(
+        15, gt=0, help="Time without a frame after which a comment keeps proxies from closing a stream", reload="live"
+    )
 
 
 _HANDLERS = (
@@ -54,14 +57,14 @@ class ApiApplication(Application):
     def __init__(self, environment: AppEnvironment, options: Any) -> None:
         super().__init__(environment, options)
         self._limits = BodyLimits(int(options.max_body_size), options.max_depth)
-        self._streams = StreamSender(options.max_streams)
+        self.streams = StreamSender(options.max_streams, float(options.keepalive))
         self._departures = Departures()
         context = ApiContext(
-            environment.gateway, Interfaces(environment.clock), self._streams, float(options.timeout), environment.host
+            environment.gateway, Interfaces(environment.clock), self.streams, float(options.timeout), environment.host
         )
-        self._routes = Routes()
+        self.routes = Routes()
         for handlers in _HANDLERS:
-            handlers(context).add_to(self._routes)
+            handlers(context).add_to(self.routes)
 
     def build(self) -> ASGIApp:
         """See `Application.build`."""
@@ -69,7 +72,7 @@ class ApiApplication(Application):
 
     async def stop(self, timeout: float) -> None:
         """See `Application.stop`: clients of streams are told."""
-        self._streams.stop()
+        self.streams.stop()
 
     async def _serve(self, scope: Scope, receive: Receive, send: Send) -> None:
         if scope["type"] != "http":
@@ -87,7 +90,7 @@ class ApiApplication(Application):
 
     async def _respond(self, request: Request) -> Response | None:
         try:
-            route, request.parameters = self._routes.find(request.method, request.path)
+            route, request.parameters = self.routes.find(request.method, request.path)
             if not route.is_public:
                 request.check_role()
             return await route.handler(request)

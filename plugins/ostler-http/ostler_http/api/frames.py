@@ -17,8 +17,6 @@ if TYPE_CHECKING:
 
     from ostler_http.api.request import Request
 
-KEEPALIVE_INTERVAL = 15.0
-"""Seconds without a frame after which a comment (an empty line in NDJSON) keeps proxies from closing a stream."""
 HEAD_TIMEOUT = 1.0
 """Seconds without a frame after which the head of the response is sent: from then on an error is a frame."""
 _RETRY_MILLISECONDS = 2000
@@ -58,10 +56,12 @@ class StreamSender:
 
     Args:
         limit: How many streams may be open at once.
+        keepalive: Seconds without a frame after which a comment (an empty line in NDJSON) is sent.
     """
 
-    def __init__(self, limit: int) -> None:
+    def __init__(self, limit: int, keepalive: float) -> None:
         self._limit = limit
+        self._keepalive = keepalive
         self._tasks: set[asyncio.Task[Any]] = set()
         self._is_stopping = False
         self._stop_watch: asyncio.Task[None] | None = None
@@ -106,7 +106,7 @@ class StreamSender:
             self._tasks.add(task)
             self._watch_stop(request)
             try:
-                await request.until_gone(_OpenStream(request, kind).run(frames), at_once=True)
+                await request.until_gone(_OpenStream(request, kind, self._keepalive).run(frames), at_once=True)
             except asyncio.CancelledError:
                 if not self._is_stopping:
                     raise
@@ -145,9 +145,10 @@ def _encode(kind: str, frame: Frame) -> bytes:
 class _OpenStream:
     """One stream that is being sent."""
 
-    def __init__(self, request: Request, kind: str) -> None:
+    def __init__(self, request: Request, kind: str, keepalive: float) -> None:
         self._request = request
         self._kind = kind
+        self._keepalive = keepalive
         self._is_idle = True
         self._is_sending = False
         self._timer: asyncio.TimerHandle | None = None
@@ -198,7 +199,7 @@ class _OpenStream:
 
     def _schedule_ping(self) -> None:
         self._cancel_timer()
-        self._timer = asyncio.get_running_loop().call_later(KEEPALIVE_INTERVAL, self._ping)
+        self._timer = asyncio.get_running_loop().call_later(self._keepalive, self._ping)
 
     def _ping(self) -> None:
         if self._is_idle and not self._is_sending:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Iterator
 from typing import TYPE_CHECKING, NamedTuple, TypeAlias
 
 from ostler import InvalidInput, NotFound, nearest
@@ -60,6 +60,16 @@ class Routes:
                 node = node.children.setdefault(part, _Node())
         node.names = tuple(names)
         node.routes[method] = Route(handler, is_public)
+
+    def __iter__(self) -> Iterator[tuple[str, str]]:
+        """Yield the method and the path of each route, parameters as `{}`."""
+        waiting = [("", self._root)]
+        while waiting:
+            path, node = waiting.pop()
+            yield from ((method, path or "/") for method in node.routes)
+            waiting += [(f"{path}/{part}" if part else path, child) for part, child in node.children.items()]
+            if node.parameter is not None:
+                waiting.append((f"{path}/{_PARAMETER}", node.parameter))
 
     def find(self, method: str, path: str) -> tuple[Route, dict[str, str]]:
         """Return what serves a request, and the parameters of its path.

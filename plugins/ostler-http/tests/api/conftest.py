@@ -151,14 +151,14 @@ class Exchange:
 
     def __init__(self, api, scope, body):
         self._api = api
-        self._incoming = asyncio.Queue()
-        self._incoming.put_nowait({"type": "http.request", "body": body, "more_body": False})
+        self.incoming = asyncio.Queue()
+        self.incoming.put_nowait({"type": "http.request", "body": body, "more_body": False})
         self.outgoing = asyncio.Queue()
         self.status, self.headers, self.text = 0, {}, ""
-        self.task = asyncio.ensure_future(api(scope, self._incoming.get, self.outgoing.put))
+        self.task = asyncio.ensure_future(api(scope, self.incoming.get, self.outgoing.put))
 
     def leave(self):
-        self._incoming.put_nowait({"type": "http.disconnect"})
+        self.incoming.put_nowait({"type": "http.disconnect"})
 
     async def next(self):
         """Return the next message of the application, None at the end."""

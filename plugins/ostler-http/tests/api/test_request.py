@@ -65,8 +65,8 @@ def test_a_name_that_is_not_known_is_told_with_those_that_are(api):
 def test_a_client_that_leaves_while_it_sends_gets_no_answer(api, run):
     async def leave():
         exchange = api.open("POST", SHOW)
-        exchange._incoming.get_nowait()
-        exchange._incoming.put_nowait({"type": "http.request", "body": b"{", "more_body": True})
+        exchange.incoming.get_nowait()
+        exchange.incoming.put_nowait({"type": "http.request", "body": b"{", "more_body": True})
         exchange.leave()
         await exchange.task
         return exchange.outgoing.empty()
@@ -110,7 +110,7 @@ def test_an_error_of_the_api_itself_is_logged_and_not_shown(api, caplog):
     async def broken(_request):
         raise KeyError("inside")
 
-    api.application._routes.add("GET", "/broken", broken)
+    api.application.routes.add("GET", "/broken", broken)
     reply = api.get("/broken")
     assert (reply.status, reply.json()["detail"]) == (500, "the API failed")
     assert "inside" in caplog.text
@@ -134,7 +134,7 @@ def test_a_refused_request_is_read_to_its_end_before_it_is_answered(api, run):
         exchange = api.open("POST", path, {"name": "a"}, {"content-length": "13"}, **more)
         await exchange.head()
         await exchange.task
-        return exchange.status, exchange._incoming.empty()
+        return exchange.status, exchange.incoming.empty()
 
     assert run(ask("/topics/lamp/methods/nosuch")) == (404, True)
     assert run(ask("/nosuch")) == (404, True)
