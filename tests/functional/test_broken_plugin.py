@@ -57,6 +57,7 @@ def test_services_of_a_broken_plugin_are_left_out_and_the_rest_runs(daemon: Daem
     refused = daemon.command("call", "lamp", "echo", check=None).stderr
     assert "lamp on" in refused
     assert "is left out: " in refused
+    assert "service lamp is left out: " in daemon.command("service", "restart", "lamp", check=1).stderr
     # Another change can be applied, and does not bring it in again.
     daemon.configure(ECHO + "queue_limit = 2000\n")
     daemon.command("reload")
