@@ -93,6 +93,7 @@ class ApiApplication(Application):
             route, request.parameters = self.routes.find(request.method, request.path)
             if not route.is_public:
                 request.check_role()
+                request.check_origin()
             return await route.handler(request)
         except (OstlerError, HttpError) as error:
             return problem_response(error, request)

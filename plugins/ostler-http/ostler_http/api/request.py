@@ -323,6 +323,23 @@ class Request:
         """Whether the caller has said who it is; its role may be None all the same."""
         return self.caller is not None and self.caller.name != "anonymous"
 
+    def check_origin(self) -> None:
+        """Refuse what a page of another origin sends with the certificate of a browser's user, who knows nothing of it.
+
+        Raises:
+            HttpError: It is such a request.
+        """
+        origin = self.headers.get(b"origin")
+        # A token is never sent by itself.
+        if origin is None or self.method in ("GET", "HEAD") or self.caller.name.startswith("token:"):
+            return
+        if origin.partition(b"://")[2] != self.headers.get(b"host"):
+            error = NotPermitted(
+                "a page of another origin sent this request with a client certificate or over a unix socket",
+                hint="let pages of other origins send a token",
+            )
+            raise HttpError(403, error)
+
     def check_role(self) -> None:
         """Refuse a caller without a role.
 

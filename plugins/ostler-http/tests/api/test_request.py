@@ -139,3 +139,22 @@ def test_a_refused_request_is_read_to_its_end_before_it_is_answered(api, run):
     assert run(ask("/topics/lamp/methods/nosuch")) == (404, True)
     assert run(ask("/nosuch")) == (404, True)
     assert run(ask(SHOW, role="anonymous")) == (401, True)
+
+
+def test_a_page_of_another_origin_cannot_use_the_certificate_of_its_reader(api, run):
+    async def ask(name, origin, method="POST"):
+        headers = {"origin": origin, "host": "ostler.example:8443"}
+        scope = api.scope(
+            method, "/topics/lamp/methods/count", {**headers, "accept": "application/x-ndjson"}, query="to=0"
+        )
+        known = scope["ostler.caller"]
+        exchange = api.exchange({**scope, "ostler.caller": type(known)(name, known.role, known.peer)})
+        await exchange.head()
+        await exchange.task
+        return exchange.status
+
+    assert run(ask("cert:alice", "https://evil.example")) == 403
+    assert run(ask("cert:alice", "null")) == 403
+    assert run(ask("cert:alice", "https://evil.example", "GET")) == 200
+    assert run(ask("cert:alice", "https://ostler.example:8443")) == 400  # it comes as far as the query
+    assert run(ask("token:ci", "https://evil.example")) == 400
