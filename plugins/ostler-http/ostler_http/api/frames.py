@@ -36,6 +36,16 @@ def format_of(request: Request, default: str = "") -> str:
     return request.accepts(EVENT_STREAM, LINES) or default
 
 
+def stream_headers(kind: str) -> list[tuple[bytes, bytes]]:
+    """Return the headers of a stream of a media type."""
+    return [
+        (b"content-type", kind.encode()),
+        (b"cache-control", b"no-store"),
+        (b"x-content-type-options", b"nosniff"),
+        (b"x-accel-buffering", b"no"),  # nginx passes on what comes at once
+    ]
+
+
 def encode_event(frame: Frame) -> bytes:
     """Return a frame as a server-sent event."""
     head = f"id: {frame.id}\n" if frame.id else ""
@@ -95,6 +105,10 @@ class StreamSender:
             ClientGone: The client has left.
         """
         async with aclosing(frames):
+            if request.method == "HEAD":  # the headers of a stream, which is not begun
+                await request.send({"type": "http.response.start", "status": 200, "headers": stream_headers(kind)})
+                await request.send({"type": "http.response.body", "body": b""})
+                return
             if len(self._tasks) >= self._limit:
                 raise Busy(
                     f"{self._limit} streams are open, which is the limit of this mount",
@@ -181,12 +195,7 @@ class _OpenStream:
         return self._begun
 
     async def _send_head(self) -> None:
-        headers = [
-            (b"content-type", self._kind.encode()),
-            (b"cache-control", b"no-store"),
-            (b"x-content-type-options", b"nosniff"),
-            (b"x-accel-buffering", b"no"),  # nginx passes on what comes at once
-        ]
+        headers = stream_headers(self._kind)
         await self._request.send({"type": "http.response.start", "status": 200, "headers": headers})
         if self._kind == EVENT_STREAM:
             await self._send(b"retry: %d\n\n" % _RETRY_MILLISECONDS)

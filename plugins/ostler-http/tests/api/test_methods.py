@@ -258,3 +258,10 @@ def test_why_a_token_is_not_valid_is_said_when_no_filter_did(api, run):
         return exchange.status, exchange.headers["retry-after"]
 
     assert run(ask()) == (429, "7")
+
+
+def test_head_of_a_stream_has_its_headers_and_begins_nothing(api):
+    for path in ("/events", "/topics/lamp/methods/tick"):
+        reply = api.request("HEAD", path, headers={"accept": "text/event-stream"})
+        assert (reply.status, reply.body, reply.headers["content-type"]) == (200, b"", "text/event-stream")
+    assert not api.host.manager("lamp").cancelled.is_set()
