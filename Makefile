@@ -96,6 +96,15 @@ bench-peers: $(STAMP) ## Compare with message brokers, gRPC, Pyro5, HTTP and D-B
 fuzz: $(STAMP) ## Send malformed messages for ten minutes; stops at the first failure
 	@exec $(BIN)/python tests/fuzz/run_fuzz.py $(ARGS)
 
+.PHONY: fuzz-api
+fuzz-api: $(STAMP) ## Have schemathesis make requests of the OpenAPI document, OSTLER_FUZZ_API_EXAMPLES for each path
+	@OSTLER_FUZZ_API_EXAMPLES=$${OSTLER_FUZZ_API_EXAMPLES:-20} \
+		exec $(BIN)/pytest plugins/ostler-http/tests/api/test_schemathesis.py $(ARGS)
+
+.PHONY: test-openapi-client
+test-openapi-client: $(STAMP) ## Generate a TypeScript client of the OpenAPI document and use it (npm, network)
+	@OSTLER_TEST_NPM=1 exec $(BIN)/pytest plugins/ostler-http/tests/api/test_generated_client.py $(ARGS)
+
 .PHONY: model
 model: $(STAMP) ## Compare failing hosts and schedulers with a model, for ten minutes or OSTLER_MODEL_EXAMPLES
 	@OSTLER_MODEL_EXAMPLES=$${OSTLER_MODEL_EXAMPLES:-150} OSTLER_MODEL_STEPS=$${OSTLER_MODEL_STEPS:-30} \

@@ -22,6 +22,7 @@ from ostler.config.option_reference import (
 )
 from ostler.driver import DriverOptions
 from ostler.manager import ManagerOptions
+from ostler_http.api.application import ApiOptions
 from ostler_http.application import AppOptions, FilterOptions
 from ostler_http.filters.auth import AuthFilter
 from ostler_http.filters.cors import CorsFilter
@@ -82,12 +83,13 @@ def http_sections():
         ((*web, "tls"), TlsOptions, "TLS of its addresses with a port."),
         ((*web, "limits"), LimitOptions, "What bounds its clients."),
         ((*web, "apps", "/path"), AppOptions, "A mount, with the options that every application has."),
+        ((*web, "apps", "/v1"), ApiOptions, "A mount of the application `api`, with the options of its own."),
     ]
     tables += [
         ((*web, "filters", name), cls.Options, f"The filter `{name}`, with the options of its own.")
         for name, cls in (("auth", AuthFilter), ("limit", LimitFilter), ("cors", CorsFilter))
     ]
-    bases = {HttpOptions: ManagerOptions, AuthFilter.Options: FilterOptions}
+    bases = {HttpOptions: ManagerOptions, ApiOptions: AppOptions, AuthFilter.Options: FilterOptions}
     bases |= {LimitFilter.Options: FilterOptions, CorsFilter.Options: FilterOptions}
     return [
         ReferenceSection(path=path, model=model, base=bases.get(model), description=about)

@@ -59,7 +59,17 @@ from ostler.testing.host_gateway import GatewayCallers, HostGateway
 from ostler.testing.memory_transport import MemoryTransport
 from ostler.testing.metric_values import metric_value
 from ostler.testing.virtual_time import VirtualClock
-from ostler.types import CONTROL_TOPIC, CapabilityReport, DriverState, Peer, Role, ServiceState, ServiceStatus, Upgrade
+from ostler.types import (
+    CONTROL_TOPIC,
+    CapabilityReport,
+    DriverState,
+    MethodDescription,
+    Peer,
+    Role,
+    ServiceState,
+    ServiceStatus,
+    Upgrade,
+)
 
 if TYPE_CHECKING:
     from ostler.driver.process.driver_process import DriverProcess
@@ -496,7 +506,7 @@ class Host(GatewayCallers, SyncCallMethods):
         )
         namespaces = {"operation": OperationControl(operations, dispatcher.registry)}
         dispatcher.registry.add_endpoint(
-            Endpoint(CONTROL_TOPIC, self._name, _TestControlEndpoint(runtime), None, namespaces=namespaces)
+            Endpoint(CONTROL_TOPIC, self._name, _TestControlEndpoint(runtime, dispatcher), None, namespaces=namespaces)
         )
         await self._runtime.start()
         with suppress(TimeoutError):  # what the test publishes first is not to be missed
@@ -574,10 +584,16 @@ def _journaled_topics(specs: Sequence[ServiceSpec]) -> list[str]:
 
 
 class _TestControlEndpoint:
-    """The methods of the daemon's own topic that plugins need: for typed clients and schedulers."""
+    """The methods of the daemon's own topic that plugins need: for typed clients, schedulers and HTTP."""
 
-    def __init__(self, runtime: Runtime) -> None:
+    def __init__(self, runtime: Runtime, dispatcher: Dispatcher) -> None:
         self._runtime = runtime
+        self._registry = dispatcher.registry
+
+    @exposed(role="viewer", changes=False)
+    async def describe(self, ctx: Context, topic: str, schema: bool = False) -> list[MethodDescription]:
+        """Return the methods that can be called on a topic."""
+        return self._registry.describe(topic, schema=schema)
 
     @exposed(role="viewer", changes=False)
     async def service_show(self, ctx: Context, topic: str) -> ServiceStatus:

@@ -31,7 +31,9 @@ class AuthFilter(Filter):
     def wrap(self, app: ASGIApp) -> ASGIApp:
         """See `Filter.wrap`."""
         needed = _RANK[Role(self.environment.options.role)]
-        needs_role, count = self.environment.needs_role, self.environment.count
+        options, count = self.environment.options, self.environment.count
+        # Who sets a role wants it of everybody, whatever the application says.
+        needs_role = self.environment.needs_role or "role" in options.model_fields_set
 
         async def check(scope: Scope, receive: Receive, send: Send) -> None:
             if error := scope.get("ostler.auth_error"):

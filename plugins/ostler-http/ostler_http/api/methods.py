@@ -1,0 +1,238 @@
+"""Calls, casts, fanouts, streams and submits: `/topics/{topic}/methods/{method}…`."""
+
+from __future__ import annotations
+
+import asyncio
+import hashlib
+from collections.abc import AsyncGenerator, Awaitable
+from typing import TYPE_CHECKING, Any
+from urllib.parse import quote, urlencode
+
+from ostler import InvalidArguments, InvalidInput, OstlerError, WrongCallKind
+from ostler_http.api.frames import Frame, ended, format_of
+from ostler_http.api.problems import HttpError
+from ostler_http.api.request import EVENT_STREAM, LINES
+from ostler_http.api.responses import Response, json_response
+
+if TYPE_CHECKING:
+    from ostler_http.api.context import ApiContext
+    from ostler_http.api.interfaces import Method
+    from ostler_http.api.request import Request
+    from ostler_http.api.routes import Routes
+
+_MAX_KEY = 255
+_READABLE_KEY = 64
+"""Characters of an idempotency key that are seen in the id of a request."""
+METHOD_PATH = "/topics/{topic}/methods/{method}"
+
+
+class MethodHandlers:
+    """Serves the exposed methods of all topics.
+
+    Args:
+        context: What the handlers share.
+    """
+
+    def __init__(self, context: ApiContext) -> None:
+        self._context = context
+
+    def add_to(self, routes: Routes) -> None:
+        """Add the paths."""
+        routes.add("GET", METHOD_PATH, self.read)
+        routes.add("POST", METHOD_PATH, self.call)
+        routes.add("POST", f"{METHOD_PATH}/cast", self.cast)
+        routes.add("POST", f"{METHOD_PATH}/fanout", self.fanout)
+        routes.add("POST", f"{METHOD_PATH}/submit", self.submit)
+
+    async def read(self, request: Request) -> Response | None:
+        """Serve `GET`: a method that changes nothing, with the arguments in the query."""
+        host = next((value for name, value in request.query_items() if name == "host"), "")
+        method = await self._method(request, host)
+        if method.changes:
+            error = InvalidInput(f"{_full_name(request)} may change something", hint="use POST", reason="method")
+            raise HttpError(405, error, allow="POST")
+        return await self._run(request, method, _query_arguments(request, method), host, lenient=True)
+
+    async def call(self, request: Request) -> Response | None:
+        """Serve `POST`: a call that is waited for, or with `Prefer: respond-async` an operation."""
+        if b"prefer" in request.headers and _wants_operation(request):
+            response = await self.submit(request)
+            response.headers = {**(response.headers or {}), "preference-applied": "respond-async"}
+            return response
+        host = request.query("host").get("host", "")
+        arguments = await request.arguments()
+        method = await self._method(request, host)
+        return await self._run(request, method, _from_json(arguments, method), host)
+
+    async def _run(
+        self, request: Request, method: Method, arguments: dict[str, Any], host: str, *, lenient: bool = False
+    ) -> Response | None:
+        kind = format_of(request)
+        if kind:
+            frames = self._item_frames if method.streams else self._progress_frames
+            await self._context.streams.send(request, kind, frames(request, arguments, host, lenient))
+            return None
+        if method.streams:
+            raise _stream_only(request)
+        result = await request.until_gone(self._result(request, arguments, host, lenient=lenient))
+        return json_response(result)
+
+    def _result(
+        self, request: Request, arguments: dict[str, Any], host: str, *, lenient: bool, on_progress: Any = None
+    ) -> Awaitable[Any]:
+        context, parameters = self._context, request.parameters
+        key = idempotency_id(request)
+        work: Awaitable[Any] = context.client(request).call(
+            parameters["topic"], parameters["method"], arguments, host=host or None,
+            timeout=request.timeout(context.timeout), request_id=key or request.request_id, trace=request.trace,
+            lenient=lenient, deduplicate=bool(key), on_progress=on_progress,
+        )  # fmt: skip
+        return work
+
+    # ---------------------------------------------------------------- streams
+
+    def _item_frames(
+        self, request: Request, arguments: dict[str, Any], host: str, lenient: bool
+    ) -> AsyncGenerator[Frame, None]:
+        """Return the items that a method yields; the deadline, if there is one, is that of the whole stream."""
+        parameters = request.parameters
+        items = self._context.client(request).stream(
+            parameters["topic"], parameters["method"], arguments, host=host or None, timeout=request.timeout(None),
+            request_id=request.request_id, trace=request.trace, lenient=lenient,
+        )  # fmt: skip
+        return ended(items, "item")
+
+    async def _progress_frames(
+        self, request: Request, arguments: dict[str, Any], host: str, lenient: bool
+    ) -> AsyncGenerator[Frame, None]:
+        """Yield the progress of a call, and then its result."""
+        reports: asyncio.Queue[Any] = asyncio.Queue()
+        work = self._result(request, arguments, host, lenient=lenient, on_progress=reports.put_nowait)
+        call = asyncio.ensure_future(work)
+        call.add_done_callback(lambda _: reports.put_nowait(None))
+        try:
+            while (report := await reports.get()) is not None:
+                yield Frame("progress", {"done": report.done, "total": report.total, "text": report.text})
+            yield Frame("result", call.result())
+        finally:
+            call.cancel()
+
+    # ---------------------------------------------------------------- work that is not waited for
+
+    async def cast(self, request: Request) -> Response:
+        """Serve `POST …/cast`: return when a service has accepted the request."""
+        host = request.query("host").get("host", "")
+        arguments = _from_json(await request.arguments(), await self._method(request, host))
+        key = idempotency_id(request)
+        work = self._context.client(request).cast(
+            request.parameters["topic"], request.parameters["method"], arguments, host=host or None,
+            timeout=request.timeout(self._context.timeout), request_id=key or request.request_id,
+            trace=request.trace, deduplicate=bool(key),
+        )  # fmt: skip
+        return json_response({"accepted": await request.until_gone(work)}, 202)
+
+    async def fanout(self, request: Request) -> Response:
+        """Serve `POST …/fanout`: have every service on the topic run the method, on all hosts."""
+        request.query()
+        arguments = _from_json(await request.arguments(), await self._method(request, ""))
+        work = self._context.client(request).fanout(
+            request.parameters["topic"], request.parameters["method"], arguments,
+            timeout=request.timeout(self._context.timeout), request_id=request.request_id, trace=request.trace,
+        )  # fmt: skip
+        return json_response({"accepted": await request.until_gone(work)}, 202)
+
+    async def submit(self, request: Request) -> Response:
+        """Serve `POST …/submit`: store the request as an operation; the header Location says where it is."""
+        query = request.query("host", "time_limit")
+        host, context = query.get("host", ""), self._context
+        arguments = _from_json(await request.arguments(), await self._method(request, host))
+        work = context.client(request).submit(
+            request.parameters["topic"], request.parameters["method"], arguments, host=host or None,
+            timeout=request.timeout(context.timeout), request_id=idempotency_id(request), trace=request.trace,
+            time_limit=_time_limit(query),
+        )  # fmt: skip
+        operation = await request.until_gone(work)
+        where = f"{request.scope.get('root_path', '')}/operations/{quote(operation, safe='')}"
+        headers = {"location": f"{where}?{urlencode({'host': host})}" if host else where}
+        try:
+            status = await context.control(request, "operation.show", {"operation": operation}, host=host)
+            shown = await context.shown(request, "operation.show", status)
+        except OstlerError:  # it is stored, and that is what was asked for
+            shown = {"id": operation}
+        return json_response(shown, 202, headers)
+
+    async def _method(self, request: Request, host: str) -> Method:
+        context, parameters = self._context, request.parameters
+        return await context.interfaces.method(context.client(request), parameters["topic"], parameters["method"], host)
+
+
+def idempotency_id(request: Request) -> str:
+    """Return the id that requests with the same `Idempotency-Key` of a caller share; empty without one.
+
+    Raises:
+        HttpError: The key is empty, too long, or cannot be printed.
+    """
+    if (raw := request.headers.get(b"idempotency-key")) is None:
+        return ""
+    key = raw.decode("latin-1")
+    if not 1 <= len(key) <= _MAX_KEY or not (key.isascii() and key.isprintable()):
+        text = f"Idempotency-Key must have 1 to {_MAX_KEY} printable ASCII characters"
+        raise HttpError(400, InvalidInput(text, hint="use a UUID"))
+    # An operation has its id on the whole host: two callers who choose the same key must not meet.
+    whose = hashlib.blake2b(f"{request.caller.name}\0{key}".encode(), digest_size=12).hexdigest()
+    return f"{key[:_READABLE_KEY]}.{whose}"
+
+
+def _from_json(arguments: dict[str, Any], method: Method) -> dict[str, Any]:
+    return arguments if method.from_json is None else _with_bytes(arguments, method)
+
+
+def _query_arguments(request: Request, method: Method) -> dict[str, Any]:
+    """Return the arguments in a query; one that is a list may come several times."""
+    found: dict[str, Any] = {}
+    for name, value in request.query_items():
+        if name == "host":
+            continue
+        if name in method.lists and not value.startswith("["):
+            found.setdefault(name, []).append(value)
+        else:
+            found[name] = value
+    return _from_json(found, method)
+
+
+def _with_bytes(arguments: dict[str, Any], method: Method) -> dict[str, Any]:
+    try:
+        changed: dict[str, Any] = method.from_json(arguments)  # type: ignore[misc]  # asked for only if there is one
+    except InvalidArguments as error:
+        name = f"{method.description['topic']}.{method.name}"
+        raise InvalidArguments(f"an argument of {name}: {error.message}", hint=error.hint, method=name) from None
+    return changed
+
+
+def _wants_operation(request: Request) -> bool:
+    return any(each.strip().lower() == b"respond-async" for each in request.headers[b"prefer"].split(b","))
+
+
+def _time_limit(query: dict[str, str]) -> float | None:
+    if (text := query.get("time_limit")) is None:
+        return None
+    try:
+        seconds = float(text)
+    except ValueError:
+        seconds = 0.0
+    if not 0.0 < seconds < 10 * 366 * 86400.0:
+        error = InvalidInput("`time_limit` must be a number of seconds above 0", hint="write 3600")
+        raise HttpError(400, error)
+    return seconds
+
+
+def _full_name(request: Request) -> str:
+    return f"{request.parameters['topic']}.{request.parameters['method']}"
+
+
+def _stream_only(request: Request) -> HttpError:
+    error = WrongCallKind(
+        f"{_full_name(request)} yields items one after another",
+        hint=f"ask for them with Accept: {LINES}, or Accept: {EVENT_STREAM}",
+    )
+    return HttpError(406, error)

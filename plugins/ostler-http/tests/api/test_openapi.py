@@ -1,0 +1,87 @@
+from __future__ import annotations
+
+import re
+
+import jsonschema
+import pytest
+from openapi_spec_validator import OpenAPIV31SpecValidator, validate
+
+PATHS_WITHOUT_DOCUMENT = {"/openapi.json", "/docs", "/docs/docs.css", "/docs/docs.js", "/topics/{}/methods"}
+
+
+@pytest.fixture
+def document(api):
+    reply = api.get("/openapi.json")
+    assert reply.status == 200, reply.body
+    return reply.json()
+
+
+def test_the_document_is_valid(document):
+    validate(document, cls=OpenAPIV31SpecValidator)
+
+
+def test_operation_ids_are_unique_and_names_in_every_language(document):
+    ids = [each["operationId"] for path in document["paths"].values() for each in path.values()]
+    assert len(ids) == len(set(ids))
+    assert all(re.fullmatch(r"[A-Za-z]\w*", each) for each in ids)
+
+
+def test_every_method_has_its_path_and_reading_ones_a_get(api, document):
+    for topic in ("lamp", "ostler"):
+        for method in api.get(f"/topics/{topic}").json():
+            path = document["paths"][f"/topics/{topic}/methods/{method['method']}"]
+            assert "post" in path
+            assert ("get" in path) is (not method["changes"])
+
+
+def test_results_are_as_the_document_says(api, document):
+    schema = document["paths"]["/topics/lamp/methods/switch"]["post"]["responses"]["200"]["content"]["application/json"]
+    result = api.post("/topics/lamp/methods/switch", {"name": "a"}).json()
+    jsonschema.validate(result, {**schema["schema"], "components": document["components"]})
+    rows = document["paths"]["/services"]["get"]["responses"]["200"]["content"]["application/json"]["schema"]
+    jsonschema.validate(api.get("/services").json(), {**rows, "components": document["components"]})
+
+
+def test_problems_are_as_the_document_says(api, document):
+    problem = api.post("/topics/lamp/methods/fail", {"kind": "missing"}).json()
+    jsonschema.validate(problem, document["components"]["schemas"]["Problem"])
+
+
+def test_what_docstrings_say_is_beside_the_properties(document):
+    lamp = document["components"]["schemas"]["lamp.Lamp"]
+    assert lamp["description"] == "A lamp."
+    assert lamp["properties"]["image"]["description"] == "How it looks."
+    assert lamp["properties"]["inner"]["items"] == {"$ref": "#/components/schemas/lamp.Lamp"}
+    assert lamp["properties"]["lit_at"]["type"] == "number"
+
+
+def test_moments_under_short_names_are_text(document):
+    status = document["components"]["schemas"]["ServiceStatus"]
+    assert status["properties"]["since"]["type"] == ["string", "null"]
+    assert "since" in status["required"]
+
+
+def test_the_document_has_every_path_that_is_served(api, document):
+    documented = {(verb, re.sub(r"{\w+}", "{}", path)) for path, verbs in document["paths"].items() for verb in verbs}
+    general = {("get", "/topics/{}/methods/{}"), ("post", "/topics/{}/methods/{}")}
+    served = {(verb.lower(), path) for verb, path in api.application.routes if path not in PATHS_WITHOUT_DOCUMENT}
+    assert served - documented == general
+
+
+def test_the_document_is_not_sent_twice(api):
+    tag = api.get("/openapi.json").headers["etag"]
+    assert api.get("/openapi.json", headers={"if-none-match": tag}).status == 304
+
+
+def test_the_document_needs_a_role_and_the_page_does_not(api):
+    assert api.get("/openapi.json", role="anonymous").status == 401
+    for path, kind in (("/docs", "text/html"), ("/docs/docs.css", "text/css"), ("/docs/docs.js", "text/javascript")):
+        reply = api.get(path, role="anonymous")
+        assert (reply.status, reply.headers["content-type"]) == (200, f"{kind}; charset=utf-8")
+        assert "default-src 'none'" in reply.headers["content-security-policy"]
+
+
+def test_the_page_asks_no_other_host_and_has_nothing_inline(api):
+    page = b"".join(api.get(path, role="anonymous").body for path in ("/docs", "/docs/docs.css", "/docs/docs.js"))
+    assert re.findall(rb"https?://|//\w+\.\w|innerHTML|<style|style=|onclick|eval\(", page) == []
+    assert len(page) < 30_000

@@ -1,0 +1,97 @@
+from __future__ import annotations
+
+BUILD = "/topics/lamp/methods/build/submit"
+
+
+def submit(api, name):
+    return api.post(BUILD, {"name": name}).json()["id"]
+
+
+def wait_end(api, operation):
+    reply = api.get(f"/operations/{operation}/watch", headers={"accept": "application/x-ndjson"})
+    return reply.body.splitlines()
+
+
+def test_an_operation_is_watched_until_it_ends(api):
+    operation = submit(api, "a")
+    *_, last, end = wait_end(api, operation)
+    assert b'"state":"succeeded"' in last
+    assert b'"result":"a is built"' in last
+    assert end.startswith(b'{"end":{"count":')
+
+
+def test_an_operation_is_shown_with_moments_as_text_and_watched_by_accept(api):
+    operation = submit(api, "a")
+    wait_end(api, operation)
+    found = api.get(f"/operations/{operation}").json()
+    assert (found["id"], found["state"], found["expires_at"]) == (operation, "succeeded", None)
+    assert found["submitted_at"].endswith("Z")
+    events = api.get(f"/operations/{operation}", headers={"accept": "text/event-stream"})
+    assert b"event: status\n" in events.body
+
+
+def test_operations_are_listed_the_newest_first_in_pages(api):
+    submitted = [submit(api, str(number)) for number in range(5)]
+    for each in submitted:
+        wait_end(api, each)
+    seen, path = [], "/operations?limit=2&topic=lamp"
+    while path:
+        reply = api.get(path)
+        seen += [each["id"] for each in reply.json()]
+        link = reply.headers.get("link", "")
+        assert not link or link.endswith('>; rel="next"')
+        path = link.partition(">")[0].removeprefix("</v1")
+    assert seen == submitted[::-1]
+
+
+def test_a_page_goes_on_where_it_ended_though_new_ones_came(api):
+    submitted = [submit(api, str(number)) for number in range(4)]
+    reply = api.get("/operations?limit=2")
+    submit(api, "later")
+    following = reply.headers["link"].partition(">")[0].removeprefix("</v1")
+    assert [each["id"] for each in api.get(following).json()] == submitted[1::-1]
+
+
+def test_a_cursor_that_is_none_is_refused(api):
+    for cursor in ("x", "ä", "bnVsbA", "WyJ4IiwxXQ"):
+        assert api.get("/operations", query=f"cursor={cursor}").status in (400, 410)
+
+
+def test_a_limit_that_is_none_is_refused(api):
+    for limit in ("0", "-1", "x", "1001", "٣", ""):
+        assert api.get("/operations", query=f"limit={limit}").status == 400
+
+
+def test_the_list_is_chosen_by_state_and_submitter(api):
+    operation = submit(api, "a")
+    wait_end(api, operation)
+    assert [each["id"] for each in api.get("/operations?state=succeeded,failed").json()] == [operation]
+    assert api.get("/operations?state=failed").json() == []
+    assert api.get("/operations?mine=true", role="viewer").json() == []
+    assert api.get("/operations?mine=perhaps").status == 400
+    assert api.get("/operations?state=nosuch").status == 422
+
+
+def test_an_ended_operation_is_not_cancelled_nor_retried(api):
+    operation = submit(api, "a")
+    wait_end(api, operation)
+    assert api.post(f"/operations/{operation}/cancel").status == 409
+    assert api.post(f"/operations/{operation}/retry").status == 409
+
+
+def test_an_operation_that_is_not_there_is_not_found(api):
+    for path in ("/operations/nosuch", "/operations/nosuch/watch"):
+        assert api.get(path).status == 404
+
+
+def test_the_same_key_submits_the_same_operation(api):
+    key = {"idempotency-key": "once"}
+    first, second = (api.post(BUILD, {"name": "a"}, headers=key).json()["id"] for _ in range(2))
+    assert first == second
+    assert api.post(BUILD, {"name": "b"}, headers=key).status == 409
+
+
+def test_a_time_limit_is_that_of_the_operation(api):
+    assert api.post(f"{BUILD}?time_limit=3600", {"name": "a"}).json()["expires_at"].endswith("Z")
+    for text in ("0", "x", "nan", "inf"):
+        assert api.post(f"{BUILD}?time_limit={text}", {"name": "a"}).status == 400

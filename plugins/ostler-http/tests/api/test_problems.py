@@ -1,0 +1,86 @@
+from __future__ import annotations
+
+import inspect
+
+import pytest
+
+import ostler
+from ostler import errors
+from ostler_http.api.problems import STATUS_BY_ERROR, problem_of, status_of
+
+
+def error_classes():
+    found = [each for _, each in inspect.getmembers(errors, inspect.isclass) if issubclass(each, errors.OstlerError)]
+    return sorted({each.__name__ for each in found})
+
+
+def test_every_error_of_ostler_has_a_status_and_there_is_no_other():
+    assert sorted(STATUS_BY_ERROR) == error_classes()
+
+
+@pytest.mark.parametrize("name", error_classes())
+def test_statuses_are_errors(name):
+    assert 400 <= STATUS_BY_ERROR[name] < 600
+
+
+def test_an_error_of_a_plugin_has_the_status_of_its_nearest_base():
+    class Leaking(ostler.NotFound):
+        """Raised in a test."""
+
+    class Elsewhere(ostler.OstlerError):
+        """Raised in a test."""
+
+    assert (status_of(Leaking("x")), status_of(Elsewhere("x"))) == (404, 500)
+
+
+def test_a_problem_says_what_happened_to_what_and_what_to_do(api):
+    reply = api.post("/topics/lamp/methods/fail", {"kind": "missing"})
+    assert (reply.status, reply.headers["content-type"]) == (404, "application/problem+json")
+    assert reply.json() == {
+        "type": "urn:ostler:error:ostler.NotFound",
+        "title": "Not found",
+        "status": 404,
+        "detail": "lamp x not found",
+        "error": "ostler.NotFound",
+        "hint": "see `ostler lamp list`",
+        "details": {"lamp": "x", "since": "2027-01-15T08:00:00.000Z"},
+        "request_id": "r-1",
+    }
+
+
+def test_a_busy_service_says_when_to_try_again(api):
+    reply = api.post("/topics/lamp/methods/fail", {"kind": "busy"})
+    assert (reply.status, reply.headers["retry-after"]) == (503, "3")
+
+
+def test_the_error_of_a_plugin_carries_its_own_name(api):
+    reply = api.post("/topics/lamp/methods/fail", {"kind": "own"})
+    assert reply.status == 409
+    assert reply.json()["error"].endswith(".LampBroken")
+    assert reply.json()["details"] == {"lamp": "x"}
+
+
+def test_an_undeclared_error_names_the_request_in_the_log_and_has_no_traceback(api):
+    reply = api.post("/topics/lamp/methods/fail", {"kind": "bug"})
+    assert (reply.status, reply.json()["error"]) == (500, "ostler.InternalError")
+    assert "r-1" in reply.json()["hint"]
+    assert b"Traceback" not in reply.body
+
+
+def test_a_callers_own_limit_is_429():
+    from ostler_http.api.problems import problem_status
+
+    own = ostler.Busy("uid 7 has used its share of the 10 requests that lamp runs at a time")
+    assert problem_status(own, is_known=True) == 429
+    assert problem_status(ostler.Busy("lamp has 10 requests in progress"), is_known=True) == 503
+
+
+def test_the_share_of_a_caller_is_worded_as_the_dispatcher_words_it():
+    # private: the sentence is what tells the two apart
+    from ostler.messaging.rpc import errors as rpc_errors
+
+    assert "has used its share" in inspect.getsource(rpc_errors)
+
+
+def test_the_title_reads_as_words():
+    assert problem_of(ostler.DeadlineExceeded("x"), 504, "")["title"] == "Deadline exceeded"
