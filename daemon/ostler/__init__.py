@@ -105,6 +105,9 @@ if TYPE_CHECKING:
     from ostler.messaging.access.secret_arguments import SecretText
     from ostler.messaging.clients.async_operation import AsyncOperation
     from ostler.messaging.clients.operation import Operation
+    from ostler.messaging.gateway.caller import Caller
+    from ostler.messaging.gateway.gateway import Gateway
+    from ostler.messaging.gateway.gateway_client import GatewayClient
     from ostler.messaging.interface.exposure import Durable
     from ostler.messaging.observers.instrument import instrument
     from ostler.messaging.wire.request_context import current_trace, trace_context
@@ -161,6 +164,9 @@ _EXPORTS = {
     "messaging.access.secret_arguments": ["SecretText"],
     "messaging.clients.async_operation": ["AsyncOperation"],
     "messaging.clients.operation": ["Operation"],
+    "messaging.gateway.caller": ["Caller"],
+    "messaging.gateway.gateway": ["Gateway"],
+    "messaging.gateway.gateway_client": ["GatewayClient"],
     "messaging.interface.exposure": ["Durable"],
     "messaging.observers.instrument": ["instrument"],
     "messaging.wire.request_context": ["current_trace", "trace_context"],
@@ -180,6 +186,7 @@ __all__ = [
     "AsyncClient",
     "AsyncOperation",
     "Busy",
+    "Caller",
     "Cancelled",
     "CapabilityReport",
     "Client",
@@ -214,6 +221,8 @@ __all__ = [
     "FeatureNotSupported",
     "Field",
     "Gap",
+    "Gateway",
+    "GatewayClient",
     "InternalError",
     "InvalidArguments",
     "InvalidInput",

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+
 import msgspec
 
 from ostler.wall_time import WallTime
@@ -74,11 +76,15 @@ class DaemonAddresses(msgspec.Struct, frozen=True, kw_only=True):
         rpc: The address for calls of this host, for `Client(…)`.
         events: The address for subscribers of this host.
         network: The address for calls of other hosts; empty without one.
+        sockets: Listening sockets that systemd has handed over, by name (`FileDescriptorName=`): descriptor. A manager
+            that listens takes its own from here, and duplicates the descriptor before it uses it. Several of one name
+            are `name`, `name-2`, `name-3`.
     """
 
     rpc: str = ""
     events: str = ""
     network: str = ""
+    sockets: Mapping[str, int] = {}
 
 
 class LogLevel(msgspec.Struct, frozen=True, kw_only=True):

@@ -130,7 +130,8 @@ class Peer(msgspec.Struct, frozen=True):
     """Who sent a message: the user and process behind an ipc connection, as the kernel told at connect time.
 
     `uid` and `pid` are -1 for a peer that is not known by uid. `name` is for people (`uid 1000`, `local`). `key` is the
-    public CURVE key (Z85) that a peer on the network has proved to hold, empty for others.
+    public CURVE key (Z85) that a peer on the network has proved to hold, empty for others. `principal` is what a caller
+    that came by the gateway has proved to be: `token:ci`, `cert:alice`; empty for others.
     """
 
     uid: int = -1
@@ -138,16 +139,17 @@ class Peer(msgspec.Struct, frozen=True):
     pid: int = -1
     name: str = "unknown"
     key: str = ""
+    principal: str = ""
 
     @property
     def account(self) -> Hashable:
-        """Whose share of what is bounded this peer uses: its public key, or else its uid, whatever its process.
+        """Whose share of what is bounded this peer uses: its key or principal, or else its uid, whatever its process.
 
         All connections and processes of one uid are one account. `"local"` is the daemon itself, `"unknown"` everybody
         who is not known by uid or key.
         """
-        if self.key:
-            return self.key
+        if self.key or self.principal:
+            return self.key or self.principal
         if self.uid >= 0:
             return self.uid
         return "local" if self is LOCAL_PEER else "unknown"

@@ -13,13 +13,16 @@ from ostler.aio import LoopQueue, WorkerPool
 from ostler.clock import SystemClock
 from ostler.messaging import Access, AsyncClient, Client, Dispatcher, Endpoint, LocalServiceClient, Publisher, RpcServer
 from ostler.messaging.events.event_publisher import EventLimits
+from ostler.messaging.gateway.links import GatewayEventLink, GatewayServerLink, GatewayTransport
 from ostler.messaging.rpc.completion import DispatcherHooks
 from ostler.messaging.rpc.rpc_server import ServerLimits
 from ostler.messaging.socket_transport import SocketTransport
 from ostler.messaging.tcp.authenticator import Authenticator
 from ostler.messaging.tcp.curve import CurveOptions, generate_keys
+from ostler.messaging.wire.peer_quotas import make_quotas
 from ostler.messaging.wire.transport import ALLOW_ALL, Transport, TransportLimits
 from ostler.testing.memory_transport import MemoryTransport
+from ostler.types import Peer
 from support.async_tests import loop_fixture
 
 
@@ -52,6 +55,8 @@ class ServerUnderTest:
         return client
 
     def sync_client(self, **options) -> Client:
+        if isinstance(self.transport, LoopsTransport):
+            pytest.skip("no blocking client comes by the gateway")
         client = Client(transport=self.transport, **options)
         self.sync_clients.append(client)
         return client
@@ -81,7 +86,7 @@ def serve(
     **options,
 ) -> ServerUnderTest:
     clock = SystemClock()
-    inbox = LoopQueue(asyncio.get_running_loop())
+    inbox = current_queue()
     access = access or access_on(transport)
     limits = EventLimits(watermark_interval=watermark_interval)
     publisher = Publisher(transport.serve_events(), "here", clock, access, inbox.post, limits=limits)
@@ -107,11 +112,69 @@ async def stop(world: ServerUnderTest) -> None:
     assert world.pool.join(5) == []
 
 
-@pytest.fixture(params=["memory", "unix", "tcp"])
+class LoopsTransport:
+    """The links of the gateway, all of them on one loop; implements `Transport` as far as it can.
+
+    Its daemon's ends want no limits but their own, and there is no blocking client.
+    """
+
+    curve = None
+
+    def __init__(self, peer: Peer | None = None) -> None:
+        self.peer = peer or Peer(os.geteuid(), os.getegid(), os.getpid(), f"uid {os.geteuid()}")
+        self._ends: list[GatewayServerLink | GatewayEventLink | None] = [None, None]
+
+    def as_peer(self, peer: Peer) -> "LoopsTransport":
+        other = LoopsTransport(peer)
+        other._ends = self._ends
+        return other
+
+    def serve_rpc(self, quotas=None) -> GatewayServerLink:
+        server = GatewayServerLink(current_queue(), quotas or make_quotas(), lambda peer: peer.uid == os.geteuid())
+        self._ends[0] = server
+        return server
+
+    def serve_events(self, quotas=None) -> GatewayEventLink:
+        events = self._ends[1] = GatewayEventLink(current_queue())
+        return events
+
+    def connect(self):
+        pytest.skip("no blocking client comes by the gateway")
+
+    def subscribe(self, prefixes):
+        pytest.skip("no blocking client comes by the gateway")
+
+    def _transport(self) -> GatewayTransport:
+        return GatewayTransport(*self._ends, self.peer, current_queue())
+
+    def connect_async(self, on_message, on_lost):
+        return self._transport().connect_async(on_message, on_lost)
+
+    def subscribe_async(self, prefixes, on_message, on_lost):
+        return self._transport().subscribe_async(prefixes, on_message, on_lost)
+
+    def close(self) -> None:
+        """Do nothing: links share nothing."""
+
+
+def current_queue() -> LoopQueue:
+    """Return a queue to the loop of the test, the same each time: the daemon has one, too."""
+    loop = asyncio.get_running_loop()
+    if QUEUES.get("loop") is None or QUEUES["loop"].loop is not loop:
+        QUEUES["loop"] = LoopQueue(loop)
+    return QUEUES["loop"]
+
+
+QUEUES: dict[str, LoopQueue] = {}
+
+
+@pytest.fixture(params=["memory", "unix", "tcp", "gateway"])
 def make_transport(request, tmp_path_factory) -> Iterator[Callable[..., Transport]]:
     def make(limits: TransportLimits | None = None, access: Access | None = None) -> Transport:
         if request.param == "memory":
             return MemoryTransport(limits=limits)
+        if request.param == "gateway":
+            return LoopsTransport()
         if request.param == "tcp":
             admission = Access.admission(lambda: access) if access is not None else ALLOW_ALL
             door = Authenticator(SystemClock(), key_names={KEYS.public: "me"}, admission=admission)

@@ -20,8 +20,14 @@ RpcPin: TypeAlias = Annotated[
 ]
 AccessMember: TypeAlias = Annotated[
     str,
-    pydantic.Field(pattern=r"^(\*|@?[A-Za-z0-9_][A-Za-z0-9_.-]*\$?|key:[A-Za-z0-9][A-Za-z0-9_-]{0,62})$"),
-    Expects('a user ("alice" or "1000"), a group ("@staff"), a key ("key:node2") or "*"'),
+    pydantic.Field(
+        pattern=r"^(\*|@?[A-Za-z0-9_][A-Za-z0-9_.-]*\$?|key:[A-Za-z0-9][A-Za-z0-9_-]{0,62}|"
+        r"cert:[!-~][ -~]{0,253})$"
+    ),
+    Expects(
+        'a user ("alice" or "1000"), a group ("@staff"), a key ("key:node2"), a client certificate ("cert:alice") '
+        'or "*"'
+    ),
 ]
 
 MethodPattern: TypeAlias = Annotated[
@@ -93,8 +99,9 @@ class PluginsSection(OptionsModel):
 class AccessSection(OptionsModel):
     """`[access]`: the roles of users and hosts; root and the daemon's own user have all roles.
 
-    Members are names of users (`"alice"`), user ids (`"1000"`), groups (`"@operators"`), `"*"` for every local user, or
-    keys by their names in `[network.keys]` (`"key:node2"`).
+    Members are names of users (`"alice"`), user ids (`"1000"`), groups (`"@operators"`), `"*"` for every local user,
+    keys by their names in `[network.keys]` (`"key:node2"`), or names in client certificates (`"cert:alice"`), which a
+    plugin that listens on a network has checked.
     """
 
     viewer: list[AccessMember] = Field([], help="Members that may read: status, lists, events")

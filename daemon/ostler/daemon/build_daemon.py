@@ -74,6 +74,7 @@ def build_daemon(
         watchdog_interval=watchdog_interval(os.environ),
         make_transport=lambda: make_socket_transport(paths, resolved.configuration, fds),
         keep_lock=True,
+        sockets=fds,
     )
 
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import logging
 import signal
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from functools import partial
 from typing import TYPE_CHECKING, Any
 
@@ -83,6 +83,7 @@ class Daemon:
         shutdown_watchdog: Ends the process when the stop does not finish.
         keep_lock: Whether the state stays locked after the stop, until the process ends: leftovers of plugins may run
             until then.
+        sockets: Sockets that systemd handed over, by name.
     """
 
     def __init__(  # noqa: PLR0913 - the composition root is handed all that is outside of it
@@ -98,6 +99,7 @@ class Daemon:
         make_transport: Callable[[], Transport],
         shutdown_watchdog: ShutdownWatchdog | None = None,
         keep_lock: bool = False,
+        sockets: Mapping[str, int] | None = None,
     ) -> None:
         self.start_finished: asyncio.Future[DaemonParts] = asyncio.get_running_loop().create_future()
         """The parts of the daemon, once all services have been started; raises when the start has failed."""
@@ -119,6 +121,7 @@ class Daemon:
         self._step_tracker = step_tracker
         self._make_transport = make_transport
         self._keep_lock = keep_lock
+        self._sockets = sockets or {}
         self._started_at = clock.wall()
         self._installed_versions = InstalledVersions(resolved.plugins)
         self._state_tracker = StateTracker(clock, self._on_state_change)
@@ -256,8 +259,12 @@ class Daemon:
             messaging.notifications,
             messaging.publisher,
             DaemonAddresses(
-                rpc=self._paths.rpc_address, events=self._paths.events_address, network=messaging.network_address
+                rpc=self._paths.rpc_address,
+                events=self._paths.events_address,
+                network=messaging.network_address,
+                sockets=self._sockets,
             ),
+            lambda: messaging.gateway_host(store).gateway(),
         )
         runtime = Runtime(
             self.active.resolved.specs,

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Callable, Iterable, Mapping
-from typing import Any, ClassVar, Generic, Protocol
+from typing import TYPE_CHECKING, Any, ClassVar, Generic, Protocol
 
 import msgspec
 import typing_extensions
@@ -15,7 +15,7 @@ from ostler.config import Faults, Field, OptionsModel, Seconds, ValidationContex
 from ostler.config.options import COUNT_MAX
 from ostler.config.type_arguments import adopt_type_arguments
 from ostler.driver import Driver, Drivers, DriverT
-from ostler.errors import OstlerError
+from ostler.errors import FeatureNotSupported, OstlerError
 from ostler.locks import Locks
 from ostler.manager.periodic_registry import NO_PERIODIC_REGISTRY, PeriodicRegistry
 from ostler.manager_types import DaemonAddresses
@@ -23,6 +23,9 @@ from ostler.messaging import ServiceClient
 from ostler.messaging.events.notifications import Notifier
 from ostler.store import Store  # not only for the type checker: `pydoc` reads the fields' types
 from ostler.types import Json
+
+if TYPE_CHECKING:
+    from ostler.messaging.gateway.gateway import Gateway
 
 
 class ManagerOptions(OptionsModel):
@@ -113,6 +116,13 @@ def _ignore_change(_backend: str, _lease: str, _released: bool, /) -> None:
     """Do nothing, without a reporter."""
 
 
+def no_gateway() -> Gateway:
+    """Refuse to open a gateway: the host has none."""
+    raise FeatureNotSupported(
+        "this host has no gateway", hint="run the manager in a daemon or in `ostler.testing.host`"
+    )
+
+
 class ManagerEnvironment(msgspec.Struct, frozen=True, kw_only=True):
     """What a manager gets from its service."""
 
@@ -142,11 +152,13 @@ class ManagerEnvironment(msgspec.Struct, frozen=True, kw_only=True):
     """Adds and removes periodic tasks."""
     tasks: BackgroundTasks = msgspec.field(default_factory=lambda: BackgroundTasks("none"))
     """Starts background tasks."""
+    open_gateway: Callable[[], Any] = no_gateway
+    """Returns the gateway of the daemon; see `Manager.gateway`."""
 
 
 def reserved_names() -> frozenset[str]:
     """Return the attribute names of every manager: an exposed method of such a name could not be called."""
-    return frozenset({"environment", *ManagerEnvironment.__struct_fields__})
+    return frozenset({"environment", "gateway", *ManagerEnvironment.__struct_fields__})
 
 
 def namespace_versions(manager: type[Manager]) -> dict[str, str]:
@@ -189,6 +201,7 @@ class Manager(Generic[ManagerOptionsT, DriverT]):
         notifier: Sends notifications to operators: `info`, `warn`, `error` …
         periodic: Adds and removes periodic tasks while the service runs: `add(name, function, spacing=…)`, `remove`.
         tasks: Starts background tasks and threads, which end with the service: `spawn(name, function, restart=…)`.
+        gateway: Lets callers in that come another way than by Ostler's sockets: `gateway.client(caller).call(…)`.
         environment: All of this as it was at the start.
     """
 
@@ -207,6 +220,25 @@ class Manager(Generic[ManagerOptionsT, DriverT]):
     def __init_subclass__(cls, **arguments: Any) -> None:
         super().__init_subclass__(**arguments)
         adopt_type_arguments(cls, Manager, {"Options": ManagerOptions, "driver_type": Driver})
+
+    @classmethod
+    def options_model(
+        cls,
+        table: Mapping[str, Any],  # noqa: ARG003 - for subclasses to use
+        extensions: Mapping[str, Mapping[str, Any]],  # noqa: ARG003
+    ) -> type[ManagerOptions]:
+        """Return the model of the options of one service, when it depends on what its table names.
+
+        For managers whose tables have parts with options of their own, such as mounts of applications: the model that
+        is returned derives from `Options`, and has the options of those parts as fields. For the same parts it must
+        be the same class, so that a reload finds only what has changed. Called before the table is validated, on any
+        thread; it must be quick, and survive any table.
+
+        Args:
+            table: The table of the service as it was read; nothing in it is checked.
+            extensions: Kind to name to class, of the kinds that the manager declares.
+        """
+        return cls.Options
 
     @classmethod
     def validate(cls, options: ManagerOptionsT, others: ValidationContext) -> Faults:  # noqa: ARG003 - for subclasses to use
@@ -241,6 +273,18 @@ class Manager(Generic[ManagerOptionsT, DriverT]):
         self.notifier = environment.notifier
         self.periodic = environment.periodic
         self.tasks = environment.tasks
+
+    @property
+    def gateway(self) -> Gateway:
+        """Lets callers in that come another way than by Ostler's sockets, such as over HTTP; see `Gateway`. Any thread.
+
+        It is opened when it is first used: a daemon whose managers need none has none.
+
+        Raises:
+            FeatureNotSupported: The host of this manager has none, as in some tests.
+        """
+        gateway: Gateway = self.environment.open_gateway()
+        return gateway
 
     def init_host(self, service_id: int, added_to_cluster: bool) -> Any:
         """Set up this host before RPC is open: read records, reconcile, recover from a crash.

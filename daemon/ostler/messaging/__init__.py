@@ -1,9 +1,9 @@
 """Messages: call, cast, fanout, publish and subscribe.
 
 Packages in layers, checked by import-linter: `wire`, then `unix` and `access`, `tcp`, `socket_transport`, `interface`
-and `events`, `rpc` and `apicheck`, `clients`, `network` and `observers`. Not here: what the daemon builds of them
-(`ostler.daemon.connectivity`). The names below are imported when first used: a command that needs the sync `Client`
-imports neither asyncio nor the server.
+and `events`, `rpc` and `apicheck`, `clients`, `gateway`, `network` and `observers`. Not here: what the daemon builds of
+them (`ostler.daemon.connectivity`). The names below are imported when first used: a command that needs the sync
+`Client` imports neither asyncio nor the server.
 """
 
 from __future__ import annotations

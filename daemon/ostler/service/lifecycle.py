@@ -244,6 +244,7 @@ class Service:
             sections=self.spec.sections,
             notifier=told.make_notifier(self.topic) if (told := self._context.host.notifications) else Notifier(),
             daemon=self._context.host.addresses,
+            open_gateway=self._context.host.open_gateway,
             locks=self._context.locks.for_service(self.topic),
             report_progress=self._set_progress_text,
             report_change=self._report_change,

@@ -5,16 +5,17 @@ from __future__ import annotations
 import inspect
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from copy import copy
-from typing import Any
+from typing import Any, cast
 
 import msgspec
 
+from ostler import fork
 from ostler.config.configuration import Configuration, CoreConfiguration
 from ostler.config.layers import RawConfiguration
 from ostler.config.options import OptionsModel
 from ostler.config.validation import validate, validate_core
 from ostler.driver import Driver, DriverOptions, check_contract
-from ostler.errors import PluginError, Problem, join_words
+from ostler.errors import PluginError, Problem, error_line, join_words
 from ostler.manager import Manager, ManagerOptions
 from ostler.messaging.events.notifications import BUILTIN_SINKS, SINK_KIND, NotificationSink
 from ostler.plugins import DiscoveredPlugin, PluginHost, ResolvedObject, resolve_object
@@ -235,6 +236,7 @@ class _Resolver:
         else:
             self.managers[topic] = loaded
             self.extensions[topic] = self._resolve_extensions(path, loaded.cls)
+            self.models[path] = self._options_model(path, loaded, table)
         drivers = table.get("drivers")
         for name, driver in drivers.items() if isinstance(drivers, dict) else ():
             if isinstance(driver, dict):
@@ -258,6 +260,21 @@ class _Resolver:
         for fault in faults:
             self._add_broken(path, "manager", reference, f"manager {reference} violates the manager contract: {fault}")
         return None if faults else loaded
+
+    def _options_model(self, path: OptionPath, loaded: ResolvedObject, table: dict[str, Any]) -> type[OptionsModel]:
+        """Return the model for this very table; what the manager's code raises is a fault of it."""
+        general: type[OptionsModel] = loaded.cls.Options
+        try:
+            model: Any = loaded.cls.options_model(table, self.extensions[path[1]])
+        except (Exception, SystemExit) as error:  # noqa: BLE001 - a plugin's own code
+            fork.exit_if_child(error)
+            fault = f"its `options_model` failed: {error_line(error)}"
+        else:
+            if _is_subclass(model, general):
+                return cast("type[OptionsModel]", model)
+            fault = "its `options_model` returned no class that derives from its `Options`"
+        self._add_problem((*path, "manager"), f"manager {loaded.reference} violates the manager contract: {fault}")
+        return general
 
     def _resolve_driver(
         self, path: OptionPath, table: dict[str, Any], manager: object, owner: ResolvedObject | None

@@ -9,6 +9,7 @@ import msgspec
 
 from ostler.clock import Clock
 from ostler.manager import ManagerOptions
+from ostler.manager.manager import no_gateway
 from ostler.manager_types import DaemonAddresses
 
 if TYPE_CHECKING:
@@ -17,6 +18,7 @@ if TYPE_CHECKING:
     from ostler.locks import HostLocks
     from ostler.messaging import Dispatcher, LocalServiceClient, Publisher
     from ostler.messaging.events.notifications import Notifications
+    from ostler.messaging.gateway.gateway import Gateway
     from ostler.operations import Operations
     from ostler.periodic_tasks import PeriodicScheduler
     from ostler.plugins import ResolvedObject
@@ -63,6 +65,7 @@ class HostServices(NamedTuple):
         notifications: Takes the managers' notifications; None without sinks.
         publisher: Publishes the events of the host; None on a host without events.
         addresses: Where the daemon listens.
+        open_gateway: Returns the gateway of the daemon, which is opened with the first call. Any thread.
     """
 
     name: str
@@ -75,6 +78,7 @@ class HostServices(NamedTuple):
     notifications: Notifications | None = None
     publisher: Publisher | None = None
     addresses: DaemonAddresses = DaemonAddresses()
+    open_gateway: Callable[[], Gateway] = no_gateway
 
 
 class ServiceContext(msgspec.Struct, frozen=True, kw_only=True):

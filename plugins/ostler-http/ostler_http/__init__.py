@@ -14,7 +14,14 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from ostler_http.application import AppEnvironment, Application, AppOptions, Filter, FilterEnvironment
+    from ostler_http.application import (
+        AppEnvironment,
+        Application,
+        AppOptions,
+        Filter,
+        FilterEnvironment,
+        FilterOptions,
+    )
     from ostler_http.asgi import ASGIApp, Message, Receive, Scope, Send, WSGIApp
 
 _EXPORTS = {
@@ -24,6 +31,7 @@ _EXPORTS = {
     "Application": "application",
     "Filter": "application",
     "FilterEnvironment": "application",
+    "FilterOptions": "application",
     "Message": "asgi",
     "Receive": "asgi",
     "Scope": "asgi",
@@ -32,8 +40,8 @@ _EXPORTS = {
 }
 
 __all__ = [
-    "ASGIApp", "AppEnvironment", "AppOptions", "Application", "Filter", "FilterEnvironment", "Message", "Receive",
-    "Scope", "Send", "WSGIApp",
+    "ASGIApp", "AppEnvironment", "AppOptions", "Application", "Filter", "FilterEnvironment", "FilterOptions", "Message",
+    "Receive", "Scope", "Send", "WSGIApp",
 ]  # fmt: skip
 
 

@@ -8,12 +8,12 @@ from __future__ import annotations
 
 import logging
 from abc import ABC, abstractmethod
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import TYPE_CHECKING, Any, ClassVar, Literal
 
 import msgspec
 
-from ostler import Clock, Field, OptionsModel, ServiceClient
+from ostler import Clock, Field, OptionsModel, Seconds, ServiceClient, Size
 from ostler_http.asgi import ASGIApp, WSGIApp
 
 if TYPE_CHECKING:
@@ -33,7 +33,14 @@ class AppOptions(OptionsModel):
 
     app: str = Field(help="Registered name of the application, or its import path `package.module:name`", reload="live")
     filters: list[str] = Field(
-        ["auth"], help="The filters that a request passes before the application, in this order", reload="live"
+        ["auth"],
+        help="The filters that a request passes before the application, in this order: registered names, import paths, "
+        "or names of `[services.TOPIC.filters]`",
+        reload="live",
+    )
+    max_body_size: Size = Field("1MiB", help="Most bytes of the body of a request; more is refused (413)")
+    response_timeout: Seconds = Field(
+        60, ge=0, help="Time until the application must have begun its response, else 504; 0 for no limit"
     )
 
 
@@ -102,6 +109,14 @@ class Application(ABC):
         """
 
 
+class FilterOptions(OptionsModel):
+    """The options of a table in `[services.TOPIC.filters]`; a filter's own are fields of its subclass `Options`."""
+
+    filter: str = Field(
+        "", help="Registered name of the filter, or its import path; by default the name of the table", reload="live"
+    )
+
+
 class FilterEnvironment(msgspec.Struct, frozen=True, kw_only=True):
     """What a filter gets from its service.
 
@@ -109,9 +124,10 @@ class FilterEnvironment(msgspec.Struct, frozen=True, kw_only=True):
         topic: The service.
         mount: The path of the mount that it stands before.
         needs_role: Whether the application of the mount needs a role, see `Application.needs_role`.
-        options: The options of the service.
+        options: The options of its table, of its `Options`; the defaults without a table.
         log: A logger that adds the service to each line.
         clock: The source of time.
+        count: Counts what the filter refuses under a short name, such as `unauthenticated`.
     """
 
     topic: str
@@ -120,10 +136,17 @@ class FilterEnvironment(msgspec.Struct, frozen=True, kw_only=True):
     options: Any
     log: logging.LoggerAdapter[logging.Logger]
     clock: Clock
+    count: Callable[[str], None] = lambda _: None
 
 
 class Filter(ABC):
-    """Stands before the application of a mount and sees its requests first; one object for each mount."""
+    """Stands before the application of a mount and sees its requests first; one object for each mount.
+
+    Attributes:
+        Options: The options of its table, a subclass of `FilterOptions`.
+    """
+
+    Options: ClassVar[type[FilterOptions]] = FilterOptions
 
     def __init__(self, environment: FilterEnvironment) -> None:
         self.environment = environment

@@ -28,6 +28,7 @@ BOUNDED_BY = {
     "periodic_runs": "the periodic tasks of managers",
     "pulse": "a single row",
     "services": "the services of the known hosts",
+    "tokens": "the tokens that administrators have made, 1000 at most",
     "volume_attachments": "what users have attached",
     "volume_backends": "the configured backends",
     "volume_snapshots": "what users have created",

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import logging
 import os
+import threading
 from contextlib import ExitStack
 from functools import partial
 from typing import TYPE_CHECKING, Any
@@ -42,8 +43,11 @@ if TYPE_CHECKING:
 
     from ostler.config.configuration import Configuration
     from ostler.config.core_sections import MessagingSection
+    from ostler.daemon.connectivity.gateway_host import GatewayHost
     from ostler.daemon.connectivity.network_listener import NetworkListener
     from ostler.daemon.connectivity.peer_links import PeerLinks
+    from ostler.messaging.access.tokens import TokenTable
+    from ostler.messaging.gateway.gateway import Gateway
     from ostler.messaging.network.peers import OnPeerStateChange
     from ostler.messaging.network.relay import Relay
     from ostler.messaging.rpc.call import Call
@@ -51,6 +55,7 @@ if TYPE_CHECKING:
     from ostler.messaging.rpc.topic_registry import TopicRegistry
     from ostler.messaging.tcp.curve import CurveOptions
     from ostler.store import Store
+    from ostler.types import Role
 
 _log = logging.getLogger(__name__)
 _TRIM_DELAY = 0.5
@@ -78,6 +83,7 @@ class MessagingStack:
         audit: AuditObserver | None = None,
     ) -> None:
         options, host = configuration.messaging, configuration.daemon.host
+        self._options = options
         self.transport = transport
         self.quotas = PeerQuotas(
             DeficitRoundRobin(), MemoryAccounts(options.max_memory, set_mmap_threshold, schedule_heap_trim)
@@ -97,6 +103,8 @@ class MessagingStack:
         self._foreign_key_problem = foreign_key_problem(configuration, self._curve)
         self._make_peer_links: Callable[[Configuration], PeerLinks | None] = _no_peer_links
         self._loop_queue = loop_queue
+        self._gateway_host: GatewayHost | None = None
+        self._gateway_lock = threading.Lock()
         self.dispatcher = self._make_dispatcher(configuration, clock, registry, audit)
         rpc_links, self._events_link = self._bind(configuration)
         self.publisher = self._make_publisher(options)
@@ -111,7 +119,40 @@ class MessagingStack:
         self.notifications = Notifications(self.publisher, clock, configuration.sections)
 
     def _make_access(self, configuration: Configuration) -> Access:
-        return make_access(configuration, self._on_groups_known, self.identities.disputed_keys)
+        return make_access(configuration, self._on_groups_known, self.identities.disputed_keys, self._token_role)
+
+    def _token_role(self, name: str) -> Role | None:
+        """Return the role of a token, None when it is not valid any more. Any thread."""
+        return self._gateway_host.tokens.role_of(name) if self._gateway_host is not None else None
+
+    def gateway_host(self, store: Store) -> GatewayHost:
+        """Return the tokens, and the gateway for callers who have one. Any thread."""
+        with self._gateway_lock:
+            if self._gateway_host is None:
+                # Only where somebody is let in another way than by a socket.
+                from ostler.daemon.connectivity.gateway_host import GatewayHost
+
+                self._gateway_host = GatewayHost(
+                    store, self.dispatcher.clock, self.dispatcher.host, self._loop_queue.loop,
+                    self._open_gateway, self.disconnect_unauthorised,
+                )  # fmt: skip
+        return self._gateway_host
+
+    def _open_gateway(self, tokens: TokenTable) -> Gateway:
+        from ostler.messaging.gateway.open_gateway import open_gateway  # as above
+
+        options = self._options
+        return open_gateway(
+            self.dispatcher,
+            self.publisher,
+            self.quotas,
+            tokens,
+            self._servers.append,
+            own_uid=os.geteuid(),
+            timeout=options.call_timeout,
+            max_message_size=options.max_message_size,
+            limits=server_limits(options),
+        )
 
     def _publish_fanout(self, topic: str, method: str, request_id: str) -> None:
         self.publisher.publish_fanout(topic, method, request_id)
@@ -299,6 +340,7 @@ class MessagingStack:
             journaled_topics: The topics whose managers request a journal; None for the same as before.
         """
         options, access = configuration.messaging, self._make_access(configuration)
+        self._options = options
         self.dispatcher.apply(access, dispatcher_limits(options))
         self.publisher.apply(access)
         self._foreign_key_problem = foreign_key_problem(configuration, self._curve)
@@ -331,7 +373,7 @@ class MessagingStack:
             return access.role_of(peer) is not None or access.is_pending(peer)
 
         self.dispatcher.cancel_unauthorised()
-        self._events_link.disconnect_unless(allowed)
+        self.publisher.link.disconnect_unless(allowed)
         for server in self._servers:
             server.link.disconnect_unless(allowed)
 
@@ -393,6 +435,8 @@ class MessagingStack:
     async def close(self) -> None:
         """Stop answering, and remove the sockets."""
         self.socket_monitor.close()
+        if self._gateway_host is not None:
+            await self._gateway_host.close()
         if self.peer_links is not None:
             await self.peer_links.close()
         for server in reversed(self._servers):
@@ -451,7 +495,7 @@ def socket_mode(configuration: Configuration) -> int:
         return int(mode, 8)
     access = configuration.access
     named = (*access.viewer, *access.operator, *access.admin)
-    return 0o666 if any(not name.startswith("key:") for name in named) else 0o600
+    return 0o666 if any(not name.startswith(("key:", "cert:")) for name in named) else 0o600
 
 
 def dispatcher_limits(options: MessagingSection) -> DispatcherLimits:

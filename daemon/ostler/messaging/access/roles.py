@@ -135,15 +135,21 @@ class HostKeys(NamedTuple):
     disputed: Collection[str] = ()
 
 
+TOKEN_PREFIX, CERTIFICATE_PREFIX = "token:", "cert:"
+"""What the `principal` of a caller with a token, and of one with a client certificate, begins with."""
+
+
 class Access:
     """Maps peers to roles as configured in `[access]`; a peer that is not listed has no role.
 
     Root and the daemon's own user are admin. Names are looked up when this is made, the groups of a user when it is
     first seen; a reload makes a new one, so that changes in the user database are seen then. As long as that does
-    not answer, a user has only the group of its process. Not thread-safe.
+    not answer, a user has only the group of its process. Any thread may ask for a role; a look-up of groups holds up
+    those who ask at the same time as well.
 
     Args:
-        viewer: Who may look: user names, uids, `@group`, `*` for every local user, and `key:NAME` for a key.
+        viewer: Who may look: user names, uids, `@group`, `*` for every local user, `key:NAME` for a key, `cert:NAME`
+            for a client certificate.
         operator: Who may also do the daily work.
         admin: Who may do all.
         own_uid: The daemon's own uid; None for that of this process.
@@ -151,9 +157,10 @@ class Access:
         keys: The public keys of peers on a network, with their names; others are not even let in.
         on_groups_found: Called on another thread when the groups of a peer that was `is_pending` are known.
         host_keys: For which host a key does not act.
+        token_role: Returns the role of a token by its name, on any thread; None for one that is not valid any more.
     """
 
-    def __init__(
+    def __init__(  # noqa: PLR0913 - the three roles, and where names come from
         self,
         *,
         viewer: Iterable[str] = (),
@@ -164,7 +171,11 @@ class Access:
         keys: Mapping[str, str] | None = None,
         on_groups_found: Callable[[], None] | None = None,
         host_keys: HostKeys | None = None,
+        token_role: Callable[[str], Role | None] | None = None,
     ) -> None:
+        self._token_role = token_role
+        self._lock = threading.Lock()
+        """Held while the groups of a user are looked up: the loop and a gateway may ask at the same time."""
         self._group_lookup = GroupLookup(groups_of, on_groups_found)
         self.keys = dict(keys or {})
         self._host_keys = host_keys or HostKeys()
@@ -191,21 +202,28 @@ class Access:
             return Role.ADMIN
         if peer.key:
             return self._role_of_key(peer.key)
+        if peer.principal:
+            return self._role_of_principal(peer.principal)
         if peer.uid < 0:
             return None
-        key = (peer.uid, peer.gid)
-        if key not in self._roles_by_user:
-            if len(self._roles_by_user) >= _CACHE_LIMIT:
-                self._roles_by_user.clear()
-            groups = (
-                self._group_lookup.get_groups(peer)
-                if any(rule.gids for rule in self._members_by_role.values())
-                else frozenset()
-            )
-            if groups is None:
-                return self._highest_role(peer, frozenset({peer.gid}))
-            self._roles_by_user[key] = self._highest_role(peer, groups)
-        return self._roles_by_user[key]
+        try:
+            return self._roles_by_user[peer.uid, peer.gid]
+        except KeyError:
+            with self._lock:
+                return self._look_up_role(peer)
+
+    def _look_up_role(self, peer: Peer) -> Role | None:
+        if len(self._roles_by_user) >= _CACHE_LIMIT:
+            self._roles_by_user.clear()
+        groups = (
+            self._group_lookup.get_groups(peer)
+            if any(rule.gids for rule in self._members_by_role.values())
+            else frozenset()
+        )
+        if groups is None:
+            return self._highest_role(peer, frozenset({peer.gid}))
+        role = self._roles_by_user[peer.uid, peer.gid] = self._highest_role(peer, groups)
+        return role
 
     def host_of(self, peer: Peer) -> str:
         """Return the host for which a peer on the network acts: the name of its key; empty for all others.
@@ -217,7 +235,8 @@ class Access:
 
     def is_pending(self, peer: Peer) -> bool:
         """Return whether a peer may turn out to have a higher role, for the groups of its user are not known yet."""
-        return peer is not LOCAL_PEER and not peer.key and self._group_lookup.is_pending(peer)
+        known = peer is LOCAL_PEER or peer.key or peer.principal
+        return not known and self._group_lookup.is_pending(peer)
 
     @staticmethod
     def admission(current_access: Callable[[], Access]) -> Admission:
@@ -237,6 +256,14 @@ class Access:
             self._roles_by_key[name] = max(held, key=ROLE_ORDER.__getitem__, default=None)
         return self._roles_by_key[name]
 
+    def _role_of_principal(self, principal: str) -> Role | None:
+        """Return the role of a caller that came by the gateway, which has checked what it is."""
+        if principal.startswith(TOKEN_PREFIX):
+            return self._token_role(principal.removeprefix(TOKEN_PREFIX)) if self._token_role is not None else None
+        name = principal.removeprefix(CERTIFICATE_PREFIX)
+        held = [role for role, rule in self._members_by_role.items() if name in rule.certificates]
+        return max(held, key=ROLE_ORDER.__getitem__, default=None)
+
     def _highest_role(self, peer: Peer, groups: frozenset[int]) -> Role | None:
         held = [role for role, rule in self._members_by_role.items() if rule.matches(peer, groups)]
         return max(held, key=ROLE_ORDER.__getitem__, default=None)
@@ -250,6 +277,7 @@ class _RoleMembers:
         self.uids: set[int] = set()
         self.gids: set[int] = set()
         self.keys: set[str | None] = set()
+        self.certificates: set[str] = set()
         self.unknown_names: list[str] = []
         for name in names:
             if not self._add_name(name):
@@ -261,6 +289,8 @@ class _RoleMembers:
                 self.is_everybody = True
             elif name.startswith("key:"):
                 self.keys.add(name.removeprefix("key:"))
+            elif name.startswith(CERTIFICATE_PREFIX):
+                self.certificates.add(name.removeprefix(CERTIFICATE_PREFIX))
             elif name.isdecimal():
                 self.uids.add(int(name))
             elif name.startswith("@"):

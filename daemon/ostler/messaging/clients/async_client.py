@@ -22,7 +22,7 @@ from ostler.messaging.socket_transport import transport_to
 from ostler.messaging.wire.envelope import MAX_MESSAGE_SIZE, MAX_REPLY_ELEMENTS
 from ostler.messaging.wire.request import CallRequest
 from ostler.messaging.wire.request_context import current_context
-from ostler.messaging.wire.transport import AsyncLink, Data, Transport
+from ostler.messaging.wire.transport import AsyncLink, AsyncTransport, Data
 from ostler.types import CONTROL_TOPIC
 
 if TYPE_CHECKING:  # what streams need is imported with the first of them: a daemon's own clients have none
@@ -68,12 +68,14 @@ class AsyncClient(AsyncCallMethods):
         retry: Retry | None = None,
         server_key: str | None = None,
         secret_key: str | Path | None = None,
-        transport: Transport | None = None,
+        transport: AsyncTransport | None = None,
         clock: Clock | None = None,
     ) -> None:
         self._clock = clock or SystemClock()
         self._owns_transport = transport is None
-        self._transport = transport or transport_to(address, root, max_message_size, server_key, secret_key)
+        self._transport: AsyncTransport = transport or transport_to(
+            address, root, max_message_size, server_key, secret_key
+        )
         self._core = ClientCore(
             self._clock,
             timeout=timeout, max_message_size=max_message_size, max_elements=max_elements, lenient=lenient,
@@ -154,6 +156,17 @@ class AsyncClient(AsyncCallMethods):
         if self._owns_transport:
             # It may wait for what was sent last, and the loop must not.
             await asyncio.get_running_loop().run_in_executor(None, self._transport.close)
+
+    @property
+    def is_busy(self) -> bool:
+        """Whether something is in progress: a call, a stream, a subscription."""
+        return bool(self._core.pending_calls or self._streams)
+
+    def disconnect(self) -> None:
+        """Close the connection of a client that is not busy; the next call makes another."""
+        link, self._link = self._link, None
+        if link is not None:
+            link.close()
 
     async def _send_with_retry(self, request: CallRequest, retry: Retry | None) -> Any:
         self._check_process()

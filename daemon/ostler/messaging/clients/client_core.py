@@ -190,7 +190,7 @@ class ClientCore:
             DeadlineExceeded: Its deadline has passed.
         """
         # This runs for each call: attributes are read once, and the usual case comes first.
-        topic, method, arguments, host, timeout, _, on_progress, flags, version, _, _ = call_request
+        topic, method, arguments, host, timeout, _, on_progress, flags, version, _, given_id = call_request
         number = next(self._numbers)
         context = current_context()
         inside, trace = self._prefix, outgoing_trace(context)
@@ -203,8 +203,8 @@ class ClientCore:
         if self.tracer is not None:
             trace, on_result = self.tracer.begin(call_request, trace, on_result)
         request = Request(
-            PROTOCOL_VERSION, number, topic, method, cast("msgspec.Raw", arguments), timeout, f"{inside}{number}",
-            flags, host or "", version, trace,
+            PROTOCOL_VERSION, number, topic, method, cast("msgspec.Raw", arguments), timeout,
+            given_id or f"{inside}{number}", flags, host or "", version, trace,
         )  # fmt: skip
         data = self._encode(request, on_result)
         pending = self._pending_calls[number] = PendingCall(
@@ -240,7 +240,8 @@ class ClientCore:
         incoming = StreamBuffer(
             f"{call_request.topic}.{call_request.method}", call_request.result_type, credit, on_ready
         )
-        sent, data = self._start(call_request._replace(result_type=None), incoming.end, STREAM, credit, self.new_id())
+        request_id = call_request.request_id or self.new_id()
+        sent, data = self._start(call_request._replace(result_type=None), incoming.end, STREAM, credit, request_id)
         pending = PendingStream(sent, incoming, current_context())
         self._pending_calls[pending.number] = pending
         return pending, data

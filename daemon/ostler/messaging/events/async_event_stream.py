@@ -12,7 +12,7 @@ from ostler.errors import MessagingError, OstlerError
 from ostler.messaging.events.event import Event, Gap, Watermark
 from ostler.messaging.events.subscription import MAX_WAITING_EVENTS, EventFeed, Subscription
 from ostler.messaging.wire.client_errors import forked_client_error
-from ostler.messaging.wire.transport import AsyncLink, Data, Transport
+from ostler.messaging.wire.transport import AsyncLink, AsyncTransport, Data
 
 if TYPE_CHECKING:
     from ostler.messaging.events.replay import Replay
@@ -30,7 +30,7 @@ class AsyncEventStream(AsyncIterator[Event | Gap]):
 
     def __init__(
         self,
-        transport: Transport,
+        transport: AsyncTransport,
         subscription: Subscription,
         on_closed: Any,
         *,
@@ -88,6 +88,10 @@ class AsyncEventStream(AsyncIterator[Event | Gap]):
             self._link.close_after_fork()
         self._changed.set()
         self._on_closed(self)
+
+    async def aclose(self) -> None:
+        """Do what `close` does; for who closes any asynchronous iterator."""
+        self.close()
 
     @property
     def waiting_count(self) -> int:

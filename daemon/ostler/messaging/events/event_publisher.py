@@ -163,6 +163,11 @@ class Publisher:
         self._loop_thread_id = threading.get_ident()
         self.link.start(self)
 
+    def add_link(self, link: EventLink) -> None:
+        """Publish over one more transport from now on. On the loop's thread."""
+        link.start(self)
+        self.link = CompositeEventLink(self.link, link)
+
     def apply(self, access: Access) -> None:
         """Put other access rules in force, as a reload does. On the loop's thread."""
         self._access = access

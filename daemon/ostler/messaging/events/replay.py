@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from typing import TYPE_CHECKING, Any, TypeAlias
 
 from ostler.errors import InvalidInput
@@ -21,7 +21,7 @@ from ostler.messaging.events.event import (
 if TYPE_CHECKING:
     from ostler.messaging.events.subscription import Subscription
 
-Since: TypeAlias = int | Event | Iterable[Event]
+Since: TypeAlias = int | Event | Iterable[Event] | Mapping[str, int]
 PAGE_SIZE = 500
 """Events asked for at once."""
 
@@ -35,10 +35,11 @@ class Replay:
     Args:
         subscription: What is to be brought up to date.
         since: The first number wanted, of each journaled topic that the subscription covers; or the last events that
-            were seen, one of a topic: what came after them is wanted.
+            were seen, one of a topic: what came after them is wanted; or topic to the number of that event, for who has
+            kept no more of it. Topics that are not named begin with live events.
 
     Raises:
-        InvalidInput: The number is below 1.
+        InvalidInput: The number is below 1, or one of a topic below 0.
     """
 
     def __init__(self, subscription: Subscription, since: Since) -> None:
@@ -47,7 +48,10 @@ class Replay:
         self._last_seen: list[Event] = []
         self._started_topics: set[str] = set()
         self._first_sequence = 0
-        if isinstance(since, int):
+        self._last_numbers: Mapping[str, int] | None = None
+        if isinstance(since, Mapping):
+            self._last_numbers = _checked_numbers(since)
+        elif isinstance(since, int):
             if since < 1:
                 raise InvalidInput(f"events are numbered from 1, {since} is not a valid number")
             self._first_sequence = since
@@ -69,6 +73,8 @@ class Replay:
 
     def apply_reply(self, reply: Any) -> list[StreamItem]:
         """Take the answer; return the events and gaps to be seen next."""
+        if self._positions is None and self._last_numbers is not None:
+            return self._start_after(self._last_numbers, {found.topic for found in reply})
         if self._positions is None:
             names = [found.topic for found in reply if self._subscription.covers(found.topic)]
             self._positions = {name: JournalPosition(name, self._first_sequence - 1) for name in names}
@@ -89,6 +95,25 @@ class Replay:
             self._positions = {}
         return found
 
+    def _start_after(self, numbers: Mapping[str, int], journaled: set[str]) -> list[StreamItem]:
+        """Begin after these numbers; return what was missed of topics that no journal has, as far as it is known.
+
+        A number does not say which run of the publisher has given it: below the last one it counts as of the same run.
+        """
+        wanted = {topic: number for topic, number in numbers.items() if self._subscription.covers(topic)}
+        self._positions = {topic: JournalPosition(topic, wanted[topic]) for topic in wanted if topic in journaled}
+        gaps: list[StreamItem] = []
+        for topic in sorted(wanted.keys() - journaled):
+            hosts = {host: place for (name, host), place in self._subscription.cursors.items() if name == topic}
+            if not hosts and wanted[topic]:
+                gaps.append(Gap(topic, "", 0, 0))
+            for host, place in hosts.items():
+                if place.sequence > wanted[topic]:
+                    gaps.append(Gap(topic, host, wanted[topic] + 1, place.sequence))
+                elif place.sequence < wanted[topic]:
+                    gaps.append(Gap(topic, host, 0, 0))
+        return gaps
+
     def _unjournaled_gaps(self) -> list[StreamItem]:
         """Say what was missed of topics that are not journaled: the heads tell how much."""
         seen, self._last_seen = self._last_seen, []
@@ -107,6 +132,13 @@ class Replay:
         positions[start.topic] = JournalPosition(start.topic, after)
         self._subscription.rewind(start.topic, start.host, after)
         return [Gap(start.topic, start.host, 0, 0)] if start.anew and not late else []
+
+
+def _checked_numbers(numbers: Mapping[str, int]) -> Mapping[str, int]:
+    for topic, number in numbers.items():
+        if type(number) is not int or number < 0:
+            raise InvalidInput(f"the last number of {topic} that was seen is {number!r}; it must be 0 or more")
+    return numbers
 
 
 class GapFill:

@@ -318,6 +318,22 @@ class SupportsSocketRestore(Protocol):
         ...
 
 
+class AsyncTransport(Protocol):
+    """Opens links for one loop: what `AsyncClient` needs of a transport. On that loop's thread."""
+
+    def connect_async(self, on_message: OnMessage, on_lost: OnLost) -> AsyncLink:
+        """Open a link for calls on the running loop."""
+        ...
+
+    def subscribe_async(self, prefixes: Iterable[bytes], on_message: OnMessage, on_lost: OnLost) -> AsyncLink:
+        """Open a link that receives events on the running loop; nothing is sent on it."""
+        ...
+
+    def close(self) -> None:
+        """Release what links share; every link has been closed before."""
+        ...
+
+
 class Transport(Protocol):
     """Opens links. Clients' links may be opened on any thread, servers' on the loop's.
 

@@ -1,0 +1,204 @@
+"""Who callers are that come another way than by Ostler's sockets, and the links for their requests."""
+
+from __future__ import annotations
+
+import asyncio
+import contextvars
+import threading
+from collections import OrderedDict
+from collections.abc import Callable
+from functools import partial
+from typing import TYPE_CHECKING, NamedTuple, Protocol
+
+from ostler import fork
+from ostler.aio import LoopQueue
+from ostler.bounds import NAME_LIMIT, truncate
+from ostler.errors import NotPermitted
+from ostler.messaging.access.roles import CERTIFICATE_PREFIX, TOKEN_PREFIX, Access
+from ostler.messaging.clients.async_client import AsyncClient
+from ostler.messaging.gateway.caller import ANONYMOUS, Caller
+from ostler.messaging.gateway.gateway_client import GatewayClient
+from ostler.messaging.gateway.links import GatewayEventLink, GatewayServerLink, GatewayTransport
+from ostler.types import Peer, Role
+
+if TYPE_CHECKING:
+    from ostler.errors import OstlerError
+
+_MAX_CONNECTIONS = 256
+"""Links of one loop that are kept for callers who may come again; what has something in progress is kept anyhow."""
+
+
+class Authenticator(Protocol):
+    """Knows whose the secrets of tokens are. Any thread."""
+
+    def authenticate(self, secret: str, /) -> tuple[str, Role]:
+        """Return the name and the role of a token.
+
+        Raises:
+            NotPermitted: It is unknown, expired or revoked.
+            StoreError: The tokens cannot be read.
+        """
+        ...
+
+
+class GatewayPort(NamedTuple):
+    """Where the gateway is connected to its daemon.
+
+    Attributes:
+        loop_queue: Passes work to the daemon's loop.
+        server: The daemon's end for calls.
+        events: The publisher's end.
+        current_access: Returns the access rules in force. Any thread.
+        tokens: Knows the tokens.
+        record_refusal: Called on the daemon's loop when a caller was refused before its first request: who, what it
+            wanted, and why not.
+        timeout: Seconds for calls that name no deadline.
+    """
+
+    loop_queue: LoopQueue
+    server: GatewayServerLink
+    events: GatewayEventLink
+    current_access: Callable[[], Access]
+    tokens: Authenticator
+    record_refusal: Callable[[Peer, str, OstlerError], None]
+    timeout: float | None = 60.0
+
+
+class _LoopSide:
+    """What the gateway has on one loop: the queue to it, and the link of each caller. On that loop's thread."""
+
+    def __init__(self, loop: asyncio.AbstractEventLoop) -> None:
+        # Apart from the request in which it is first needed: what comes later is of others.
+        self.queue = contextvars.Context().run(LoopQueue, loop)
+        self.connections: OrderedDict[Peer, AsyncClient] = OrderedDict()
+
+    def drop_idle(self) -> None:
+        """Close links of callers that have not come for longest, and wait for nothing."""
+        for peer, client in list(self.connections.items()):
+            if len(self.connections) < _MAX_CONNECTIONS:
+                return
+            if not client.is_busy:
+                del self.connections[peer]
+                client.disconnect()
+
+
+class Gateway:
+    """Lets callers in that came another way than by Ostler's sockets, such as over HTTP: `self.gateway` of a manager.
+
+    It says who a caller is, and gives it a client whose requests are judged, limited, audited and relayed by the
+    daemon like those that come over its sockets. Any thread; blocks only for what its methods say. In a forked child it
+    raises `RuntimeError`.
+
+    Args:
+        port: Where it is connected to its daemon.
+    """
+
+    anonymous = ANONYMOUS
+    """Who has not said who it is: it may do nothing."""
+
+    def __init__(self, port: GatewayPort) -> None:
+        self._port = port
+        self._sides: dict[asyncio.AbstractEventLoop, _LoopSide] = {}
+        self._lock = threading.Lock()
+
+    def caller_of_token(self, secret: str, *, origin: str = "") -> Caller:
+        """Return who has a token.
+
+        Reads the tokens from the database when it is first called, which blocks for about a millisecond.
+
+        Args:
+            secret: The token, as `ostler token new` has printed it.
+            origin: Where the caller came from, for the audit log: an address, a path; empty when it is not known.
+
+        Raises:
+            NotPermitted: It is unknown, expired or revoked; the audit log says so, and not which secret it was.
+            StoreUnavailable: The tokens cannot be read.
+        """
+        self._check_process()
+        try:
+            name, role = self._port.tokens.authenticate(secret)
+        except NotPermitted as error:
+            stranger = Peer(name=f"token from {truncate(origin, NAME_LIMIT)}" if origin else "unknown token")
+            self._port.loop_queue.post(partial(self._port.record_refusal, stranger, "token", error))
+            raise
+        return _named_caller(f"{TOKEN_PREFIX}{name}", role)
+
+    def caller_of_user(self, uid: int, gid: int, pid: int) -> Caller:
+        """Return who is behind a unix socket of the caller's own, by what the kernel says (`SO_PEERCRED`).
+
+        Waits for a moment (8 ms at most) for the groups of a user that comes for the first time.
+
+        Args:
+            uid: The uid of the peer's process.
+            gid: Its gid.
+            pid: Its pid.
+        """
+        self._check_process()
+        # All processes of a user are one caller, and share one link; the pid is for the audit log.
+        peer = Peer(uid, gid, pid, f"uid {uid}")
+        return Caller(peer.name, self._port.current_access().role_of(peer), peer)
+
+    def caller_of_certificate(self, name: str) -> Caller:
+        """Return who has a client certificate, which the server has checked.
+
+        Args:
+            name: The name in the certificate, `alice` for what `[access]` calls `cert:alice`.
+
+        Returns:
+            The caller; its role is None when `[access]` does not list the name.
+
+        Raises:
+            NotPermitted: The name is empty, too long, or cannot be printed.
+        """
+        self._check_process()
+        if not name or len(name) > NAME_LIMIT or not name.isprintable():
+            raise NotPermitted(
+                f"a client certificate has the name {truncate(name, NAME_LIMIT)!r}, which no caller can have",
+                hint="a name has 1 to 255 characters that can be printed",
+            )
+        principal = f"{CERTIFICATE_PREFIX}{name}"
+        return _named_caller(principal, self._port.current_access().role_of(_peer_of(principal)))
+
+    def client(self, caller: Caller) -> GatewayClient:
+        """Return what makes requests as a caller. Costs next to nothing: make one for each request that comes in."""
+        return GatewayClient(self, caller)
+
+    def connection(self, peer: Peer) -> AsyncClient:
+        """Return the link of a caller on the running loop. For `GatewayClient`."""
+        self._check_process()
+        loop = asyncio.get_running_loop()
+        side = self._sides.get(loop) or self._add_side(loop)
+        client = side.connections.get(peer)
+        if client is not None:
+            side.connections.move_to_end(peer)
+            return client
+        if len(side.connections) >= _MAX_CONNECTIONS:
+            side.drop_idle()
+        port = self._port
+        client = side.connections[peer] = AsyncClient(
+            transport=GatewayTransport(port.server, port.events, peer, side.queue), timeout=port.timeout
+        )
+        return client
+
+    def _add_side(self, loop: asyncio.AbstractEventLoop) -> _LoopSide:
+        """Begin with a loop, and forget those that have been closed."""
+        with self._lock:
+            self._sides = {other: side for other, side in self._sides.items() if not other.is_closed()}
+            side = self._sides[loop] = _LoopSide(loop)
+        port = self._port
+        port.loop_queue.post(port.server.drop_closed_loops)
+        port.loop_queue.post(port.events.drop_closed_loops)
+        return side
+
+    @staticmethod
+    def _check_process() -> None:
+        if fork.in_child:
+            raise fork.forked_child_error("the gateway")
+
+
+def _peer_of(principal: str) -> Peer:
+    return Peer(name=principal, principal=principal)
+
+
+def _named_caller(principal: str, role: Role | None) -> Caller:
+    return Caller(principal, role, _peer_of(principal))

@@ -1,0 +1,210 @@
+"""`Connections`: all connections of a service, their number and their time limits."""
+
+from __future__ import annotations
+
+import asyncio
+import socket
+import ssl
+import time
+from collections import Counter
+from collections.abc import Awaitable, Callable
+from email.utils import formatdate
+from typing import Any
+
+from uvicorn.config import Config
+from uvicorn.server import ServerState
+
+from ostler_http.asgi import Receive, Scope, Send
+from ostler_http.options import LimitOptions
+from ostler_http.server.connection import HttpConnection, Phase
+from ostler_http.server.counters import Counters
+from ostler_http.server.peers import ConnectionPeer, peer_of
+
+Handle = Callable[[HttpConnection, Scope, Receive, Send], Awaitable[None]]
+_SWEEP_INTERVAL = 1.0
+_PING_INTERVAL = 20.0
+
+
+class _State(ServerState):
+    """uvicorn's shared state; its `Date` is made when it is asked for, not by a timer."""
+
+    def __init__(self) -> None:
+        self._second, self._headers = 0, list[tuple[bytes, bytes]]()
+        super().__init__()
+
+    @property
+    def default_headers(self) -> list[tuple[bytes, bytes]]:
+        """The headers of every response."""
+        second = int(time.time())
+        if second != self._second:
+            self._second, self._headers = second, [(b"date", formatdate(second, usegmt=True).encode())]
+        return self._headers
+
+    @default_headers.setter
+    def default_headers(self, _headers: list[tuple[bytes, bytes]]) -> None:
+        """Ignore what uvicorn sets at first."""
+
+
+class Connections:
+    """All connections of a service. All methods run on its loop.
+
+    Args:
+        handle: Gets every request, with its connection.
+        limits: The limits; may be replaced, and applies to what is open as well.
+        counters: Counts what is refused.
+    """
+
+    def __init__(self, handle: Handle, limits: LimitOptions, counters: Counters) -> None:
+        self.loop = asyncio.get_running_loop()
+        self.handle = handle
+        self.counters = counters
+        self.state = _State()
+        self.tls: ssl.SSLContext | None = None
+        """For connections that are accepted from now on, on addresses with a port."""
+        self.limits = limits
+        self.config = self._make_config(limits)
+        self._open: dict[HttpConnection, None] = {}
+        self._handshakes: dict[asyncio.Task[Any], ConnectionPeer] = {}
+        self._by_client: Counter[str] = Counter()
+        self._sweep: asyncio.TimerHandle | None = None
+        self._is_closed = False
+
+    @staticmethod
+    def _make_config(limits: LimitOptions) -> Config:
+        config = Config(
+            "", http=HttpConnection, ws="none", lifespan="off", log_config=None, access_log=False, proxy_headers=False,
+            server_header=False, ws_max_size=limits.max_websocket_message, ws_ping_interval=_PING_INTERVAL,
+            ws_ping_timeout=limits.send_timeout, ws_per_message_deflate=False,
+            timeout_keep_alive=limits.idle_timeout,  # type: ignore[arg-type]  # seconds of any kind
+        )  # fmt: skip
+        # Loaded without an application of its own: each connection brings what it enters.
+        config.loaded, config.loaded_app = True, None
+        config.ws_protocol_class = None
+        return config
+
+    def set_limits(self, limits: LimitOptions) -> None:
+        """Put other limits in effect."""
+        self.limits, self.config = limits, self._make_config(limits)
+        for connection in self._open:
+            connection.timeout_keep_alive = self.config.timeout_keep_alive
+
+    def __len__(self) -> int:
+        return len(self._open) + len(self._handshakes)
+
+    # Accepting ------------------------------------------------------------------------------------------------------
+
+    def accept(self, accepted: socket.socket, *, is_tls: bool) -> None:
+        """Take over a connection, or close it when there are too many."""
+        try:
+            accepted.setblocking(False)
+            peer = peer_of(accepted)
+        except OSError:  # gone already
+            accepted.close()
+            return
+        self.counters.connections += 1
+        if self._is_closed or not self._has_room(peer):
+            self.counters.refuse("connections")
+            accepted.close()
+            return
+        self._by_client[peer.client] += 1
+        task = self.loop.create_task(self._open_connection(accepted, peer, self.tls if is_tls else None))
+        self._handshakes[task] = peer
+        if self._sweep is None:
+            self._sweep = self.loop.call_later(_SWEEP_INTERVAL, self._check_times)
+
+    def _has_room(self, peer: ConnectionPeer) -> bool:
+        if self._by_client[peer.client] >= self.limits.max_connections_per_client:
+            return self._evict(peer.client)
+        return len(self) < self.limits.max_connections or self._evict("")
+
+    def _evict(self, client: str) -> bool:
+        """Close the oldest connection without a request in progress, of one client or of any; return whether one was.
+
+        Otherwise whoever opens many and says nothing would keep everybody else out.
+        """
+        for phase in (Phase.IDLE, Phase.HEAD):
+            for connection in self._open:
+                if connection.phase is phase and client in ("", connection.peer.client):
+                    connection.abort("evicted")
+                    self.on_lost(connection)
+                    return True
+        return False
+
+    async def _open_connection(
+        self, accepted: socket.socket, peer: ConnectionPeer, tls: ssl.SSLContext | None
+    ) -> None:
+        connection = HttpConnection(self, peer)
+        timeouts = {"ssl_handshake_timeout": self.limits.header_timeout} if tls is not None else {}
+        try:
+            await self.loop.connect_accepted_socket(lambda: connection, accepted, ssl=tls, **timeouts)
+        except (OSError, TimeoutError, ssl.SSLError):
+            self.counters.refuse("tls_handshake" if tls is not None else "malformed")
+            accepted.close()
+        finally:
+            task = asyncio.current_task()
+            if task is not None and self._handshakes.pop(task, None) is not None and connection not in self._open:
+                self._forget(peer)
+
+    def on_open(self, connection: HttpConnection) -> None:
+        """Record that the handshake of a connection is over."""
+        self._open[connection] = None
+
+    def on_lost(self, connection: HttpConnection) -> None:
+        """Record that a connection has ended."""
+        if connection in self._open:
+            del self._open[connection]
+            self._forget(connection.peer)
+
+    def _forget(self, peer: ConnectionPeer) -> None:
+        self._by_client[peer.client] -= 1
+        if self._by_client[peer.client] <= 0:
+            del self._by_client[peer.client]
+
+    # Time and end ---------------------------------------------------------------------------------------------------
+
+    def _check_times(self) -> None:
+        now = self.loop.time()
+        for connection in list(self._open):
+            connection.check_time(now)
+        self._sweep = self.loop.call_later(_SWEEP_INTERVAL, self._check_times) if len(self) else None
+
+    async def close(self, timeout: float) -> int:
+        """End all connections: idle ones at once, others with their response, all when the time is up.
+
+        WebSockets get a close frame, event streams an end, after half of the time: applications say goodbye before.
+
+        Args:
+            timeout: Seconds.
+
+        Returns:
+            How many were cut.
+        """
+        self._is_closed = True
+        until = self.loop.time() + timeout
+        for each in list(self.state.connections):
+            each.shutdown()
+        await self._wait_until_empty(timeout / 2)
+        for connection in list(self._open):
+            connection.tell_stop()
+        await self._wait_until_empty(until - self.loop.time())
+        return self._cut()
+
+    async def _wait_until_empty(self, timeout: float) -> None:
+        until = self.loop.time() + timeout
+        while len(self) and (rest := until - self.loop.time()) > 0:
+            await asyncio.sleep(min(0.02, rest))
+
+    def _cut(self) -> int:
+        left = list(self._open)
+        for connection in left:
+            connection.transport.abort()
+        for task in list(self._handshakes):
+            task.cancel()
+        for task in list(self.state.tasks):
+            task.cancel()
+        if self._sweep is not None:
+            self._sweep.cancel()
+            self._sweep = None
+        return len(left)
+
+

@@ -1,0 +1,210 @@
+"""`Listener`: one listening socket."""
+
+from __future__ import annotations
+
+import asyncio
+import errno
+import logging
+import os
+import socket
+import stat
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Protocol
+
+from ostler import ConfigurationError, ServiceError
+from ostler_http.addresses import ListenAddress
+
+_BACKLOG = 1024
+_ACCEPTED_AT_ONCE = 32
+_RETRY_DELAY = 0.5
+
+
+class Accepts(Protocol):
+    """Takes accepted connections over."""
+
+    def __call__(self, accepted: socket.socket, *, is_tls: bool) -> None:
+        """Take one over."""
+        ...
+
+
+class Listener:
+    """A listening socket, which is open from the beginning. All methods run on the loop of the service.
+
+    Args:
+        address: What the configuration names.
+        listening: The socket.
+        accept: Takes the connections.
+    """
+
+    def __init__(self, address: ListenAddress, listening: socket.socket, accept: Accepts) -> None:
+        self.address = address
+        self._socket = listening
+        self._accept_connection = accept
+        self._log = logging.getLogger(__name__)
+        self._loop = asyncio.get_running_loop()
+        self._retry: asyncio.TimerHandle | None = None
+        self._is_open = True
+
+    @property
+    def has_port(self) -> bool:
+        """Whether it is a TCP socket."""
+        return self._socket.family != socket.AF_UNIX
+
+    @property
+    def bound(self) -> ListenAddress:
+        """The address that clients connect to, with the port that the kernel has chosen."""
+        name = self._socket.getsockname()
+        if not self.has_port:
+            return ListenAddress("unix", name)
+        return ListenAddress("tcp", name[0], name[1])
+
+    def url(self, *, is_tls: bool) -> str:
+        """Return the address as clients write it: `http://127.0.0.1:8080`, `unix:/path`."""
+        bound = self.bound
+        return f"{'https' if is_tls else 'http'}://{bound}" if self.has_port else str(bound)
+
+    def start(self) -> None:
+        """Accept connections from now on."""
+        self._loop.add_reader(self._socket.fileno(), self._accept)
+
+    def _accept(self) -> None:
+        for _ in range(_ACCEPTED_AT_ONCE):
+            try:
+                accepted, _ = self._socket.accept()
+            except (BlockingIOError, InterruptedError, ConnectionAbortedError):
+                return
+            except OSError as error:  # no descriptors, no memory
+                self._log.warning("cannot accept connections on %s: %s; retrying", self.bound, error.strerror)
+                self._loop.remove_reader(self._socket.fileno())
+                self._retry = self._loop.call_later(_RETRY_DELAY, self.start)
+                return
+            self._accept_connection(accepted, is_tls=self.has_port)
+
+    def close(self) -> None:
+        """Stop listening; a unix socket that was created here is removed."""
+        if not self._is_open:
+            return
+        self._is_open = False
+        if self._retry is not None:
+            self._retry.cancel()
+        self._loop.remove_reader(self._socket.fileno())
+        if self.address.kind == "unix":
+            remove_socket(self.address.host, self._socket)
+        self._socket.close()
+
+
+def open_sockets(
+    address: ListenAddress, handed_over: Mapping[str, int], unix_mode: int
+) -> list[socket.socket]:
+    """Return the listening sockets of an address: one, or all that systemd has handed over under its name.
+
+    Args:
+        address: What the configuration names.
+        handed_over: Sockets of systemd, by name.
+        unix_mode: The permissions of a unix socket.
+
+    Raises:
+        ServiceError: It cannot be listened on.
+    """
+    try:
+        if address.kind == "systemd":
+            return _take_sockets(address.host, handed_over)
+        return [_bind_unix(address.host, unix_mode) if address.kind == "unix" else _bind_port(address)]
+    except OSError as error:
+        why, hint = _explain(address, error)
+        raise ServiceError(f"cannot listen on {address}: {why}", hint=hint, address=str(address)) from error
+
+
+def _explain(address: ListenAddress, error: OSError) -> tuple[str, str]:
+    what = {
+        errno.EADDRINUSE: ("another process listens there", "`ss -ltnp` shows which; or choose another port"),
+        errno.EADDRNOTAVAIL: ("this host does not have that address", "`ip address` shows those it has"),
+        errno.EACCES: ("permission denied", "ports below 1024 need CAP_NET_BIND_SERVICE, or a socket of systemd"),
+    }
+    default = error.strerror or str(error), f"see `listen` of the service: {address}"
+    return what.get(error.errno or 0, default)
+
+
+def _bind_port(address: ListenAddress) -> socket.socket:
+    family = socket.AF_INET6 if ":" in address.host else socket.AF_INET
+    made = socket.socket(family, socket.SOCK_STREAM | socket.SOCK_CLOEXEC | socket.SOCK_NONBLOCK)
+    try:
+        made.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        if family == socket.AF_INET6:
+            made.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_V6ONLY, 1)
+        made.bind((address.host, address.port))
+        made.listen(_BACKLOG)
+    except OSError:
+        made.close()
+        raise
+    return made
+
+
+def _bind_unix(path: str, mode: int) -> socket.socket:
+    made = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM | socket.SOCK_CLOEXEC | socket.SOCK_NONBLOCK)
+    # Bound under another name and moved into place: nobody sees it with other permissions, or without a listener.
+    beside = f"{path}.{os.getpid():x}"
+    try:
+        _remove_stale(path)
+        Path(beside).unlink(missing_ok=True)
+        made.bind(beside)
+        Path(beside).chmod(mode)
+        made.listen(_BACKLOG)
+        Path(beside).rename(path)
+    except OSError:
+        made.close()
+        Path(beside).unlink(missing_ok=True)
+        raise
+    return made
+
+
+def _remove_stale(path: str) -> None:
+    """Raise when somebody listens there, or when it is no socket; the rename replaces what is left of a crash."""
+    try:
+        found = Path(path).lstat()
+    except FileNotFoundError:
+        return
+    if not stat.S_ISSOCK(found.st_mode):
+        raise OSError(errno.EEXIST, "there is a file that is not a socket")
+    with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM | socket.SOCK_NONBLOCK) as probe:
+        try:
+            probe.connect(path)
+        except BlockingIOError:
+            pass
+        except OSError:
+            return
+    raise OSError(errno.EADDRINUSE, "somebody listens there")
+
+
+def remove_socket(path: str, listening: socket.socket) -> None:
+    """Remove the file of a unix socket, unless another process has put its own there."""
+    with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM | socket.SOCK_NONBLOCK) as probe:
+        listening.close()
+        try:
+            probe.connect(path)
+        except BlockingIOError:
+            return
+        except OSError:
+            Path(path).unlink(missing_ok=True)
+
+
+def _take_sockets(name: str, handed_over: Mapping[str, int]) -> list[socket.socket]:
+    wanted = [key for key in handed_over if key == name or (key.startswith(f"{name}-") and key[len(name) + 1 :].isdecimal())]
+    if not wanted:
+        raise ConfigurationError(
+            f"systemd has handed over no socket named {name}",
+            hint=f"add `FileDescriptorName={name}` to the socket unit, and `Sockets=` of it to the service; "
+            f"handed over: {', '.join(sorted(handed_over)) or 'none'}",
+        )
+    taken = []
+    for key in wanted:
+        made = socket.socket(fileno=os.dup(handed_over[key]))
+        os.set_inheritable(made.fileno(), False)
+        made.setblocking(False)
+        if not made.getsockopt(socket.SOL_SOCKET, socket.SO_ACCEPTCONN):
+            raise OSError(errno.EINVAL, f"the socket {key} of systemd does not listen; it needs `ListenStream=`")
+        taken.append(made)
+    return taken
+
+

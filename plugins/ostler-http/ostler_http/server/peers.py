@@ -1,0 +1,57 @@
+"""Who is at the other end of a connection."""
+
+from __future__ import annotations
+
+import socket
+import struct
+from typing import Any
+
+import msgspec
+
+_CREDENTIALS = struct.Struct("3i")
+
+
+class ConnectionPeer(msgspec.Struct, frozen=True):
+    """The other end of a connection.
+
+    Attributes:
+        kind: `tcp` or `unix`.
+        client: What bounds go by: the IP address, or `uid N`.
+        pid: The process, of a unix socket.
+        uid: The user, of a unix socket.
+        gid: The user's group, of a unix socket.
+    """
+
+    kind: str
+    client: str
+    pid: int = -1
+    uid: int = -1
+    gid: int = -1
+
+
+def peer_of(connection: socket.socket) -> ConnectionPeer:
+    """Return who is at the other end. The kernel says it, for unix sockets as of the time of its `connect`.
+
+    Raises:
+        OSError: The connection is gone.
+    """
+    if connection.family == socket.AF_UNIX:
+        found = connection.getsockopt(socket.SOL_SOCKET, socket.SO_PEERCRED, _CREDENTIALS.size)
+        pid, uid, gid = _CREDENTIALS.unpack(found)
+        return ConnectionPeer("unix", f"uid {uid}", pid, uid, gid)
+    return ConnectionPeer("tcp", str(connection.getpeername()[0]))
+
+
+def certificate_name(certificate: dict[str, Any] | None) -> str:
+    """Return the name in a verified client certificate: its common name, else its first alternative name.
+
+    Args:
+        certificate: What `SSLObject.getpeercert` returns.
+    """
+    if not certificate:
+        return ""
+    for part in certificate.get("subject", ()):
+        for name, value in part:
+            if name == "commonName" and value:
+                return str(value)
+    return next((str(value) for _, value in certificate.get("subjectAltName", ()) if value), "")
