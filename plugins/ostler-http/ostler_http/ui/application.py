@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import os
 from typing import Any
 
 from starlette.applications import Starlette
@@ -10,7 +11,7 @@ from starlette.requests import Request
 from starlette.responses import Response
 from starlette.routing import Route
 
-from ostler import OstlerError, Peer, Role
+from ostler import OstlerError, Peer
 from ostler_http.application import AppEnvironment, Application
 from ostler_http.asgi import ASGIApp
 from ostler_http.ui.action_view import ActionView
@@ -56,11 +57,9 @@ class UiApplication(Application):
 
     async def start(self) -> None:
         """Begin to keep what happens to services; see `Application.start`."""
-        # The type of callers comes with the gateway.
-        from ostler import Caller
-
-        peer = Peer(name=f"service {self.environment.topic}")
-        client = self.environment.gateway.client(Caller(name=peer.name, role=Role.VIEWER, peer=peer))
+        # As the daemon itself: only what happens to its own parts is read, which every caller with a role may see.
+        gateway = self.environment.gateway
+        client = gateway.client(gateway.caller_of_user(os.getuid(), os.getgid(), os.getpid()))
         self._following = asyncio.create_task(self.parts.history.follow(client), name="history of the web page")
 
     async def stop(self, timeout: float) -> None:

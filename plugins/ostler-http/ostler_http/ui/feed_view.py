@@ -124,7 +124,7 @@ async def event_rows(visit: Visit) -> AsyncGenerator[list[dict[str, Any]], None]
     """Yield what is published, an event at a time."""
     yield []
     pattern = visit.request.query_params.get("pattern", "").strip()
-    async with aclosing(visit.client.subscribe(*([pattern] if pattern else []))) as events:
+    async with visit.client.subscribe(*([pattern] if pattern else [])) as events:
         async for item in events:
             if isinstance(item, Gap):
                 yield [{"gap": item._asdict()}]

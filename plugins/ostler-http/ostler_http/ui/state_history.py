@@ -22,7 +22,7 @@ class StateHistory:
         """Keep what happens from now on; does not return, and goes on after errors."""
         while True:
             try:
-                async for item in client.subscribe("ostler."):
+                async for item in client.subscribe("ostler"):
                     self.add(item)
             except OstlerError:
                 pass  # it is tried again: history is worth no more than that
