@@ -36,7 +36,7 @@ class UiApplication(Application):
     def __init__(self, environment: AppEnvironment, options: UiOptions) -> None:
         super().__init__(environment, options)
         self.parts = Parts(environment, options, all_pages(), PluginPages(environment.pages))
-        self._following: asyncio.Task[None] | None = None
+        self._following: list[asyncio.Task[None]] = []
 
     def build(self) -> ASGIApp:
         """Return the application; see `Application.build`."""
@@ -60,14 +60,18 @@ class UiApplication(Application):
         # As the daemon itself: only what happens to its own parts is read, which every caller with a role may see.
         gateway = self.environment.gateway
         client = gateway.client(gateway.caller_of_user(os.getuid(), os.getgid(), os.getpid()))
-        self._following = asyncio.create_task(self.parts.history.follow(client), name="history of the web page")
+        self._following = [
+            asyncio.create_task(self.parts.history.follow(client), name="history of the web page"),
+            asyncio.create_task(self.parts.recent_log.follow(client), name="recent log of the web page"),
+        ]
 
     async def stop(self, timeout: float) -> None:
         """End open pages; see `Application.stop`."""
         self.parts.stopping.set()
-        if self._following is not None:
-            self._following.cancel()
-            await asyncio.wait([self._following], timeout=timeout)
+        for task in self._following:
+            task.cancel()
+        if self._following:
+            await asyncio.wait(self._following, timeout=timeout)
 
     def login_link(self, peer: Peer) -> str:
         """Return a path, relative to the mount, that lets whoever opens it in once, as a local user.

@@ -45,6 +45,15 @@ def moment(value: float | None, *, fallback: str = _NONE) -> Markup | str:
     return Markup('<time datetime="{}" title="{}">{}</time>').format(exact, local, local)
 
 
+def span(value: float | None) -> Markup | str:
+    """Return a wall time as an element that the script turns into how long something has lasted."""
+    if not is_moment(value):
+        return ""
+    local = time.strftime("%Y-%m-%d %H:%M:%S", time.localtime(value))
+    exact = datetime.fromtimestamp(float(value or 0), UTC).isoformat(timespec="seconds")
+    return Markup('<time class="span" datetime="{}" title="{}">since {}</time>').format(exact, local, local)
+
+
 def clock_time(value: float | None) -> Markup | str:
     """Return a wall time to the millisecond, without its date unless one points at it: for lines of events and logs."""
     if not is_moment(value):
@@ -94,6 +103,8 @@ def plain(value: Any) -> str:
         return "yes" if value else "no"
     if isinstance(value, float):
         return f"{value:.6g}"
+    if isinstance(value, Mapping) and not any(isinstance(item, Mapping | list | tuple) for item in value.values()):
+        return ", ".join(f"{key}: {plain(item)}" for key, item in value.items())
     if isinstance(value, Mapping):
         return json.dumps(value, ensure_ascii=False, default=str)
     if isinstance(value, list | tuple):

@@ -10,11 +10,11 @@ from ostler_http.application import AppEnvironment
 from ostler_http.ui.login_codes import LoginCodes
 from ostler_http.ui.login_limit import LoginLimit
 from ostler_http.ui.options import UiOptions
+from ostler_http.ui.recent import RecentLog, StateHistory
 from ostler_http.ui.rendering import Templates
 from ostler_http.ui.roles import MethodRoles
 from ostler_http.ui.security import FormTokens
 from ostler_http.ui.session_store import SessionStore
-from ostler_http.ui.state_history import StateHistory
 from ostler_http.ui.traffic_rates import TrafficSampler
 
 if TYPE_CHECKING:
@@ -55,6 +55,7 @@ class Parts:
         self.templates = Templates()
         self.traffic = TrafficSampler()
         self.history = StateHistory()
+        self.recent_log = RecentLog(options.log_lines)
         self.notices = Notices()
         self.stopping = asyncio.Event()
         self.live_count = 0

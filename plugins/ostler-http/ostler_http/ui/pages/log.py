@@ -20,7 +20,7 @@ def wanted_records(visit: Visit) -> dict[str, str]:
 
 
 class LogPage(Page):
-    """What is logged from now on."""
+    """The last lines of the log, and what is logged from now on."""
 
     path = "/log"
     title = "Log"
@@ -29,6 +29,18 @@ class LogPage(Page):
     interval = None
 
     async def load(self, visit: Visit) -> dict[str, Any]:
-        """Return the filters; the lines come live."""
-        status = await visit.status()
-        return {"wanted": wanted_records(visit), "levels": LEVELS, "destination": status["log"]}
+        """Return the filters, and the last lines that fit, newest first."""
+        status, wanted = await visit.status(), wanted_records(visit)
+        recent = visit.parts.recent_log.latest(lambda record: _fits(record, wanted))
+        return {"wanted": wanted, "levels": LEVELS, "destination": status["log"], "recent": recent}
+
+
+def _fits(record: dict[str, Any], wanted: dict[str, str]) -> bool:
+    fields, logger = record["fields"], record["logger"]
+    if wanted["level"] and record["level"] in LEVELS and LEVELS.index(record["level"]) < LEVELS.index(wanted["level"]):
+        return False
+    if wanted["logger"] and logger != wanted["logger"] and not logger.startswith(f"{wanted['logger']}."):
+        return False
+    if wanted["service"] and wanted["service"] not in (fields.get("service"), logger.rpartition(".service.")[2]):
+        return False
+    return not wanted["request"] or fields.get("request_id") == wanted["request"]

@@ -20,9 +20,13 @@
     const text = `${Math.floor(distance / size)} ${name}`;
     return seconds < 0 ? `in ${text}` : `${text} ago`;
   }
+  function textOf(time) {
+    const text = age((Date.now() - Date.parse(time.dateTime)) / 1000);
+    return time.classList.contains("span") ? text.replace(/^(.*) ago$/, "for $1") : text;
+  }
   function showAges(root) {
     for (const each of root.querySelectorAll("time:not(.exact)")) {
-      const text = age((Date.now() - Date.parse(each.dateTime)) / 1000);
+      const text = textOf(each);
       if (each.textContent !== text) each.textContent = text;
     }
   }
