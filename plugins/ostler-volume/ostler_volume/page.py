@@ -31,7 +31,10 @@ class VolumePage:
                 "backend": {"label": "Backend", "help": "Empty: the scheduler chooses"},
                 "source": {"label": "Copy of the volume", "help": "A volume on the same backend"},
                 "snapshot": {"label": "Copy of the snapshot", "help": "`VOLUME@NAME`"},
-                "image": {"label": "From the image", "help": "Path of a raw image in an image directory of the backend"},
+                "image": {
+                    "label": "From the image",
+                    "help": "Path of a raw image in an image directory of the backend",
+                },
             },
         },
         "extend": {
@@ -81,7 +84,10 @@ class VolumePage:
         return {
             "actions": ["create"],
             "sections": [
-                *({"text": f"{host} cannot be asked: {why}", "tone": "notice warn"} for host, why in unreachable.items()),
+                *(
+                    {"text": f"{host} cannot be asked: {why}", "tone": "notice warn"}
+                    for host, why in unreachable.items()
+                ),
                 {"table": _volumes_table(volumes["volumes"])},
                 {"title": "Snapshots", "table": _snapshots_table(snapshots["snapshots"])},
                 {"title": "Backends", "table": _backends_table(reports, topic)},
@@ -140,7 +146,11 @@ def _snapshots_table(snapshots: list[dict[str, Any]]) -> dict[str, Any]:
                 "actions": [["delete_snapshot", arguments]] if is_deletable else [],
             }
         )
-    return {"columns": ["Snapshot", "Size", "State", "Host", "Created"], "rows": rows, "empty": "There are no snapshots."}
+    return {
+        "columns": ["Snapshot", "Size", "State", "Host", "Created"],
+        "rows": rows,
+        "empty": "There are no snapshots.",
+    }
 
 
 def _backends_table(reports: list[dict[str, Any]], topic: str) -> dict[str, Any]:

@@ -41,7 +41,9 @@ class ActionView:
             return to_login(request, is_page=False)
         try:
             form = await read_form(request)
-            if not (is_same_origin(request.headers) and self._parts.form_tokens.matches(visit.owner, form.get("csrf", ""))):
+            if not (
+                is_same_origin(request.headers) and self._parts.form_tokens.matches(visit.owner, form.get("csrf", ""))
+            ):
                 raise NotPermitted(_NOT_OURS, hint="go back, load the page again, and repeat it")
             return await self._do(visit, form)
         except OstlerError as error:
@@ -71,15 +73,19 @@ class ActionView:
         if action.submit:
             operation = await visit.client.submit(action.topic, action.method, arguments, lenient=True)
             return redirect(f"{visit.base}/operations/{operation}")
-        result = await visit.client.call(
-            action.topic, action.method, arguments, timeout=action.timeout, lenient=True
-        )
+        result = await visit.client.call(action.topic, action.method, arguments, timeout=action.timeout, lenient=True)
         kind, text = _verdict(action, given, result)
         self._parts.notices.put(visit.csrf, kind, text)
         return redirect(back)
 
-    async def _ask(  # noqa: PLR0913 - what a page of a question has
-        self, visit: Visit, name: str, action: Action, given: dict[str, str], back: str, error: OstlerError | None = None
+    async def _ask(
+        self,
+        visit: Visit,
+        name: str,
+        action: Action,
+        given: dict[str, str],
+        back: str,
+        error: OstlerError | None = None,
     ) -> Response:
         asked = {field.name for field in action.fields}
         values = await page_values(visit, action.label.rstrip("…"), "")

@@ -64,7 +64,10 @@ class Action(msgspec.Struct, frozen=True, kw_only=True):
 
 _REASON = Field(name="reason", label="Reason", required=True, help="It is shown wherever the service is")
 _WAIT = Field(
-    name="wait", label="Seconds to wait for work in progress", kind="number", help="Empty: the service's `drain_timeout`"
+    name="wait",
+    label="Seconds to wait for work in progress",
+    kind="number",
+    help="Empty: the service's `drain_timeout`",
 )
 
 ACTIONS: Mapping[str, Action] = {

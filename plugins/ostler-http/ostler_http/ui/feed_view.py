@@ -86,7 +86,8 @@ async def _until_stop(
         async with aclosing(rows(visit)) as batches, _ended_before(lambda: reading):
             while visits.of(visit.request, is_use=False) is not None:
                 reading = reading or asyncio.ensure_future(anext(batches))
-                await asyncio.wait({reading, stop}, timeout=SILENCE, return_when=asyncio.FIRST_COMPLETED)
+                waited: set[asyncio.Future[Any]] = {reading, stop}
+                await asyncio.wait(waited, timeout=SILENCE, return_when=asyncio.FIRST_COMPLETED)
                 if stop.done():
                     return
                 if not reading.done():

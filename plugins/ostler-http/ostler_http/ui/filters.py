@@ -1,4 +1,7 @@
-"""How values are written on a page: times, sizes, rates, text that somebody else has chosen."""
+"""How values are written on a page: times, sizes, rates, text that somebody else has chosen.
+
+None of them fails: a daemon of another version may not say everything, and templates pass on what there is.
+"""
 
 from __future__ import annotations
 
@@ -7,7 +10,7 @@ import time
 import unicodedata
 from collections.abc import Mapping
 from datetime import UTC, datetime
-from typing import Any
+from typing import Any, TypeGuard
 
 from markupsafe import Markup, escape
 
@@ -15,7 +18,7 @@ from ostler import format_seconds, format_size
 
 _LAST_MOMENT = 253_402_300_800.0
 _DANGEROUS = ("Cc", "Cf", "Co", "Cs", "Zl", "Zp")
-_NONE = "–"
+_NONE = "\u2013"
 
 
 def visible(value: Any) -> Any:
@@ -36,7 +39,7 @@ def _visible_character(character: str) -> str:
     return f"\\u{ord(character):04x}"
 
 
-def moment(value: float | None, *, fallback: str = _NONE) -> Markup | str:
+def moment(value: Any, *, fallback: str = _NONE) -> Markup | str:
     """Return a wall time as an element that the script turns into an age; without it the time of this host is read."""
     if not is_moment(value):
         return fallback
@@ -45,16 +48,16 @@ def moment(value: float | None, *, fallback: str = _NONE) -> Markup | str:
     return Markup('<time datetime="{}" title="{}">{}</time>').format(exact, local, local)
 
 
-def span(value: float | None) -> Markup | str:
+def span(value: Any) -> Markup | str:
     """Return a wall time as an element that the script turns into how long something has lasted."""
     if not is_moment(value):
         return ""
     local = time.strftime("%Y-%m-%d %H:%M:%S", time.localtime(value))
-    exact = datetime.fromtimestamp(float(value or 0), UTC).isoformat(timespec="seconds")
+    exact = datetime.fromtimestamp(value, UTC).isoformat(timespec="seconds")
     return Markup('<time class="span" datetime="{}" title="{}">since {}</time>').format(exact, local, local)
 
 
-def clock_time(value: float | None) -> Markup | str:
+def clock_time(value: Any) -> Markup | str:
     """Return a wall time to the millisecond, without its date unless one points at it: for lines of events and logs."""
     if not is_moment(value):
         return _NONE
@@ -66,31 +69,31 @@ def clock_time(value: float | None) -> Markup | str:
     )
 
 
-def is_moment(value: Any) -> bool:
+def is_moment(value: Any) -> TypeGuard[float]:
     """Return whether a value is a wall time that can be shown; 0 is never."""
     return isinstance(value, int | float) and not isinstance(value, bool) and 0 < value < _LAST_MOMENT
 
 
-def seconds(value: float | None) -> str:
+def seconds(value: Any) -> str:
     """Return a time span: `1h 30min`, `12ms`, `85µs`."""
     if not isinstance(value, int | float):
         return _NONE
     return f"{value * 1e6:.0f}µs" if 0 < value < 1e-3 else format_seconds(value, units=2)
 
 
-def size(value: float | None) -> str:
+def size(value: Any) -> str:
     """Return bytes: `10GiB`."""
     return format_size(value) if isinstance(value, int | float) else _NONE
 
 
-def rate(value: float | None) -> str:
+def rate(value: Any) -> str:
     """Return a number per second."""
     if not isinstance(value, int | float):
         return _NONE
     return f"{value:.1f}" if 0 < value < 100 else f"{value:,.0f}"
 
 
-def count(value: float | None) -> str:
+def count(value: Any) -> str:
     """Return a whole number with separators."""
     return f"{value:,}" if isinstance(value, int) else _NONE
 
@@ -99,17 +102,19 @@ def plain(value: Any) -> str:
     """Return any value as one text: yes and no, lists with commas, structures as JSON."""
     if value is None or value in ("", [], {}):
         return _NONE
+    if isinstance(value, Mapping | list | tuple):
+        return _structure(value)
     if isinstance(value, bool):
         return "yes" if value else "no"
-    if isinstance(value, float):
-        return f"{value:.6g}"
-    if isinstance(value, Mapping) and not any(isinstance(item, Mapping | list | tuple) for item in value.values()):
-        return ", ".join(f"{key}: {plain(item)}" for key, item in value.items())
-    if isinstance(value, Mapping):
-        return json.dumps(value, ensure_ascii=False, default=str)
+    return f"{value:.6g}" if isinstance(value, float) else str(value)
+
+
+def _structure(value: Mapping[Any, Any] | list[Any] | tuple[Any, ...]) -> str:
     if isinstance(value, list | tuple):
         return ", ".join(plain(item) for item in value)
-    return str(value)
+    if any(isinstance(item, Mapping | list | tuple) for item in value.values()):
+        return json.dumps(value, ensure_ascii=False, default=str)
+    return ", ".join(f"{key}: {plain(item)}" for key, item in value.items())
 
 
 def lines(value: Any) -> str:

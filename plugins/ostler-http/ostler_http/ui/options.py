@@ -22,8 +22,15 @@ class UiOptions(AppOptions):
         10, ge=1, help="Failed logins from one address within a minute before it has to wait", reload="live"
     )
     log_lines: int = Field(
-        300, ge=0, le=100_000, help="How many of the last lines of the log the page has when it is opened", reload="live"
+        300,
+        ge=0,
+        le=100_000,
+        help="How many of the last lines of the log the page has when it is opened",
+        reload="live",
     )
     max_live: int = Field(
-        100, ge=1, help="Maximum number of open pages that are kept up to date; others are reloaded by hand", reload="live"
+        100,
+        ge=1,
+        help="Maximum number of open pages that are kept up to date; others are reloaded by hand",
+        reload="live",
     )

@@ -41,7 +41,9 @@ class PluginPages:
     """
 
     def __init__(self, pages: Mapping[str, Any]) -> None:
-        self._pages = {name: page() if inspect.isclass(page) else page for name, page in sorted(pages.items())}
+        self._pages: dict[str, Any] = {
+            name: page() if inspect.isclass(page) else page for name, page in sorted(pages.items())
+        }
         self._actions = {name: page_actions(page) for name, page in self._pages.items()}
 
     async def menu(self, visit: Visit) -> list[dict[str, str]]:
@@ -100,7 +102,11 @@ class PluginPages:
         }  # fmt: skip
         try:
             description = await page.render(request, visit.client)
-            return {"page": page, "sections": list(description.get("sections", [])), "top": description.get("actions", [])}
+            return {
+                "page": page,
+                "sections": list(description.get("sections", [])),
+                "top": description.get("actions", []),
+            }
         except OstlerError:
             raise
         except Exception as error:
@@ -153,4 +159,11 @@ class PluginPage(Page):
             full = msgspec.structs.replace(action, topic=action.topic or topic)
             return visit.button_of(f"{name}/{topic}/{word}", full, arguments=arguments or {}, about=about)
 
-        return {**shown, "title": str(shown["page"].title), "topic": topic, "topics": topics, "button": button, "name": name}
+        return {
+            **shown,
+            "title": str(shown["page"].title),
+            "topic": topic,
+            "topics": topics,
+            "button": button,
+            "name": name,
+        }

@@ -13,7 +13,8 @@ from ostler_http.ui import filters
 _FILTERS = {
     "age": filters.moment, "badge": filters.badge, "clock": filters.clock_time, "count": filters.count,
     "lines": filters.lines, "paragraph": filters.paragraph, "plain": filters.plain, "rate": filters.rate,
-    "seconds": filters.seconds, "size": filters.size, "span": filters.span, "sparkline": filters.sparkline, "tone": filters.tone,
+    "seconds": filters.seconds, "size": filters.size, "span": filters.span, "sparkline": filters.sparkline,
+    "tone": filters.tone,
 }  # fmt: skip
 
 
@@ -42,4 +43,5 @@ class Templates:
     def part(self, template: str, block: str, values: Mapping[str, Any]) -> Markup:
         """Return one block of a page."""
         found = self._environment.get_template(template)
-        return Markup("".join(found.blocks[block](found.new_context(dict(values)))))
+        # Escaped already: by this environment.
+        return Markup("".join(found.blocks[block](found.new_context(dict(values)))))  # noqa: S704 - see above

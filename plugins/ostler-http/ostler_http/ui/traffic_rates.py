@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import itertools
 from collections import deque
 from collections.abc import Mapping
 from typing import Any
@@ -67,7 +68,9 @@ def traffic_of(samples: list[dict[str, Any]]) -> Traffic:
     earlier = [one for one in samples[:-1] if now["at"] > one["at"]]
     before = next((one for one in earlier if now["at"] - one["at"] <= _WINDOW), earlier[-1] if earlier else None)
     elapsed = now["at"] - before["at"] if before else 0.0
-    topics = [_topic(topic, _named(before, "topics", "topic").get(topic["topic"], {}), elapsed) for topic in now["topics"]]
+    topics = [
+        _topic(topic, _named(before, "topics", "topic").get(topic["topic"], {}), elapsed) for topic in now["topics"]
+    ]
     return Traffic(
         seconds=elapsed,
         rate=sum(topic["rate"] for topic in topics) if elapsed else None,
@@ -127,7 +130,7 @@ def percentile(buckets: Mapping[int, int], share: float) -> float | None:
 
 def _history(samples: list[dict[str, Any]]) -> list[float]:
     found = []
-    for before, now in zip(samples, samples[1:], strict=False):
+    for before, now in itertools.pairwise(samples):
         if (elapsed := now["at"] - before["at"]) > 0:
             requests = sum(topic["requests"] for topic in now["topics"])
             earlier = sum(topic["requests"] for topic in before["topics"])

@@ -29,8 +29,10 @@ class EventsPage(Page):
 
 
 def _may_fit(pattern: str, topic: str) -> bool:
-    wanted = pattern.split(".")[0].rstrip("*")
-    return topic.startswith(wanted) if pattern.split(".")[0].endswith("*") or not wanted else topic == wanted
+    wanted = pattern.split(".", maxsplit=1)[0].rstrip("*")
+    return (
+        topic.startswith(wanted) if pattern.split(".", maxsplit=1)[0].endswith("*") or not wanted else topic == wanted
+    )
 
 
 async def _newest(visit: Visit, topics: list[Any]) -> list[dict[str, Any]]:

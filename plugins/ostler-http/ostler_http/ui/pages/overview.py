@@ -64,16 +64,9 @@ def is_well(service: Mapping[str, Any]) -> bool:
     return bool(service["state"] == "up" and service["up"] and is_as_wanted)
 
 
-def other_problems(
-    lines: list[str], explained: list[dict[str, Any]]
-) -> list[str]:
+def other_problems(lines: list[str], explained: list[dict[str, Any]]) -> list[str]:
     """Return the problems that are not those of an explained service: of plugins, the log, hosts, reloads."""
-    told = [
-        beginning
-        for service in explained
-        if service.get("causes")
-        for beginning in _beginnings(service)
-    ]
+    told = [beginning for service in explained if service.get("causes") for beginning in _beginnings(service)]
     return [line for line in lines if not line.startswith(tuple(told))]
 
 
