@@ -18,6 +18,12 @@ _APPLICATIONS = {
     "metrics": "ostler_http.metrics.application:MetricsApplication",
     "health": "ostler_http.health.application:HealthApplication",
 }
+_FILTERS = {
+    "auth": "ostler_http.filters.auth:AuthFilter",
+    "limit": "ostler_http.filters.limit:LimitFilter",
+    "cors": "ostler_http.filters.cors:CorsFilter",
+    "log": "ostler_http.filters.log:LogFilter",
+}
 
 
 @hookimpl
@@ -28,8 +34,9 @@ def ostler_managers() -> Mapping[str, str]:
 
 @hookimpl
 def ostler_extensions() -> Mapping[tuple[str, str], str]:
-    """Return the bundled applications."""
+    """Return the bundled applications and filters."""
     here = Path(__file__).parent
-    return {
+    apps = {
         ("http.app", name): path for name, path in _APPLICATIONS.items() if (here / name / "application.py").is_file()
     }
+    return apps | {("http.filter", name): path for name, path in _FILTERS.items()}

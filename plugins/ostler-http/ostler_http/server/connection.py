@@ -11,7 +11,7 @@ import logging
 from enum import Enum
 from typing import TYPE_CHECKING, Any
 
-from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
+from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol, RequestResponseCycle
 
 from ostler_http.asgi import Receive, Scope, Send
 from ostler_http.problems import problem_body
@@ -111,7 +111,7 @@ class HttpConnection(HttpToolsProtocol):
         self.owner.counters.refuse(why)
         if self.transport.is_closing():
             return
-        if self.cycle is None or self.cycle.response_complete:
+        if not self._has_response_in_progress():
             body = problem_body(status, detail)
             head = b"HTTP/1.1 %d %s\r\ncontent-type: application/problem+json\r\ncontent-length: %d\r\n" % (
                 status, _REASONS[status], len(body),
@@ -122,10 +122,14 @@ class HttpConnection(HttpToolsProtocol):
 
     def tell_stop(self) -> None:
         """Let a response that has begun notice that nobody will read more: its client is told to come again."""
-        if self.cycle is not None and not self.cycle.response_complete:
+        if self._has_response_in_progress():
             self.cycle.disconnected = True
             self.cycle.message_event.set()
             self.transport.close()
+
+    def _has_response_in_progress(self) -> bool:
+        cycle: RequestResponseCycle | None = self.cycle  # uvicorn says that there always is one
+        return cycle is not None and not cycle.response_complete
 
     # Parsing --------------------------------------------------------------------------------------------------------
 
@@ -197,11 +201,11 @@ class HttpConnection(HttpToolsProtocol):
 
     def on_response_complete(self) -> None:
         """End a response. A body that nobody wants to read ends the connection: it could be endless."""
-        has_more = self.cycle is not None and self.cycle.more_body and not self.pipeline
+        has_more = self.cycle.more_body and not self.pipeline
         super().on_response_complete()
         if has_more:
             self.transport.close()
-        elif not self.pipeline and (self.cycle is None or self.cycle.response_complete):
+        elif not self._has_response_in_progress():
             self._enter_phase(Phase.IDLE)
 
     def send_400_response(self, msg: str) -> None:
@@ -245,7 +249,7 @@ class HttpConnection(HttpToolsProtocol):
     def check_time(self, now: float) -> None:
         """Close the connection if the client has taken too long."""
         limits = self.owner.limits
-        if self.transport is None or self.transport.is_closing():
+        if self.transport.is_closing():
             return
         if self.stalled_at is not None and self._takes_nothing(now):
             self.abort("send_timeout")
@@ -268,5 +272,3 @@ class HttpConnection(HttpToolsProtocol):
         seconds = now - self.since
         too_little = self.body_bytes < (seconds - limits.body_timeout) * limits.min_body_rate
         return now - self.body_at > limits.body_timeout or too_little
-
-

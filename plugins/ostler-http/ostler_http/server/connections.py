@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import socket
 import ssl
 import time
@@ -68,11 +69,12 @@ class Connections:
         self._by_client: Counter[str] = Counter()
         self._sweep: asyncio.TimerHandle | None = None
         self._is_closed = False
+        self._change = asyncio.Event()
 
     @staticmethod
     def _make_config(limits: LimitOptions) -> Config:
         config = Config(
-            "", http=HttpConnection, ws="none", lifespan="off", log_config=None, access_log=False, proxy_headers=False,
+            "", http=HttpConnection, ws="none", lifespan="off", interface="asgi3", log_config=None, access_log=False, proxy_headers=False,
             server_header=False, ws_max_size=limits.max_websocket_message, ws_ping_interval=_PING_INTERVAL,
             ws_ping_timeout=limits.send_timeout, ws_per_message_deflate=False,
             timeout_keep_alive=limits.idle_timeout,  # type: ignore[arg-type]  # seconds of any kind
@@ -130,9 +132,7 @@ class Connections:
                     return True
         return False
 
-    async def _open_connection(
-        self, accepted: socket.socket, peer: ConnectionPeer, tls: ssl.SSLContext | None
-    ) -> None:
+    async def _open_connection(self, accepted: socket.socket, peer: ConnectionPeer, tls: ssl.SSLContext | None) -> None:
         connection = HttpConnection(self, peer)
         timeouts = {"ssl_handshake_timeout": self.limits.header_timeout} if tls is not None else {}
         try:
@@ -144,6 +144,7 @@ class Connections:
             task = asyncio.current_task()
             if task is not None and self._handshakes.pop(task, None) is not None and connection not in self._open:
                 self._forget(peer)
+            self._change.set()
 
     def on_open(self, connection: HttpConnection) -> None:
         """Record that the handshake of a connection is over."""
@@ -154,6 +155,7 @@ class Connections:
         if connection in self._open:
             del self._open[connection]
             self._forget(connection.peer)
+            self._change.set()
 
     def _forget(self, peer: ConnectionPeer) -> None:
         self._by_client[peer.client] -= 1
@@ -190,9 +192,11 @@ class Connections:
         return self._cut()
 
     async def _wait_until_empty(self, timeout: float) -> None:
-        until = self.loop.time() + timeout
-        while len(self) and (rest := until - self.loop.time()) > 0:
-            await asyncio.sleep(min(0.02, rest))
+        with contextlib.suppress(TimeoutError):
+            async with asyncio.timeout(max(0.0, timeout)):
+                while len(self):
+                    self._change.clear()
+                    await self._change.wait()
 
     def _cut(self) -> int:
         left = list(self._open)
@@ -206,5 +210,3 @@ class Connections:
             self._sweep.cancel()
             self._sweep = None
         return len(left)
-
-

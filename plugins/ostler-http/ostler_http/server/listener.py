@@ -6,6 +6,7 @@ import asyncio
 import errno
 import logging
 import os
+import re
 import socket
 import stat
 from collections.abc import Mapping
@@ -44,7 +45,7 @@ class Listener:
         self._log = logging.getLogger(__name__)
         self._loop = asyncio.get_running_loop()
         self._retry: asyncio.TimerHandle | None = None
-        self._is_open = True
+        self.is_open = True
 
     @property
     def has_port(self) -> bool:
@@ -56,7 +57,7 @@ class Listener:
         """The address that clients connect to, with the port that the kernel has chosen."""
         name = self._socket.getsockname()
         if not self.has_port:
-            return ListenAddress("unix", name)
+            return ListenAddress("unix", self.address.host if self.address.kind == "unix" else name)
         return ListenAddress("tcp", name[0], name[1])
 
     def url(self, *, is_tls: bool) -> str:
@@ -83,9 +84,9 @@ class Listener:
 
     def close(self) -> None:
         """Stop listening; a unix socket that was created here is removed."""
-        if not self._is_open:
+        if not self.is_open:
             return
-        self._is_open = False
+        self.is_open = False
         if self._retry is not None:
             self._retry.cancel()
         self._loop.remove_reader(self._socket.fileno())
@@ -94,9 +95,7 @@ class Listener:
         self._socket.close()
 
 
-def open_sockets(
-    address: ListenAddress, handed_over: Mapping[str, int], unix_mode: int
-) -> list[socket.socket]:
+def open_sockets(address: ListenAddress, handed_over: Mapping[str, int], unix_mode: int) -> list[socket.socket]:
     """Return the listening sockets of an address: one, or all that systemd has handed over under its name.
 
     Args:
@@ -190,7 +189,9 @@ def remove_socket(path: str, listening: socket.socket) -> None:
 
 
 def _take_sockets(name: str, handed_over: Mapping[str, int]) -> list[socket.socket]:
-    wanted = [key for key in handed_over if key == name or (key.startswith(f"{name}-") and key[len(name) + 1 :].isdecimal())]
+    # Several of one name are `name`, `name-2`, `name-3`.
+    is_numbered = re.compile(rf"{re.escape(name)}-[0-9]+").fullmatch
+    wanted = [key for key in handed_over if key == name or is_numbered(key)]
     if not wanted:
         raise ConfigurationError(
             f"systemd has handed over no socket named {name}",
@@ -206,5 +207,3 @@ def _take_sockets(name: str, handed_over: Mapping[str, int]) -> list[socket.sock
             raise OSError(errno.EINVAL, f"the socket {key} of systemd does not listen; it needs `ListenStream=`")
         taken.append(made)
     return taken
-
-

@@ -3,14 +3,13 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 from collections.abc import Iterator, Mapping
 
 import msgspec
 
 from ostler_http.application import Application, AppOptions
 from ostler_http.asgi import ASGIApp
-
-_STOP_POLL = 0.02
 
 
 class MountKey(msgspec.Struct, frozen=True):
@@ -45,7 +44,23 @@ class Mount:
         self.entry = entry
         self.stopping = asyncio.Event()
         """Set when the service stops or the mount is replaced: long responses are to end."""
-        self.in_flight = 0
+        self._in_flight = 0
+        self._is_idle: asyncio.Event | None = None
+
+    @property
+    def in_flight(self) -> int:
+        """How many of its requests are in progress."""
+        return self._in_flight
+
+    def enter(self) -> None:
+        """Count a request that begins."""
+        self._in_flight += 1
+
+    def leave(self) -> None:
+        """Count a request that has ended."""
+        self._in_flight -= 1
+        if self._is_idle is not None and not self._in_flight:
+            self._is_idle.set()
 
     async def stop(self, timeout: float) -> None:
         """Tell its requests that it ends, wait for them, and stop the application.
@@ -56,8 +71,11 @@ class Mount:
         loop = asyncio.get_running_loop()
         until = loop.time() + timeout
         self.stopping.set()
-        while self.in_flight and loop.time() < until:
-            await asyncio.sleep(_STOP_POLL)
+        if self.in_flight:
+            self._is_idle = asyncio.Event()
+            with contextlib.suppress(TimeoutError):
+                async with asyncio.timeout(timeout):
+                    await self._is_idle.wait()
         left = max(0.1, until - loop.time())
         async with asyncio.timeout(left):
             await self.app.stop(left)

@@ -1,4 +1,4 @@
-"""A request on its way from its connection to its mount: checked, bounded, and answered whatever the application does."""
+"""A request on its way from its connection to its mount: checked, bounded, and answered whatever happens."""
 
 from __future__ import annotations
 
@@ -22,6 +22,7 @@ _is_trace = re.compile(r"[0-9a-f]{2}-[0-9a-f]{32}-[0-9a-f]{16}-[0-9a-f]{2}").ful
 _has_bad_path = re.compile(r"(?:^|/)\.\.?(?:/|$)|[\x00-\x1f\x7f\\]").search
 _DRAIN_LIMIT = 256 * 1024
 _DRAIN_TIMEOUT = 1.0
+_NOT_FOUND = 404, "not_found", "no application is mounted at this path; `ostler http list` shows the mounts"
 
 
 class Identify(Protocol):
@@ -57,10 +58,16 @@ class _Headers:
                 self.length = int(value) if value.isdigit() and len(value) < 19 else 0
 
 
+class ClientGone(OSError):
+    """Raised by `send` when the client has left: nobody reads what an application would send."""
+
+
 class _Exchange:
     """One request and its response: bounds the body, and knows how far the response is."""
 
-    def __init__(self, receive: Receive, send: Send, max_body_size: int) -> None:
+    def __init__(
+        self, connection: HttpConnection, receive: Receive, send: Send, max_body_size: int, request_id: str
+    ) -> None:
         self.is_started = False
         self.is_complete = False
         self.is_too_large = False
@@ -69,7 +76,8 @@ class _Exchange:
         self._receive = receive
         self._send = send
         self._left = max_body_size
-        self.request_id = b""
+        self._connection = connection
+        self._request_id = request_id.encode()
 
     async def receive(self) -> Message:
         """Return what the client sends; a body above the limit ends as if the client had left."""
@@ -83,6 +91,8 @@ class _Exchange:
 
     async def send(self, message: Message) -> None:
         """Send a part of the response; none of it when the request was too large."""
+        if self._connection.transport.is_closing():
+            raise ClientGone("the client has left")
         kind = message["type"]
         if kind in ("http.response.start", "websocket.http.response.start", "websocket.accept"):
             if self.is_too_large:
@@ -90,7 +100,7 @@ class _Exchange:
             self.is_started, self.status = True, message.get("status", 101)
             self.on_start()
             headers = message.get("headers", ())
-            message = {**message, "headers": [*headers, (b"x-request-id", self.request_id)]}
+            message = {**message, "headers": [*headers, (b"x-request-id", self._request_id)]}
         elif not self.is_started and kind == "http.response.body" and self.is_too_large:
             return
         await self._send(message)
@@ -134,34 +144,34 @@ class RequestHandler:
         scope["ostler.request_id"] = request_id
         scope["ostler.trace"] = headers.trace if _is_trace(headers.trace) else ""
         mount = self.mounts.find(scope["path"])
-        exchange = _Exchange(receive, send, mount.options.max_body_size if mount is not None else 0)
-        exchange.request_id = request_id.encode()
+        limit = mount.options.max_body_size if mount is not None else 0
+        exchange = _Exchange(connection, receive, send, limit, request_id)
         try:
-            if mount is None or (refusal := self._find_refusal(scope, headers, mount)):
-                status, why, detail = refusal if mount is not None else self._not_found(scope)
+            refusal = self._find_refusal(scope, headers, mount)
+            if mount is None or refusal is not None:
+                status, why, detail = refusal or _NOT_FOUND
                 self._counters.refuse(why)
                 await self._refuse(scope, exchange, status, detail)
                 return
             self._identify(connection, scope, headers.authorization if headers.authorizations == 1 else b"")
             await self._run(mount, connection, scope, exchange)
+        except ClientGone:
+            return
         finally:
             self._counters.responses[exchange.status // 100] += 1
 
-    def _find_refusal(self, scope: Scope, headers: _Headers, mount: Mount) -> tuple[int, str, str] | None:
-        if headers.hosts != 1 and scope["http_version"] == "1.1":
-            return 400, "malformed", "a request needs exactly one `Host` header"
-        if headers.authorizations > 1:
-            return 400, "malformed", "a request must not have more than one `Authorization` header"
+    def _find_refusal(self, scope: Scope, headers: _Headers, mount: Mount | None) -> tuple[int, str, str] | None:
+        if (headers.hosts != 1 and scope["http_version"] == "1.1") or headers.authorizations > 1:
+            return 400, "malformed", "a request needs one `Host` header, and may have one `Authorization` header"
         if _has_bad_path(scope["path"]) or not _is_utf8(scope["raw_path"]):
             return 400, "path", "the path contains dot segments, control characters, backslashes or invalid UTF-8"
+        if mount is None:
+            return _NOT_FOUND
         if headers.encoding not in (b"", b"identity"):
             return 415, "encoding", "the body of a request must not be compressed; send it without `Content-Encoding`"
         if headers.length > mount.options.max_body_size:
             return 413, "body_size", _too_large(mount)
         return None
-
-    def _not_found(self, scope: Scope) -> tuple[int, str, str]:
-        return 404, "not_found", "no application is mounted at this path; `ostler http list` shows the mounts"
 
     async def _refuse(self, scope: Scope, exchange: _Exchange, status: int, detail: str) -> None:
         closes = [(b"connection", b"close")] if status == 413 and scope["type"] == "http" else []
@@ -172,9 +182,10 @@ class RequestHandler:
     async def _run(self, mount: Mount, connection: HttpConnection, scope: Scope, exchange: _Exchange) -> None:
         scope["root_path"], scope["ostler.stopping"] = mount.root_path, mount.stopping
         limit = mount.options.response_timeout or None
-        mount.in_flight += 1
+        timer = asyncio.timeout(limit)
+        mount.enter()
         try:
-            async with asyncio.timeout(limit) as timer:
+            async with timer:
                 exchange.on_start = lambda: timer.reschedule(None)
                 await mount.entry(scope, exchange.receive, exchange.send)
         except TimeoutError as error:
@@ -185,7 +196,7 @@ class RequestHandler:
             text = f"the application did not respond within {limit:g} s"
             self._log.warning("%s at %s: %s", mount.options.app, mount.path, text)
             await self._answer_failure(connection, scope, exchange, 504, text)
-        except asyncio.CancelledError:
+        except (asyncio.CancelledError, ClientGone):
             raise
         except BaseException as error:  # noqa: BLE001 - code of a plugin; SystemExit would end the loop of the service
             await self._fail(mount, connection, scope, exchange, error)
@@ -193,16 +204,14 @@ class RequestHandler:
             if not exchange.is_started and scope["type"] == "http":
                 await self._finish_silent(mount, connection, scope, exchange)
         finally:
-            mount.in_flight -= 1
+            mount.leave()
 
-    async def _finish_silent(
-        self, mount: Mount, connection: HttpConnection, scope: Scope, exchange: _Exchange
-    ) -> None:
+    async def _finish_silent(self, mount: Mount, connection: HttpConnection, scope: Scope, exchange: _Exchange) -> None:
         if exchange.is_too_large:
             self._counters.refuse("body_size")
             exchange.is_too_large = False
             await self._refuse(scope, exchange, 413, _too_large(mount))
-        elif not connection.cycle.disconnected:
+        elif not connection.transport.is_closing():
             await self._fail(mount, connection, scope, exchange, None)
 
     async def _fail(
@@ -214,7 +223,12 @@ class RequestHandler:
         self._counters.refuse("response_failed")
         what = error_line(error) if error is not None else "it ended without a response"
         self._log.error(
-            "%s at %s failed for %s: %s", mount.options.app, mount.path, scope["ostler.request_id"], what, exc_info=error
+            "%s at %s failed for %s: %s",
+            mount.options.app,
+            mount.path,
+            scope["ostler.request_id"],
+            what,
+            exc_info=error,
         )
         text = "the application failed; the log of the daemon has the reason under the id of the request"
         await self._answer_failure(connection, scope, exchange, 500, text)

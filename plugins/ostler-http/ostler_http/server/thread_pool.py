@@ -27,6 +27,7 @@ class ThreadPool:
         self._condition = threading.Condition()
         self._queue: deque[Job] = deque()
         self._threads: set[threading.Thread] = set()
+        self._overdue: set[threading.Thread] = set()
         self._hung: set[threading.Thread] = set()
         self._idle = 0
         self._number = 0
@@ -35,21 +36,21 @@ class ThreadPool:
 
     @property
     def size(self) -> int:
-        """How many threads it may have, those that hang not among them."""
+        """How many threads it may have."""
         return self._size
 
     def running(self) -> int:
-        """Return how many threads there are, those that hang not among them."""
+        """Return how many threads there are, those that were given up not among them."""
         with self._condition:
             return len(self._threads - self._hung)
 
-    def hung(self) -> int:
-        """Return how many threads were given up."""
+    def overdue(self) -> int:
+        """Return how many of these do what nobody waits for any more: it hangs, as far as can be told."""
         with self._condition:
-            return len(self._hung)
+            return len(self._overdue - self._hung)
 
     def resize(self, size: int, queue_limit: int | None = None) -> None:
-        """Set how many threads it may have, and give up those that are known to hang: others take their places.
+        """Set how many threads it may have, and give up those that are overdue: others take their places.
 
         Args:
             size: The number; 0 lets jobs in progress end and refuses others.
@@ -57,6 +58,7 @@ class ThreadPool:
         """
         with self._condition:
             self._size = size
+            self._hung |= self._overdue
             self._queue_limit = self._queue_limit if queue_limit is None else queue_limit
             for _ in range(min(len(self._queue), size - len(self._threads - self._hung))):
                 self._start_thread()
@@ -78,13 +80,14 @@ class ThreadPool:
                 self._start_thread()
             self._condition.notify()
 
-    def give_up(self, thread: threading.Thread) -> None:
-        """Note that a thread hangs: `resize` and `submit` no longer count it. It ends when its job returns."""
+    def mark_overdue(self, thread: threading.Thread) -> None:
+        """Note that nobody waits for what a thread does any more. It still counts: threads that hang must not add up.
+
+        It is free again when its job returns; `resize` gives it up.
+        """
         with self._condition:
             if thread in self._threads:
-                self._hung.add(thread)
-                if self._queue and len(self._threads - self._hung) < self._size:
-                    self._start_thread()
+                self._overdue.add(thread)
 
     def _start_thread(self) -> None:
         self._number += 1
@@ -105,6 +108,7 @@ class ThreadPool:
 
     def _next_job(self, thread: threading.Thread) -> Job | None:
         with self._condition:
+            self._overdue.discard(thread)
             while True:
                 if thread in self._hung or len(self._threads - self._hung) > self._size:
                     self._threads.discard(thread)

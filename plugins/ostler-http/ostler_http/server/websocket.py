@@ -22,7 +22,7 @@ class WebSocketConnection(WebSocketsSansIOProtocol):
 
     def __init__(self, http: HttpConnection, **arguments: Any) -> None:
         super().__init__(**arguments)
-        self.logger = http.logger  # type: ignore[assignment]
+        self.logger = http.logger
         self.app = self._enter
         self.http = http
 
@@ -44,5 +44,3 @@ class WebSocketConnection(WebSocketsSansIOProtocol):
         """See `asyncio.BaseProtocol.resume_writing`."""
         super().resume_writing()
         self.http.stalled_at = None
-
-

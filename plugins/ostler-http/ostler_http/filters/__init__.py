@@ -1,0 +1,1 @@
+"""The bundled filters. They know the contracts of `application` and nothing of the server."""
