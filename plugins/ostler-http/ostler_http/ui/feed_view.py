@@ -13,7 +13,7 @@ from starlette.responses import JSONResponse, Response, StreamingResponse
 
 from ostler import Gap, OstlerError
 from ostler_http.ui.filters import visible
-from ostler_http.ui.live_view import SILENCE, message, stream_response
+from ostler_http.ui.live_view import SILENCE, message, stopping_of, stream_response
 from ostler_http.ui.page_view import to_login
 from ostler_http.ui.pages.events import plain_event
 from ostler_http.ui.pages.log import wanted_records
@@ -60,7 +60,7 @@ async def _messages(parts: Parts, visits: Visits, rows: Rows, visit: Visit, temp
                     yield message("rows", {"rows": html})
                 else:
                     yield ": nothing yet\n\n"
-        if not parts.stopping.is_set():
+        if not stopping_of(parts, visit.request).is_set():
             yield message("end", {})
     except OstlerError as error:
         yield message("problem", {"text": error.message})
@@ -80,7 +80,7 @@ async def _until_stop(
     parts: Parts, visits: Visits, rows: Rows, visit: Visit
 ) -> AsyncGenerator[list[dict[str, Any]], None]:
     """Yield batches until the session ends or the service stops; an empty one after each silence."""
-    stop = asyncio.ensure_future(parts.stopping.wait())
+    stop = asyncio.ensure_future(stopping_of(parts, visit.request).wait())
     reading: asyncio.Future[list[dict[str, Any]]] | None = None
     try:
         async with aclosing(rows(visit)) as batches, _ended_before(lambda: reading):

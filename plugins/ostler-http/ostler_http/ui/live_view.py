@@ -56,7 +56,8 @@ async def live_messages(parts: Parts, page: Page, request: Request) -> AsyncIter
     """Yield the parts of a page whenever they have changed, until the session ends or the service stops."""
     visits, last, quiet = Visits(parts), "", 0.0
     interval = page.interval or SILENCE
-    while not parts.stopping.is_set():
+    stopping = stopping_of(parts, request)
+    while not stopping.is_set():
         visit = visits.of(request, is_use=False)
         if visit is None:
             yield message("end", {})
@@ -68,7 +69,7 @@ async def live_messages(parts: Parts, page: Page, request: Request) -> AsyncIter
         elif quiet >= SILENCE:
             quiet = 0.0
             yield ": nothing has changed\n\n"
-        await pause(parts, interval)
+        await pause(stopping, interval)
         quiet += interval
 
 
@@ -95,9 +96,15 @@ def message(event: str, data: Any) -> str:
     return f"event: {event}\ndata: {json.dumps(data, ensure_ascii=False)}\n\n"
 
 
-async def pause(parts: Parts, seconds: float) -> None:
+def stopping_of(parts: Parts, request: Request) -> asyncio.Event:
+    """Return what is set when the service stops, or the mount ends: the server's, or else the application's own."""
+    found: asyncio.Event = request.scope.get("ostler.stopping", parts.stopping)
+    return found
+
+
+async def pause(stopping: asyncio.Event, seconds: float) -> None:
     """Wait, but no longer than until the service stops."""
     try:
-        await asyncio.wait_for(parts.stopping.wait(), seconds)
+        await asyncio.wait_for(stopping.wait(), seconds)
     except TimeoutError:
         pass
