@@ -111,3 +111,31 @@ class FollowedRecords(msgspec.Struct, frozen=True, kw_only=True):
 
     records: list[FollowedRecord] = []
     dropped: int = 0
+
+
+class TokenStatus(msgspec.Struct, frozen=True, kw_only=True):
+    """A token as an administrator sees it; nothing here helps to find its secret.
+
+    Attributes:
+        name: Its name.
+        role: The role that it gives.
+        created_at: When it was made.
+        made_by: Who made it.
+        expires_at: When it ends; 0 for never.
+        is_expired: Whether that has passed.
+        last_used_at: When it was last used, to the minute; 0 for never.
+    """
+
+    name: str
+    role: str
+    created_at: WallTime = 0.0
+    made_by: str = ""
+    expires_at: WallTime = 0.0
+    is_expired: bool = False
+    last_used_at: WallTime = 0.0
+
+
+class NewToken(TokenStatus, frozen=True, kw_only=True):
+    """A token that was just made, with its `secret`, which is known from nowhere else and shown this once."""
+
+    secret: str

@@ -499,8 +499,8 @@ class ArgumentDescription(msgspec.Struct, frozen=True, kw_only=True):
 class CallerIdentity(msgspec.Struct, frozen=True, kw_only=True):
     """Who made a request, as the daemon knows it, and the highest role of that.
 
-    `name` is for people (`uid 1000`, `key:laptop`). `uid` and `gid` are -1 for a caller on the network, who has a
-    `key`. `host` is the host in whose name the caller may report something, empty for none.
+    `name` is for people (`uid 1000`, `key:laptop`). `uid` and `gid` are -1 for a caller on the network, who has a `key`
+    or a `principal` (`token:ci`). `host` is the host in whose name the caller may report something, empty for none.
     """
 
     name: str
@@ -509,6 +509,7 @@ class CallerIdentity(msgspec.Struct, frozen=True, kw_only=True):
     gid: int = -1
     key: str = ""
     host: str = ""
+    principal: str = ""
 
 
 class MethodDescription(msgspec.Struct, frozen=True, kw_only=True):

@@ -10,6 +10,7 @@ from ostler import errors
 from ostler.cli.reference import EXIT_CODES
 from ostler.daemon.control.control_endpoint import ControlEndpoint
 from ostler.daemon.control.driver_control import DriverControl
+from ostler.daemon.control.token_control import TokenControl
 from ostler.errors import join_words
 from ostler.messaging.interface.introspection import list_exposed
 from ostler.messaging.observers.opentelemetry import OtelTracer
@@ -22,6 +23,7 @@ INTERFACES: list[tuple[str, str, type]] = [
     ("ostler", "", ControlEndpoint),
     ("ostler", "operation.", OperationControl),
     ("ostler", "driver.", DriverControl),
+    ("ostler", "token.", TokenControl),
     ("volume", "", VolumeManager),
     ("scheduler", "", SchedulerManager),
 ]

@@ -43,6 +43,7 @@ COMMAND_GROUPS: dict[str, dict[str, Command]] = {
         "config": Command("config", "Show, compare and change the configuration"),
         "db": Command("db", "Check, back up or restore the daemon's database"),
         "keys": Command("keys", "Create and show the keys of hosts and clients"),
+        "token": Command("token", "Create, list and revoke tokens for callers over HTTP"),
     },
     "Services and plugins": {
         "service": Command("service", "List, show, enable, disable, freeze, drain and delete services"),

@@ -184,6 +184,8 @@ class Manager(Generic[ManagerOptionsT, DriverT]):
             def switch(self, ctx: Context, lamp: str, on: bool) -> None:
                 self.drivers["desk"].switch(lamp, on)
 
+    `gateway` lets callers in that come another way than by Ostler's sockets: `gateway.client(caller).call(…)`.
+
     Attributes:
         topic: The name of the service.
         host: The name of this host.
@@ -201,7 +203,6 @@ class Manager(Generic[ManagerOptionsT, DriverT]):
         notifier: Sends notifications to operators: `info`, `warn`, `error` …
         periodic: Adds and removes periodic tasks while the service runs: `add(name, function, spacing=…)`, `remove`.
         tasks: Starts background tasks and threads, which end with the service: `spawn(name, function, restart=…)`.
-        gateway: Lets callers in that come another way than by Ostler's sockets: `gateway.client(caller).call(…)`.
         environment: All of this as it was at the start.
     """
 

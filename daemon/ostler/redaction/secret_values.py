@@ -6,7 +6,8 @@ audit, what is written to the database or sent to other hosts) goes through here
 sent. This is one object for the process: a line of a library's logger, on a thread of its own, belongs to no daemon.
 
 Looked for are a value and its usual spellings, also one in another: URL-encoded, base64 (also inside of a longer text),
-hexadecimal, escaped as in JSON, HTML, Python and a shell. What was changed otherwise, or is split, cannot be found.
+hexadecimal, escaped as in JSON, HTML, Python and a shell. Tokens (`ostler token new`) are known by their shape and
+looked for as they are. What was changed otherwise, or is split, cannot be found.
 """
 
 from __future__ import annotations
@@ -22,6 +23,7 @@ from typing import Any
 from ostler.redaction.escapes import Span
 from ostler.redaction.matcher import Matcher, mask_spans, merge_spans
 from ostler.redaction.spellings import MIN_SECRET_LENGTH, SpellingExtent, Value, spellings_of
+from ostler.redaction.token_shape import TOKEN_LENGTH, find_tokens
 
 _MIN_ARGUMENT_LENGTH = 8
 """Characters of the shortest argument that is looked for in texts that belong to no request: a caller must not blank
@@ -170,7 +172,7 @@ class SecretValues:
         if _has_too_many(extra_values):
             return str(TOO_MANY_MASK)
         longest = max(map(len, (*extra_values, *tuple(self._arguments), *tuple(self._ended_arguments))), default=0)
-        beyond = min(_MAX_CUT_LOOKAHEAD, _MAX_EXPANSION * max(self._longest_value, longest))
+        beyond = min(_MAX_CUT_LOOKAHEAD, _MAX_EXPANSION * max(self._longest_value, longest)) or TOKEN_LENGTH
         start = max(0, max_length - beyond)
         around = (
             self._find_spans(text[start : max_length + beyond], arguments=True, extra_values=extra_values)
@@ -194,11 +196,11 @@ class SecretValues:
         )
 
     def _find_spans(self, text: str, arguments: bool, extra_values: Sequence[Value]) -> list[Span]:
-        found: list[Span] = []
+        found: list[Span] = find_tokens(text)
         if self._values or self._are_values_changed:
             if self._are_values_changed:
                 self._update_values()
-            found = self._matcher.find_spans(text)
+            found += self._matcher.find_spans(text)
         if extra_values:
             found += _matcher_for(text, extra_values).find_spans(text)
         if arguments and (self._arguments or self._ended_arguments):

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import threading
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any, TypeVar
 
 from ostler.messaging.access.tokens import Token, TokenTable, digest_of, new_secret
 from ostler.messaging.gateway.open_gateway import open_gateway
@@ -11,9 +11,13 @@ from ostler.messaging.wire.peer_quotas import make_quotas
 from ostler.types import Role
 
 if TYPE_CHECKING:
+    from collections.abc import Coroutine
+
     from ostler.messaging import Dispatcher, Publisher, RpcServer
     from ostler.messaging.gateway.caller import Caller
     from ostler.messaging.gateway.gateway import Gateway
+
+T = TypeVar("T")
 
 
 class HostGateway:
@@ -69,7 +73,53 @@ class HostGateway:
                 )
             return secret
 
+    async def revoke(self, role: Role) -> None:
+        """Revoke the token of a role. On the loop."""
+        with self._lock:
+            self._secrets.pop(role, None)
+        self.tokens.remove(f"test-{role}")
+        access = self._dispatcher.access
+        self._dispatcher.cancel_unauthorised()
+        self._publisher.link.disconnect_unless(lambda peer: access.role_of(peer) is not None)
+        for server in self._servers:
+            server.link.disconnect_unless(lambda peer: access.role_of(peer) is not None)
+
     def close(self) -> None:
         """Let nobody in any more. On the loop."""
         for server in self._servers:
             server.close()
+
+
+class GatewayCallers:
+    """What a test's host has for callers of its gateway. On the test's thread."""
+
+    _host_gateway: HostGateway | None
+
+    def run(self, work: Coroutine[Any, Any, T]) -> T:
+        """Run a coroutine on the host's loop and return its result."""
+        raise NotImplementedError
+
+    @property
+    def gateway(self) -> Gateway:
+        """The gateway of the host, as `self.gateway` of its managers."""
+        return self._started_gateway().gateway()
+
+    def caller(self, role: Role | str) -> Caller:
+        """Return a caller of the gateway that has a role, by a token `test-ROLE`.
+
+        Args:
+            role: `viewer`, `operator` or `admin`.
+        """
+        return self._started_gateway().caller(Role(role))
+
+    def token(self, role: Role | str) -> str:
+        """Return the secret of that token, for who is to find out itself who the caller is."""
+        return self._started_gateway().secret(Role(role))
+
+    def revoke(self, role: Role | str) -> None:
+        """Revoke that token, as `ostler token revoke` does; what its caller has in progress ends."""
+        self.run(self._started_gateway().revoke(Role(role)))
+
+    def _started_gateway(self) -> HostGateway:
+        assert self._host_gateway is not None, "the host is not started"  # noqa: S101 - an error of the test
+        return self._host_gateway

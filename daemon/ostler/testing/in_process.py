@@ -55,15 +55,13 @@ from ostler.service.service_spec import ServiceSpec
 from ostler.store import Store
 from ostler.testing.controlled_time import ControlledTimeLoop
 from ostler.testing.driver_faults import DriverFaults, DriverHandle, with_faults
-from ostler.testing.host_gateway import HostGateway
+from ostler.testing.host_gateway import GatewayCallers, HostGateway
 from ostler.testing.memory_transport import MemoryTransport
 from ostler.testing.virtual_time import VirtualClock
 from ostler.types import CONTROL_TOPIC, CapabilityReport, DriverState, Peer, Role, ServiceState, ServiceStatus, Upgrade
 
 if TYPE_CHECKING:
     from ostler.driver.process.driver_process import DriverProcess
-    from ostler.messaging.gateway.caller import Caller
-    from ostler.messaging.gateway.gateway import Gateway
     from ostler.testing.commands import CommandResult
 
 _log = logging.getLogger(__name__)
@@ -130,7 +128,7 @@ def host(  # noqa: PLR0913 - each is a word of its own
             running.stop()
 
 
-class Host(SyncCallMethods):
+class Host(GatewayCallers, SyncCallMethods):
     """Services that run on a loop in a separate thread; call all methods on the test's thread. Created by `host`.
 
     It is a client with the role admin: `call`, `cast`, `fanout`, `stream` and `on` are those of `Client`.
@@ -180,7 +178,7 @@ class Host(SyncCallMethods):
         self._runtime: Runtime | None = None
         self._store: Store | None = None
         self._server: RpcServer | None = None
-        self._gateway: HostGateway | None = None
+        self._host_gateway: HostGateway | None = None
         self._publisher: Publisher | None = None
         self._notifications: Notifications | None = None
         self._journal: LazyJournal | None = None
@@ -204,29 +202,8 @@ class Host(SyncCallMethods):
             transport = transport.as_peer(Peer(uid, uid, 1, f"uid {uid}"))
         return Client(transport=transport, timeout=_VIRTUAL_CALL_TIMEOUT if self._time else WAIT_TIMEOUT)
 
-    @property
-    def gateway(self) -> Gateway:
-        """The gateway of the host, as `self.gateway` of its managers."""
-        return self._host_gateway().gateway()
-
-    def caller(self, role: Role | str) -> Caller:
-        """Return a caller of the gateway that has a role, by a token `test-ROLE`.
-
-        Args:
-            role: `viewer`, `operator` or `admin`.
-        """
-        return self._host_gateway().caller(Role(role))
-
-    def token(self, role: Role | str) -> str:
-        """Return the secret of that token, for who is to find out itself who the caller is."""
-        return self._host_gateway().secret(Role(role))
-
-    def _host_gateway(self) -> HostGateway:
-        assert self._gateway is not None, "the host is not started"  # noqa: S101 - an error of the test
-        return self._gateway
-
     def _token_role(self, name: str) -> Role | None:
-        return self._gateway.tokens.role_of(name) if self._gateway is not None else None
+        return self._host_gateway.tokens.role_of(name) if self._host_gateway is not None else None
 
     def command(self, *words: str, stdin: str = "", environ: Mapping[str, str] | None = None) -> CommandResult:
         """Run the command `ostler` against this host: `h.command("lamp", "list", "--json").json()`.
@@ -481,7 +458,7 @@ class Host(SyncCallMethods):
         self._publisher = Publisher(self._transport.serve_events(), self._name, self.clock, access, inbox.post)
         self._server = RpcServer(self._transport.serve_rpc(), dispatcher, inbox)
         timeout = _VIRTUAL_CALL_TIMEOUT if self._time else WAIT_TIMEOUT
-        self._gateway = HostGateway(dispatcher, self._publisher, own_uid, timeout)
+        self._host_gateway = HostGateway(dispatcher, self._publisher, own_uid, timeout)
         router = Router(self._name, dispatcher.registry.is_open)
         client = self._client = LocalServiceClient(
             dispatcher, inbox, self._publisher, topic=CONTROL_TOPIC, router=router
@@ -498,7 +475,7 @@ class Host(SyncCallMethods):
         self._journal.apply(options.events)
         parts = HostParts(
             self._name, self.clock, inbox, self._store, dispatcher, client, operations, told, self._publisher,
-            DaemonAddresses(rpc="memory", events="memory"), self._gateway.gateway,
+            DaemonAddresses(rpc="memory", events="memory"), self._host_gateway.gateway,
         )  # fmt: skip
         runtime = self._runtime = Runtime(
             self._specs(),
@@ -556,8 +533,8 @@ class Host(SyncCallMethods):
             self._notifications.close()
         if self._server is not None:
             self._server.close()
-        if self._gateway is not None:
-            self._gateway.close()
+        if self._host_gateway is not None:
+            self._host_gateway.close()
         if self._journal is not None:
             await self._journal.close()
         if self._publisher is not None:

@@ -19,6 +19,9 @@ def whoami() -> None:
         kit.emit(caller)
         return
     fields: dict[str, Json] = {"name": caller.name, "role": caller.role}
-    fields |= {"key": caller.key} if caller.key else {"uid": caller.uid, "gid": caller.gid}
+    if caller.key or caller.principal:
+        fields |= {"key": caller.key} if caller.key else {"principal": caller.principal}
+    else:
+        fields |= {"uid": caller.uid, "gid": caller.gid}
     fields |= {"acts for host": caller.host} if caller.host else {}
     kit.show_fields(fields)

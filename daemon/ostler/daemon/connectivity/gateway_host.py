@@ -39,6 +39,7 @@ class GatewayHost:
         loop: The daemon's loop.
         open_gateway: Opens the gateway with these tokens. Any thread.
         on_ended: Called when tokens have been revoked or have expired: what they have in progress is to end.
+        max_tokens: The most tokens.
     """
 
     def __init__(
@@ -49,6 +50,7 @@ class GatewayHost:
         loop: asyncio.AbstractEventLoop,
         open_gateway: Callable[[TokenTable], Gateway],
         on_ended: Callable[[], None],
+        max_tokens: int = MAX_TOKENS,
     ) -> None:
         self.tokens = TokenTable(clock, self._load, self._on_used)
         self._store = store
@@ -57,6 +59,7 @@ class GatewayHost:
         self._loop = loop
         self._open_gateway = open_gateway
         self._on_ended = on_ended
+        self._max_tokens = max_tokens
         self._gateway: Gateway | None = None
         self._lock = threading.Lock()
         self._tasks = TaskOwner("tokens")
@@ -107,8 +110,8 @@ class GatewayHost:
             left = [each.name for each in known if each.name not in outdated]
             if name in left:
                 raise Conflict(f"there is a token {name} already", hint=f"revoke it: ostler token revoke {name}")
-            if len(left) >= MAX_TOKENS:
-                raise Busy(f"there are {MAX_TOKENS} tokens, which is the limit", hint="revoke those not in use")
+            if len(left) >= self._max_tokens:
+                raise Busy(f"there are {self._max_tokens} tokens, which is the limit", hint="revoke those not in use")
             self._records.add(_record_of(token))
             return outdated
 
@@ -150,7 +153,9 @@ class GatewayHost:
 
     async def _ensure_loaded(self) -> None:
         if not self.tokens.is_loaded:
-            await asyncio.to_thread(self.tokens.tokens)
+            records = await self._store.aread(self._records.list)
+            self.tokens.fill(map(_token_of, records))
+            self._watch_expiry()
 
     # ---------------------------------------------------------------- what time does
 

@@ -13,6 +13,7 @@ from ostler.daemon.control.driver_control import DriverControl
 from ostler.daemon.control.log_stream import follow_log
 from ostler.daemon.control.maintenance_pool import MaintenancePool
 from ostler.daemon.control.service_control import ServiceControl
+from ostler.daemon.control.token_control import TokenControl
 from ostler.daemon.control.traffic_metrics import collect_traffic
 from ostler.errors import InvalidInput, check_length
 from ostler.log.followers import Filter
@@ -111,6 +112,7 @@ class ControlEndpoint:
         self.namespaces = {
             "operation": OperationControl(self._runtime.operations, self._dispatcher.registry),
             "driver": DriverControl(self._runtime),
+            "token": TokenControl(self._messaging, self._store),
         }
 
     @exposed(role="viewer", changes=False)
@@ -152,7 +154,13 @@ class ControlEndpoint:
         """Return who the caller is for the daemon, and its role."""
         peer = ctx.peer
         return CallerIdentity(
-            name=peer.name, role=str(ctx.role), uid=peer.uid, gid=peer.gid, key=peer.key, host=ctx.host
+            name=peer.name,
+            role=str(ctx.role),
+            uid=peer.uid,
+            gid=peer.gid,
+            key=peer.key,
+            host=ctx.host,
+            principal=peer.principal,
         )
 
     @exposed(role="viewer", changes=False)

@@ -16,9 +16,9 @@ import msgspec
 
 from ostler.clock import Clock
 from ostler.errors import NotPermitted
+from ostler.redaction import TOKEN_MARK
 from ostler.types import Role
 
-SECRET_PREFIX = "ostler_"  # noqa: S105 - what every secret begins with, so that scanners of code find those left in it
 _SECRET_BYTES = 32
 _MAX_SECRET_LENGTH = 128
 """Characters of a text that may be a secret: longer ones are not even hashed."""
@@ -52,7 +52,7 @@ class Token(msgspec.Struct, frozen=True, kw_only=True):
 
 def new_secret() -> str:
     """Return a secret for a new token. Any thread."""
-    return SECRET_PREFIX + base64.urlsafe_b64encode(os.urandom(_SECRET_BYTES)).rstrip(b"=").decode()
+    return TOKEN_MARK + base64.urlsafe_b64encode(os.urandom(_SECRET_BYTES)).rstrip(b"=").decode()
 
 
 def digest_of(secret: str) -> str:
@@ -125,6 +125,12 @@ class TokenTable:
         """Return all tokens, by name. Blocks for the first time."""
         return sorted(self._loaded().values(), key=lambda token: token.name)
 
+    def fill(self, tokens: Iterable[Token]) -> None:
+        """Take over what was read elsewhere, if nothing has been read yet."""
+        with self._lock:
+            if self._by_digest is None:
+                self._set({token.digest: token for token in tokens})
+
     def add(self, token: Token) -> None:
         """Take in a token that has been stored."""
         self._replace(lambda known: {**known, token.digest: token})
@@ -152,9 +158,11 @@ class TokenTable:
             known = self._by_digest
             if known is None:
                 known = {token.digest: token for token in self._load()}
-            known = change(known)
-            self._by_name = {token.name: token for token in known.values()}
-            self._by_digest = known
+            self._set(change(known))
+
+    def _set(self, known: Mapping[str, Token]) -> None:
+        self._by_name = {token.name: token for token in known.values()}
+        self._by_digest = known
 
     def _note_use(self, name: str, now: float) -> None:
         if self._on_used is not None and abs(now - self._used_at.get(name, 0.0)) >= self._USE_INTERVAL:

@@ -180,6 +180,11 @@ class Gateway:
         )
         return client
 
+    def stats(self) -> dict[str, int]:
+        """Return on how many loops callers are, and how many links they have there. Any thread."""
+        sides = [side for loop, side in list(self._sides.items()) if not loop.is_closed()]
+        return {"loops": len(sides), "links": sum(len(side.connections) for side in sides)}
+
     def _add_side(self, loop: asyncio.AbstractEventLoop) -> _LoopSide:
         """Begin with a loop, and forget those that have been closed."""
         with self._lock:

@@ -235,10 +235,11 @@ class AuditLog:
     def _refusal_key(self, call: Call, peer: Peer, error: OstlerError | None, now: float) -> tuple[object, ...]:
         """Return what makes two refusals the same. Of names that a peer makes up the first few are told apart."""
         request, refusal = call.request, type(error).__name__
-        key: tuple[object, ...] = (peer.uid, peer.key, refusal, request.topic, request.method)
+        proved = peer.key or peer.principal
+        key: tuple[object, ...] = (peer.uid, proved, refusal, request.topic, request.method)
         if self._find_method(request.topic, request.method) is not None or self._find_entry(key):
             return key
-        return self._limited_key(key, (peer.uid, peer.key), now)
+        return self._limited_key(key, (peer.uid, proved), now)
 
     def _limited_key(self, key: tuple[object, ...], whose: tuple[int, str], now: float) -> tuple[object, ...]:
         """Return the key of a refusal with something made up in it: after the first few, one for all the rest."""

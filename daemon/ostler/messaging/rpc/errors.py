@@ -5,14 +5,24 @@ from __future__ import annotations
 from ostler.availability import format_override
 from ostler.errors import Busy, DeadlineExceeded, Draining, NotPermitted, ServiceFrozen, ServiceNotFound
 from ostler.messaging.access.policy import NOBODY
+from ostler.messaging.access.roles import TOKEN_PREFIX
 from ostler.messaging.rpc.call import Call
 from ostler.messaging.rpc.endpoint import Endpoint, Method
 from ostler.messaging.wire.envelope import STREAM
 from ostler.messaging.wire.request_context import Relayed
+from ostler.types import Peer
 
 FROZEN_RETRY_DELAY = 10.0
 """Seconds after which a caller may try a frozen service again: an operator thaws it, which takes minutes or hours."""
 _ROLE_HINT = "an administrator grants {} in [access]"
+_NEW_TOKEN_HINT = "an administrator makes a token with a role: `ostler token new NAME --role {}`"  # noqa: S105 - a hint
+
+
+def _role_hint(peer: Peer, needs: str) -> str:
+    """Return what to do about a role that a peer lacks."""
+    if peer.principal.startswith(TOKEN_PREFIX):
+        return _NEW_TOKEN_HINT.format(needs or "ROLE")
+    return _ROLE_HINT.format(needs or "roles")
 
 
 def no_role_error(call: Call, method: Method | None) -> NotPermitted:
@@ -20,7 +30,7 @@ def no_role_error(call: Call, method: Method | None) -> NotPermitted:
     topic, name, who = call.request.topic, call.request.method, call.peer.name
     needs = method.required_role if method is not None else ""
     what = f"{topic}.{name} needs the role {needs}, {who} has no role here" if needs else f"{who} has no role here"
-    hint = _ROLE_HINT.format(needs or "roles")
+    hint = _role_hint(call.peer, needs)
     return NotPermitted(what, hint=hint, uid=call.peer.uid, topic=topic, method=name, needs=needs)
 
 
@@ -33,7 +43,10 @@ def role_too_low_error(call: Call, method: Method) -> NotPermitted:
             "an administrator has closed it in [access.methods]",
         )
     else:
-        what, hint = f"{method.full_name} needs the role {needs}, {call.peer.name} has {role}", _ROLE_HINT.format(needs)
+        what, hint = (
+            f"{method.full_name} needs the role {needs}, {call.peer.name} has {role}",
+            _role_hint(call.peer, needs),
+        )
     return NotPermitted(what, hint=hint, method=method.full_name, needs=needs, role=str(role))
 
 
