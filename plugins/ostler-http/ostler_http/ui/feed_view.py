@@ -13,8 +13,7 @@ from starlette.responses import JSONResponse, Response, StreamingResponse
 
 from ostler import Gap, OstlerError
 from ostler_http.ui.filters import visible
-from ostler_http.ui.live_view import SILENCE, message, stopping_of, stream_response
-from ostler_http.ui.page_view import to_login
+from ostler_http.ui.live_view import SILENCE, ended_stream, message, stopping_of, stream_response
 from ostler_http.ui.pages.events import plain_event
 from ostler_http.ui.pages.log import wanted_records
 from ostler_http.ui.roles import is_allowed
@@ -40,7 +39,7 @@ def feed_endpoint(parts: Parts, rows: Rows, method: str, template: str) -> Calla
     async def answer(request: Request) -> Response:
         visit = visits.of(request, is_use=False)
         if visit is None:
-            return to_login(request, is_page=False)
+            return ended_stream()
         await visit.learn_methods("ostler")
         if not is_allowed(visit.caller.role, visit.method("ostler", method).get("role", "nobody")):
             return JSONResponse({"title": f"{method} needs another role than {visit.role}", "status": 403}, 403)
@@ -52,9 +51,13 @@ def feed_endpoint(parts: Parts, rows: Rows, method: str, template: str) -> Calla
 
 
 async def _messages(parts: Parts, visits: Visits, rows: Rows, visit: Visit, template: str) -> AsyncIterator[str]:
+    has_begun = False
     try:
         async with aclosing(_until_stop(parts, visits, rows, visit)) as batches:
             async for batch in batches:
+                if not has_begun:
+                    has_begun = True
+                    yield message("begun", {})
                 if batch:
                     html = parts.templates.part(template, "rows", {"rows": batch, "base": visit.base})
                     yield message("rows", {"rows": html})
@@ -123,9 +126,9 @@ async def log_rows(visit: Visit) -> AsyncGenerator[list[dict[str, Any]], None]:
 
 async def event_rows(visit: Visit) -> AsyncGenerator[list[dict[str, Any]], None]:
     """Yield what is published, an event at a time."""
-    yield []
     pattern = visit.request.query_params.get("pattern", "").strip()
     async with visit.client.subscribe(*([pattern] if pattern else [])) as events:
+        yield []
         async for item in events:
             if isinstance(item, Gap):
                 yield [{"gap": item._asdict()}]

@@ -32,6 +32,14 @@ def live_response(parts: Parts, page: Page, request: Request) -> Response:
     return stream_response(parts, live_messages(parts, page, request))
 
 
+def ended_stream() -> Response:
+    """Return the stream for a browser whose session has ended: its script then gets the page again, and so the login.
+
+    An error would not tell the script from a connection that is lost.
+    """
+    return Response(message("end", {}), media_type="text/event-stream", headers=_HEADERS)
+
+
 def stream_response(parts: Parts, messages: AsyncIterator[str]) -> Response:
     """Return server-sent events; refused while too many pages are kept up to date."""
     if parts.live_count >= parts.options.max_live:

@@ -10,7 +10,7 @@ from starlette.requests import Request
 from starlette.responses import HTMLResponse, JSONResponse, Response
 
 from ostler import NotPermitted, OstlerError
-from ostler_http.ui.live_view import live_response
+from ostler_http.ui.live_view import ended_stream, live_response
 from ostler_http.ui.responses import error_page, page_values, redirect
 from ostler_http.ui.roles import is_allowed
 from ostler_http.ui.visit import Visit, Visits, base_of
@@ -28,7 +28,7 @@ def page_endpoint(parts: Parts, page: Page) -> Callable[[Request], Awaitable[Res
         is_live = "text/event-stream" in request.headers.get("accept", "")
         visit = visits.of(request, is_use=not is_live)
         if visit is None:
-            return to_login(request, is_page=not is_live)
+            return ended_stream() if is_live else to_login(request, is_page=True)
         if is_live:
             return live_response(parts, page, request)
         return await _answer_page(parts, page, visit)

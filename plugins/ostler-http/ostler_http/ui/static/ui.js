@@ -136,10 +136,15 @@
       if (!isAtTop) feed.scrollTop += feed.scrollHeight - before;
     }
     function show() {
-      state.textContent = isPaused ? `Paused, ${waiting.length} lines waiting` : "Live";
+      const text = feed.dataset.begun ? "Live" : "Connecting";
+      state.textContent = isPaused ? `Paused, ${waiting.length} lines waiting` : text;
       button.textContent = isPaused ? "Continue" : "Pause";
     }
     follow(feed.dataset.feed, {
+      begun() {
+        feed.dataset.begun = "yes";
+        show();
+      },
       rows(data) {
         const made = document.createElement("template");
         made.innerHTML = data.rows;
