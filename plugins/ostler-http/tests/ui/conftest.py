@@ -174,7 +174,8 @@ class Site:
         self.gateway, self.clock = gateway, clock
         environment = AppEnvironment(
             topic="web", host="node1", mount="/", gateway=gateway, client=SimpleNamespace(),
-            log=logging.LoggerAdapter(logging.getLogger("test.ui"), {}), clock=clock, pages=pages or {}, apps={"/": "ui"},
+            log=logging.LoggerAdapter(logging.getLogger("test.ui"), {}), clock=clock, pages=pages or {},
+            apps={"/": "ui"},
         )  # fmt: skip
         self.application = UiApplication(environment, UiOptions(app="ui", **options))
         self.parts = self.application.parts

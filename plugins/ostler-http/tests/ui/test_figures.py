@@ -84,8 +84,8 @@ def test_no_value_makes_a_filter_fail(name, value):
 @pytest.mark.parametrize(
     ("value", "expected"),
     [
-        (True, "yes"), (["a", ["b", None]], "a, b, –"), ({"a": 1, "b": "x"}, "a: 1, b: x"),
-        ({"a": {"b": 1}}, '{"a": {"b": 1}}'), (0, "0"), (1.5, "1.5"), ("", "–"),
+        (True, "yes"), (["a", ["b", None]], "a, b, \u2013"), ({"a": 1, "b": "x"}, "a: 1, b: x"),
+        ({"a": {"b": 1}}, '{"a": {"b": 1}}'), (0, "0"), (1.5, "1.5"), ("", "\u2013"),
     ],
 )  # fmt: skip
 def test_values_are_written_as_people_read_them(value, expected):
