@@ -9,16 +9,12 @@ from __future__ import annotations
 import logging
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Mapping
-from typing import TYPE_CHECKING, Any, ClassVar, Literal
+from typing import Any, ClassVar, Literal
 
 import msgspec
 
-from ostler import Clock, Field, OptionsModel, Seconds, ServiceClient, Size
+from ostler import Clock, Field, Gateway, OptionsModel, Seconds, ServiceClient, Size
 from ostler_http.asgi import ASGIApp, WSGIApp
-
-if TYPE_CHECKING:
-    # The gateway of the daemon is made beside this package; until it is public there, its type is open.
-    Gateway = Any
 
 APP_KIND = "http.app"
 """The kind of extension of applications."""
@@ -62,7 +58,7 @@ class AppEnvironment(msgspec.Struct, frozen=True, kw_only=True):
     topic: str
     host: str
     mount: str
-    gateway: Any
+    gateway: Gateway
     client: ServiceClient
     log: logging.LoggerAdapter[logging.Logger]
     clock: Clock

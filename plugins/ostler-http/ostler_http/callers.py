@@ -4,35 +4,16 @@ from __future__ import annotations
 
 from collections import OrderedDict
 from collections.abc import Callable
-from typing import Protocol
 
 import msgspec
 
-from ostler import Caller, NotPermitted, OstlerError
+from ostler import Caller, Gateway, NotPermitted, OstlerError
 from ostler_http.asgi import Scope
 from ostler_http.server.connection import HttpConnection
 from ostler_http.server.counters import Counters
 
 _WINDOW = 60.0
 _MAX_ADDRESSES = 10_000
-
-
-class Gateway(Protocol):
-    """What is used of `ostler.Gateway`."""
-
-    anonymous: Caller
-
-    def caller_of_token(self, secret: str, *, origin: str = "") -> Caller:
-        """Return who has a token."""
-        ...
-
-    def caller_of_user(self, uid: int, gid: int, pid: int) -> Caller:
-        """Return who is at the other end of a unix socket."""
-        ...
-
-    def caller_of_certificate(self, name: str) -> Caller:
-        """Return who has a client certificate."""
-        ...
 
 
 class AuthError(msgspec.Struct, frozen=True):

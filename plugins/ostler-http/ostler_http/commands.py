@@ -7,10 +7,11 @@ from typing import Annotated
 import msgspec
 import typer
 
-from ostler import NotFound, OstlerError, ServiceStatus
+from ostler import NotFound, ServiceNotFound, ServiceStatus
 from ostler.cli import kit
 from ostler_http.api_types import HttpStatus
 
+_MANAGERS = ("http", "ostler_http.manager:HttpManager")
 app = kit.app(help="Show where HTTP services listen and what they serve")
 
 
@@ -88,8 +89,7 @@ def list_services() -> None:
 def _statuses(service: str) -> list[HttpStatus]:
     with kit.client() as client:
         found = client.on(type=list[ServiceStatus]).call("ostler", "service_list")
-        here = client.on(type=dict).call("ostler", "status")["host"]
-        topics = [each.topic for each in found if each.manager == "http" and each.host == here]
+        topics = list(dict.fromkeys(each.topic for each in found if each.manager in _MANAGERS))
         if service and service not in topics:
             raise NotFound(
                 f"{service} is no HTTP service of this host", hint=f"there are: {', '.join(topics) or 'none'}"
@@ -98,7 +98,7 @@ def _statuses(service: str) -> list[HttpStatus]:
         for topic in [service] if service else topics:
             try:
                 statuses.append(client.on(type=HttpStatus).call(topic, "http_status"))
-            except OstlerError:
+            except ServiceNotFound:  # on another host
                 if service:
                     raise
         return statuses

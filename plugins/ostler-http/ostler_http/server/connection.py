@@ -107,18 +107,27 @@ class HttpConnection(HttpToolsProtocol):
         self.transport.abort()
 
     def refuse(self, status: int, why: str, detail: str) -> None:
-        """Answer a request that has not reached an application, close the connection, and count why."""
+        """Answer a request that no application has answered yet, close the connection, and count why."""
         self.owner.counters.refuse(why)
         if self.transport.is_closing():
             return
-        if not self._has_response_in_progress():
+        cycle = self.cycle if self._has_response_in_progress() else None
+        if cycle is None or (self.phase is Phase.BODY and not cycle.response_started and not self.pipeline):
             body = problem_body(status, detail)
             head = b"HTTP/1.1 %d %s\r\ncontent-type: application/problem+json\r\ncontent-length: %d\r\n" % (
                 status, _REASONS[status], len(body),
             )  # fmt: skip
             self.transport.write(head + b"connection: close\r\n\r\n" + body)
         # Else a response is under way: another in its middle would be taken for a part of it.
+        if cycle is not None:
+            cycle.disconnected = True
+            cycle.message_event.set()
         self.transport.close()
+
+    def forget_response_start(self) -> None:
+        """Take back the beginning of a response that uvicorn has refused to send, so that another can be sent."""
+        self.cycle.response_started = False
+        self.cycle.chunked_encoding, self.cycle.expected_content_length = None, 0
 
     def tell_stop(self) -> None:
         """Let a response that has begun notice that nobody will read more: its client is told to come again."""
@@ -141,6 +150,8 @@ class HttpConnection(HttpToolsProtocol):
         if before is Phase.IDLE:
             self._enter_phase(Phase.HEAD)
         super().data_received(data)
+        if self.transport.is_closing():
+            return
         if self.phase is Phase.BODY:
             self.body_at = self.loop.time()
         elif self.phase is Phase.HEAD and before in (Phase.IDLE, Phase.HEAD):
@@ -184,6 +195,8 @@ class HttpConnection(HttpToolsProtocol):
         """Give the request to the application."""
         if len(self.pipeline) >= _MAX_PIPELINE:
             raise _Refused(400, "pipeline")
+        if self.parser.get_http_version() not in ("1.0", "1.1"):
+            raise _Refused(400, "malformed")
         self.body_bytes, self.body_at = 0, self.loop.time()
         self._enter_phase(Phase.BODY)
         super().on_headers_complete()
@@ -211,7 +224,7 @@ class HttpConnection(HttpToolsProtocol):
     def send_400_response(self, msg: str) -> None:
         """Refuse what is not a valid request, or above a limit."""
         refused = self._parser_refusal()
-        if refused is None:
+        if refused is None or refused.why == "malformed":
             self.refuse(400, "malformed", "this is not a valid HTTP/1.1 request")
         elif refused.status == 431:
             self._refuse_head()
@@ -253,6 +266,8 @@ class HttpConnection(HttpToolsProtocol):
             return
         if self.stalled_at is not None and self._takes_nothing(now):
             self.abort("send_timeout")
+        elif self.phase is Phase.IDLE and now - self.since > limits.idle_timeout:
+            self.transport.close()
         elif self.phase is Phase.HEAD and now - self.since > limits.header_timeout:
             self.refuse(408, "header_timeout", f"the headers were not complete within {limits.header_timeout:g} s")
         elif self.phase is Phase.BODY and self._is_body_slow(now):

@@ -12,7 +12,7 @@ from typing import Any, cast
 
 import msgspec
 
-from ostler import Clock, ConfigurationError, ServiceClient, ServiceError, error_line
+from ostler import Clock, ConfigurationError, Gateway, ServiceClient, ServiceError, error_line
 from ostler_http.addresses import ListenAddress, parse_address
 from ostler_http.application import AppEnvironment, Application, AppOptions, FilterEnvironment
 from ostler_http.asgi import ASGIApp, WSGIApp
@@ -49,7 +49,7 @@ class ServerContext(msgspec.Struct, frozen=True, kw_only=True):
 
     topic: str
     host: str
-    gateway: Any
+    gateway: Gateway
     client: ServiceClient
     log: logging.LoggerAdapter[logging.Logger]
     clock: Clock

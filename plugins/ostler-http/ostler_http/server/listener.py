@@ -117,7 +117,7 @@ def open_sockets(address: ListenAddress, handed_over: Mapping[str, int], unix_mo
 
 def _explain(address: ListenAddress, error: OSError) -> tuple[str, str]:
     what = {
-        errno.EADDRINUSE: ("another process listens there", "`ss -ltnp` shows which; or choose another port"),
+        errno.EADDRINUSE: ("another process listens there", "`ss -lxtnp` shows which; or choose another address"),
         errno.EADDRNOTAVAIL: ("this host does not have that address", "`ip address` shows those it has"),
         errno.EACCES: ("permission denied", "ports below 1024 need CAP_NET_BIND_SERVICE, or a socket of systemd"),
     }

@@ -58,6 +58,10 @@ class _Headers:
                 self.length = int(value) if value.isdigit() and len(value) < 19 else 0
 
 
+def _do_nothing() -> None:
+    """Do nothing."""
+
+
 class ClientGone(OSError):
     """Raised by `send` when the client has left: nobody reads what an application would send."""
 
@@ -72,16 +76,18 @@ class _Exchange:
         self.is_complete = False
         self.is_too_large = False
         self.status = 0
-        self.on_start: Callable[[], None] = lambda: None
+        self.on_start: Callable[[], None] = _do_nothing
         self._receive = receive
         self._send = send
         self._left = max_body_size
+        self._has_more_body = True
         self._connection = connection
         self._request_id = request_id.encode()
 
     async def receive(self) -> Message:
         """Return what the client sends; a body above the limit ends as if the client had left."""
         message = await self._receive()
+        self._has_more_body = bool(message.get("more_body", False))
         if message["type"] == "http.request":
             self._left -= len(message.get("body", b""))
             if self._left < 0:
@@ -100,22 +106,31 @@ class _Exchange:
             self.is_started, self.status = True, message.get("status", 101)
             self.on_start()
             headers = message.get("headers", ())
-            message = {**message, "headers": [*headers, (b"x-request-id", self._request_id)]}
-        elif not self.is_started and kind == "http.response.body" and self.is_too_large:
+            await self._start({**message, "headers": [*headers, (b"x-request-id", self._request_id)]})
+            return
+        if not self.is_started and kind == "http.response.body" and self.is_too_large:
             return
         await self._send(message)
         if kind == "http.response.body" and not message.get("more_body", False):
             self.is_complete = True
+
+    async def _start(self, message: Message) -> None:
+        try:
+            await self._send(message)
+        except RuntimeError:  # headers that are not valid; nothing was sent
+            if message["type"] == "http.response.start":
+                self.is_started, self.status = False, 0
+                self._connection.forget_response_start()
+            raise
 
     async def drain(self) -> None:
         """Read some of what a refused client still sends: else it would see a broken connection, not the refusal."""
         left = _DRAIN_LIMIT
         try:
             async with asyncio.timeout(_DRAIN_TIMEOUT):
-                while left > 0:
+                while self._has_more_body and left > 0:
                     message = await self._receive()
-                    if message["type"] != "http.request" or not message.get("more_body", False):
-                        return
+                    self._has_more_body = bool(message.get("more_body", False))
                     left -= len(message.get("body", b""))
         except TimeoutError:
             return
@@ -157,6 +172,9 @@ class RequestHandler:
             await self._run(mount, connection, scope, exchange)
         except ClientGone:
             return
+        except Exception as error:  # noqa: BLE001 - a fault of this package: of those of applications it has an answer
+            self._log.error("a request could not be handled: %s", error_line(error), exc_info=error)
+            connection.transport.abort()
         finally:
             self._counters.responses[exchange.status // 100] += 1
 
@@ -187,7 +205,10 @@ class RequestHandler:
         try:
             async with timer:
                 exchange.on_start = lambda: timer.reschedule(None)
-                await mount.entry(scope, exchange.receive, exchange.send)
+                try:
+                    await mount.entry(scope, exchange.receive, exchange.send)
+                finally:
+                    exchange.on_start = _do_nothing
         except TimeoutError as error:
             if not timer.expired():
                 await self._fail(mount, connection, scope, exchange, error)

@@ -73,7 +73,8 @@ class ThreadPool:
         with self._condition:
             live = len(self._threads - self._hung)
             free = self._idle - len(self._queue)
-            if free <= 0 and live >= self._size and (not self._size or len(self._queue) >= self._queue_limit):
+            is_full = free <= 0 and live >= self._size and len(self._queue) >= self._queue_limit
+            if is_full or not self._size:
                 raise PoolFull
             self._queue.append(job)
             if free <= 0 and live < self._size:
