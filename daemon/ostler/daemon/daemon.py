@@ -15,7 +15,7 @@ from ostler.daemon.active_configuration import ActiveConfiguration
 from ostler.daemon.connectivity.audit_service import AuditService
 from ostler.daemon.connectivity.messaging_stack import MessagingStack
 from ostler.daemon.control.control_endpoint import ControlEndpoint
-from ostler.daemon.control.daemon_dump import daemon_dump
+from ostler.daemon.control.daemon_dump import DaemonDump
 from ostler.daemon.control.daemon_status import StatusReporter
 from ostler.daemon.daemon_parts import DaemonParts
 from ostler.daemon.liveness_probes import probe_services, register_probes, retry_store
@@ -322,7 +322,7 @@ class Daemon:
             plugins=self._plugins,
             active=self.active,
             reloader=self.reloader,
-            dump=self.dump,
+            dump=self._make_dump(),
             start_finished=self.start_finished,
         )
 
@@ -471,8 +471,12 @@ class Daemon:
 
     def dump(self) -> dict[str, Any]:
         """Return what the daemon is doing right now, at any point of its life; the configuration is masked."""
-        stale_signals = self.watchdog.stale_signals()
-        return daemon_dump(self._state_tracker, self.active, stale_signals, store=self.store, parts=self.parts)
+        return self._make_dump().collect_now()
+
+    def _make_dump(self) -> DaemonDump:
+        return DaemonDump(
+            self._state_tracker, self.active, self.watchdog.stale_signals, lambda: self.store, lambda: self.parts
+        )
 
     def log_dump(self) -> None:
         """Write the dump to the log: SIGUSR2."""

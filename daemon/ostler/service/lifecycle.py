@@ -65,8 +65,8 @@ class Service:
         self.topic = spec.topic
         self.options: ManagerOptions = spec.options
         self.manager: Manager | None = None
-        self._pools = ServicePools(spec.topic, spec.options, len(spec.drivers))
-        self.pool = self._pools.requests
+        self.pools = ServicePools(spec.topic, spec.options, len(spec.drivers))
+        self.pool = self.pools.requests
         self.state_tracker = StateTracker(context.host.clock, lambda: on_change(self))
         self.step = "waiting"
         self.progress_text = ""
@@ -289,7 +289,7 @@ class Service:
             namespaces={name: cls(manager) for name, cls in manager.namespaces.items()},
             # The check of the configuration has checked the types of this class; to repeat it would cost milliseconds.
             trusted=type(manager) is self.spec.manager.cls,
-            short_pool=self._pools.short,
+            short_pool=self.pools.short,
         )
         endpoint.max_in_flight = self.options.max_in_flight
         operations = self._context.host.operations
@@ -329,7 +329,7 @@ class Service:
         else:
             self._mark_progress()
         self.state_tracker.set_problem("is_working", complaint)
-        self.state_tracker.set_problem("threads", self._pools.exhaustion(self.options.down_time))
+        self.state_tracker.set_problem("threads", self.pools.exhaustion(self.options.down_time))
         await self._update_problems(timeout)
         await self._service_drivers.check(timeout)
 
@@ -353,11 +353,11 @@ class Service:
     async def _call_check(self, name: str, hook: Callable[..., Any], timeout: float) -> Any:
         """Call a hook on a separate pool; one that has not returned from its last call is not called again."""
         label = f"{self.topic}.{name}"
-        for row in self._pools.health.running_jobs():
+        for row in self.pools.health.running_jobs():
             if row.label == label:
                 text = f"{name} of service {self.topic} has not returned for {row.seconds:.0f} s"
                 raise HookTimeout(text, hint="`ostler dump` shows where it hangs", service=self.topic, hook=name)
-        return await self._call_hook(name, hook, pool=self._pools.health, timeout=timeout)
+        return await self._call_hook(name, hook, pool=self.pools.health, timeout=timeout)
 
     def apply_options(self, options: ManagerOptions, sections: Mapping[str, Any]) -> None:
         """Put other options in effect without a restart; the manager's `reset` follows. On the loop.
@@ -410,16 +410,16 @@ class Service:
 
     def update_backend_count(self) -> None:
         """Adapt the threads for capabilities to the number of drivers. On the loop."""
-        self._pools.set_backend_count(len(self.drivers or ()))
+        self.pools.set_backend_count(len(self.drivers or ()))
 
     async def _reset_manager(self, manager: Manager, timeout: float) -> None:
         """Run `reset` on a separate pool, even if an earlier one still hangs: its cause may be gone."""
-        hanging = self._pools.reset.running_jobs()
+        hanging = self.pools.reset.running_jobs()
         if len(hanging) >= MAX_CONCURRENT_RESETS:
             text = f"reset of service {self.topic} was not started: {len(hanging)} earlier ones have not returned"
             hint = "`ostler dump` shows where they hang; restart the daemon if they never return"
             raise HookTimeout(text, hint=hint, service=self.topic, hook="reset")
-        await self._call_hook("reset", manager.reset, pool=self._pools.reset, timeout=timeout)
+        await self._call_hook("reset", manager.reset, pool=self.pools.reset, timeout=timeout)
 
     def capability_sources(self) -> list[str]:
         """Return the backends that are asked separately; `[""]` for a manager that answers for all of them at once."""
@@ -446,7 +446,7 @@ class Service:
             label,
             hook,
             *arguments,
-            pool=self._pools.capabilities,
+            pool=self.pools.capabilities,
             timeout=_CAPABILITY_TIMEOUT,
             defects=self._defects,
         )
@@ -473,7 +473,7 @@ class Service:
             rpc_version=self.spec.manager.cls.rpc_version,
             namespaces=namespace_versions(self.spec.manager.cls),
             in_flight=self._context.host.dispatcher.in_flight(self.topic),
-            queued=self._pools.queued_count(),
+            queued=self.pools.queued_count(),
             workers=self.pool.size,
             drivers=self.drivers.statuses() if self.drivers is not None else [],
             tasks=self._owned_work.background.statuses(),
@@ -510,7 +510,7 @@ class Service:
         self._draining_since = asyncio.get_running_loop().time()
         await self._wait_until_empty(lambda: self._drain_waits_for() if self.is_draining else [], timeout)
         if self.is_draining:  # else it was resumed meanwhile
-            self._abandoned_work = {(row.thread, row.label) for row in self._pools.request_rows()}
+            self._abandoned_work = {(row.thread, row.label) for row in self.pools.request_rows()}
         return self.in_progress()
 
     def resume(self) -> None:
@@ -571,10 +571,10 @@ class Service:
 
     def _work_rows(self) -> list[tuple[str, str]]:
         """Return the work in progress of this service: the label of each, and a line."""
-        running = self._pools.request_rows()
-        waiting = self._pools.queued_count()
+        running = self.pools.request_rows()
+        waiting = self.pools.queued_count()
         others = self._context.host.dispatcher.in_flight(self.topic) - len(running) - waiting
-        resets = self._pools.reset.running_jobs()
+        resets = self.pools.reset.running_jobs()
         rows = [(row.label, line(row)) for row in [*running, *resets]]
         # Not on a thread: periodic tasks that are `async def`.
         periodic = set(self._context.periodic_scheduler.running_tasks(self.topic)) - {row.label for row in running}
@@ -636,7 +636,7 @@ class Service:
             self._log.warning("skipping cleanup_host: %s has not returned", begun[0])
             return []
         # Half of the time, as the drivers come after it.
-        pool = self._pools.open_cleanup()
+        pool = self.pools.open_cleanup()
         try:
             cleanup = self.manager.cleanup_host
             await call_hook(
@@ -656,14 +656,14 @@ class Service:
         return {f"{self.topic}.{name}" for name in names}
 
     async def _stop_pool(self, timeout: float) -> list[str]:
-        pools = self._pools
+        pools = self.pools
         pools.close()
         await self._wait_until_empty(lambda: pools.running_work(self._overdue_hooks, self._abandoned_work), timeout)
         return pools.running_work()
 
     def stuck_work(self) -> list[str]:
         """Return the stuck drivers and hanging hooks of a running service, a line each."""
-        rows = [row for row in self._pools.hook_rows() if row.label in self._overdue_hooks]
+        rows = [row for row in self.pools.hook_rows() if row.label in self._overdue_hooks]
         hooks = [f"{row.label} (for {row.seconds:.0f} s)" for row in rows]
         drivers = self.drivers.statuses() if self.drivers is not None else []
         return hooks + [f"driver {each.name} ({each.why})" for each in drivers if each.state is DriverState.STUCK]
@@ -672,4 +672,4 @@ class Service:
         """Return what still runs in the threads of an ended service and of its drivers, a line each."""
         drivers = self.drivers.calls_in_progress() if self.drivers is not None else []
         owned = self._owned_work.background.running()
-        return [*self._pools.running_work(), *owned, *self._pools.cleanup_lines(), *drivers]
+        return [*self.pools.running_work(), *owned, *self.pools.cleanup_lines(), *drivers]

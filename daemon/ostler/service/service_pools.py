@@ -33,6 +33,14 @@ class ServicePools:
         self.cleanup: WorkerPool | None = None
         """That of `cleanup_host`; None before it is called."""
 
+    def all_pools(self) -> dict[str, WorkerPool]:
+        """Return the pools by what they are for."""
+        pools = {
+            "requests": self.requests, "short requests": self.short, "checks": self.health,
+            "capabilities": self.capabilities, "reset": self.reset,
+        }  # fmt: skip
+        return pools if self.cleanup is None else {**pools, "cleanup": self.cleanup}
+
     def open_cleanup(self) -> WorkerPool:
         """Create the pool of `cleanup_host`: a thread of its own, as those of the service may all hang."""
         self.cleanup = WorkerPool(f"{self._topic}-cleanup", 1)

@@ -417,6 +417,13 @@ class MessagingStack:
             *fleet.problems(),
         ]
 
+    def links(self) -> dict[str, object]:
+        """Return the ends of servers by their addresses, for a dump."""
+        return {
+            **{f"calls at {server.address}": server.link for server in self._servers},
+            **{f"events at {link.address}": link for link in self.publisher.links()},
+        }
+
     def stats(self) -> dict[str, Any]:
         """Return the counters of the sockets and of every topic."""
         found = {

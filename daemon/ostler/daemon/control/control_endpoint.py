@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator
 from contextlib import aclosing
 from typing import TYPE_CHECKING, Any, Protocol
 
@@ -47,6 +47,7 @@ from ostler.types import (
 
 if TYPE_CHECKING:
     from ostler.daemon.active_configuration import ActiveConfiguration
+    from ostler.daemon.control.daemon_dump import DaemonDump
     from ostler.daemon.control.daemon_status import StatusReporter
     from ostler.daemon.daemon_parts import DaemonParts
     from ostler.plugins import PluginHost
@@ -82,7 +83,7 @@ class ControlEndpoint:
         plugins: Its plugins.
         active: Its configuration.
         reloader: Reloads it, or says what a reload would do.
-        dump: Returns what it is doing right now.
+        dump: Gathers what it is doing right now.
         start_finished: Done when the start has finished; raises when it has failed.
     """
 
@@ -96,7 +97,7 @@ class ControlEndpoint:
         plugins: PluginHost,
         active: ActiveConfiguration,
         reloader: Reloads,
-        dump: Callable[[], dict[str, Any]],
+        dump: DaemonDump,
         start_finished: asyncio.Future[DaemonParts],
     ) -> None:
         self._store, self._messaging, self._audit_service, self._runtime = parts
@@ -455,8 +456,9 @@ class ControlEndpoint:
 
     @exposed(role="operator", changes=False)
     async def dump(self, ctx: Context) -> dict[str, Any]:
-        """Return threads, tasks, queues, services and the masked configuration."""
-        return self._dump()
+        """Return threads, tasks, requests, pools, sockets, timers, services, versions, the masked configuration."""
+        account = ctx.peer.account
+        return await self._dump.collect(lambda work: self._maintenance_pool.run("dump", work, account))
 
     @exposed(role="operator", changes=False)
     async def db_check(self, ctx: Context) -> list[str]:

@@ -2,59 +2,162 @@
 
 from __future__ import annotations
 
+import asyncio
+import heapq
+import math
+from collections import Counter
+from collections.abc import Awaitable, Callable, Iterator
+from itertools import islice
 from typing import TYPE_CHECKING, Any
 
+import msgspec
+
+from ostler.bounds import TEXT_LIMIT, truncate
 from ostler.daemon.process.stack_dump import task_stacks, thread_stacks
+from ostler.errors import error_line
+from ostler.messaging.wire.transport import SupportsPeers
+from ostler.redaction import redact
 
 if TYPE_CHECKING:
     from ostler.daemon.active_configuration import ActiveConfiguration
     from ostler.daemon.daemon_parts import DaemonParts
+    from ostler.messaging.rpc.call import Call
     from ostler.service import Service
+    from ostler.service.service_pools import ServicePools
     from ostler.service.state_tracker import StateTracker
     from ostler.store import Store
-    from ostler.types import PluginStatus
+    from ostler.types import Peer, PluginStatus
+
+MAX_ROWS = 200
+"""Rows of each table of the dump; of further ones there is only the number."""
+_MAX_TIMERS = 20
+
+RunInThread = Callable[[Callable[[], Any]], Awaitable[Any]]
 
 
-def daemon_dump(
-    state_tracker: StateTracker,
-    active: ActiveConfiguration,
-    stale_signals: list[str],
-    *,
-    store: Store | None,
-    parts: DaemonParts | None,
-) -> dict[str, Any]:
-    """Return what the daemon is doing right now; the configuration is masked. On the loop.
+class DaemonDump:
+    """Gathers what the daemon is doing; the configuration is masked. On the loop, at any point of its life.
+
+    Each section is gathered by itself: one that fails says so, and the loop turns between two of them.
 
     Args:
-        state_tracker: Its state.
+        state_tracker: The daemon's state.
         active: Its configuration.
-        stale_signals: What the watchdog has no fresh evidence of, a line each.
-        store: Its database; None before it is open.
-        parts: Its other parts; None before there are any.
+        stale_signals: Returns what the watchdog has no fresh evidence of, a line each.
+        find_store: Returns its database; None before it is open.
+        find_parts: Returns its other parts; None before there are any.
     """
-    services = list(parts.runtime.group) if parts is not None else []
-    return {
-        "daemon": {
-            "host": active.running.daemon.host,
-            "state": str(state_tracker.state),
-            "why": state_tracker.why,
-        },
-        "services": {service.topic: _service_dump(service) for service in services},
-        "plugins": [_plugin_dump(plugin) for plugin in active.plugins.statuses()],
-        "messages": parts.messaging.stats() if parts is not None else {},
-        "audit": parts.audit_service.log.stats() if parts is not None else {},
-        "store": store.stats() if store is not None else {},
-        "watchdog": stale_signals,
-        "tasks": task_stacks(),
-        "threads": thread_stacks(),
-        "configuration": {v.path: f"{v.value!r} ({v.origin})" for v in active.effective_values(services)},
-    }
+
+    def __init__(
+        self,
+        state_tracker: StateTracker,
+        active: ActiveConfiguration,
+        stale_signals: Callable[[], list[str]],
+        find_store: Callable[[], Store | None],
+        find_parts: Callable[[], DaemonParts | None],
+    ) -> None:
+        self._state_tracker = state_tracker
+        self._active = active
+        self._stale_signals = stale_signals
+        self._find_store = find_store
+        self._find_parts = find_parts
+
+    async def collect(self, run_in_thread: RunInThread) -> dict[str, Any]:
+        """Return all sections, without ever holding up the loop for more than one of them.
+
+        Args:
+            run_in_thread: Runs a function on another thread, and returns its result.
+        """
+        found = {}
+        for name, gather in self._loop_sections():
+            found[name] = _guarded(gather)
+            await asyncio.sleep(0)
+        return {**found, **await run_in_thread(_thread_sections)}
+
+    def collect_now(self) -> dict[str, Any]:
+        """Return all sections at once, for a signal."""
+        return {**{name: _guarded(gather) for name, gather in self._loop_sections()}, **_thread_sections()}
+
+    def _loop_sections(self) -> Iterator[tuple[str, Callable[[], Any]]]:
+        parts, store = self._find_parts(), self._find_store()
+        services = list(parts.runtime.group) if parts is not None else []
+        yield "daemon", self._daemon
+        yield "watchdog", self._stale_signals
+        yield "services", lambda: {service.topic: _service_dump(service) for service in services}
+        yield "pools", lambda: {service.topic: _pools_dump(service.pools) for service in services}
+        yield "plugins", lambda: [_plugin_dump(plugin) for plugin in self._active.plugins.statuses()]
+        if parts is None:
+            yield from ((name, dict) for name in ("messages", "audit"))
+        else:
+            yield from _parts_sections(parts)
+        yield "store", lambda: _store_dump(store) if store is not None else {}
+        yield "timers", _timers
+        yield "tasks", task_stacks
+        yield (
+            "configuration",
+            lambda: {
+                value.path: f"{value.value!r} ({value.origin})" for value in self._active.effective_values(services)
+            },
+        )
+
+    def _daemon(self) -> dict[str, Any]:
+        tracker = self._state_tracker
+        return {"host": self._active.running.daemon.host, "state": str(tracker.state), "why": tracker.why}
+
+
+def _parts_sections(parts: DaemonParts) -> Iterator[tuple[str, Callable[[], Any]]]:
+    messaging, runtime = parts.messaging, parts.runtime
+    dispatcher = messaging.dispatcher
+    yield "messages", messaging.stats
+    yield "connections", lambda: {name: _peers_dump(link) for name, link in messaging.links().items()}
+    yield (
+        "requests",
+        lambda: limited_rows(
+            _request_dump(call, dispatcher.clock.monotonic()) for call in dispatcher.in_flight_since(-math.inf)
+        ),
+    )
+    yield "streams", lambda: limited_rows(dispatcher.streams.rows() if dispatcher.streams is not None else ())
+    yield "operations", lambda: {"running": runtime.operations.running, "problems": runtime.operations.problems()}
+    yield (
+        "periodic",
+        lambda: limited_rows(
+            f"{task.service}.{task.task}: next {task.next_run:.3f}, runs {task.runs}, errors {task.errors}"
+            for task in runtime.periodic_scheduler.statuses()
+        ),
+    )
+    yield "event handlers", lambda: limited_rows(msgspec.to_builtins(each) for each in runtime.event_handlers())
+    yield "audit", parts.audit_service.log.stats
+
+
+def _thread_sections() -> dict[str, Any]:
+    """Return what needs the file system, or looks at the stacks of all threads. Any thread."""
+    from ostler.daemon.process.process_facts import process_facts, versions  # 20 ms: only for a dump
+
+    return {name: _guarded(gather) for name, gather in (
+        ("threads", thread_stacks), ("process", process_facts), ("versions", versions),
+    )}  # fmt: skip
+
+
+def _guarded(gather: Callable[[], Any]) -> Any:
+    try:
+        return gather()
+    except Exception as error:  # noqa: BLE001 - a dump is wanted most when something is broken: the rest must be there
+        return f"(could not be gathered: {redact(error_line(error))})"
+
+
+def limited_rows(rows: Any) -> list[Any]:
+    """Return the first rows, and how many are left out."""
+    iterator = iter(rows)
+    shown = list(islice(iterator, MAX_ROWS))
+    left = sum(1 for _ in iterator)
+    return [*shown, f"{left} more"] if left else shown
 
 
 def _plugin_dump(plugin: PluginStatus) -> dict[str, Any]:
     return {
         "name": plugin.name,
         "state": str(plugin.state),
+        "version": plugin.version,
         "why": plugin.why,
         "since": plugin.since,
         "errors": plugin.errors,
@@ -71,3 +174,75 @@ def _service_dump(service: Service) -> dict[str, Any]:
         "working": service.in_progress(),
         "background": [f"{task.name} ({task.kind}) {task.state}" for task in service.status().tasks],
     }
+
+
+def _pools_dump(pools: ServicePools | None) -> dict[str, Any]:
+    if pools is None:
+        return {}
+    return {
+        name: {
+            "threads": pool.thread_count,
+            "size": pool.size,
+            "queued": pool.queued_count,
+            "running": limited_rows(
+                f"{job.label} on {job.thread} for {job.seconds:.1f} s" for job in pool.running_jobs()
+            ),
+        }
+        for name, pool in pools.all_pools().items()
+    }
+
+
+def _store_dump(store: Store) -> dict[str, Any]:
+    job, outage = store.current_job(), store.outage
+    return {
+        **store.stats(),
+        "writing": f"{job.label} for {job.seconds:.1f} s" if job is not None else "",
+        "outage": outage.why if outage.is_active else "",
+        "problems": store.problems(),
+    }
+
+
+def _peers_dump(link: object) -> Any:
+    """Return who is connected, and how often."""
+    if not isinstance(link, SupportsPeers):
+        return "(not listed)"
+    counts: Counter[str] = Counter(map(_peer_name, link.peers()))
+    return {"connections": sum(counts.values()), "by peer": dict(counts.most_common(MAX_ROWS))}
+
+
+def _peer_name(peer: Peer) -> str:
+    return f"{peer.name} pid {peer.pid}" if peer.pid > 0 else peer.name
+
+
+def _request_dump(call: Call, now: float) -> dict[str, Any]:
+    context = call.context
+    deadline = context.deadline
+    return {
+        "method": call.full_name,
+        "id": truncate(call.request.request_id, TEXT_LIMIT),
+        "from": call.origin.name,
+        "role": str(context.role),
+        "for": round(now - call.arrived_at, 3),
+        "time left": None if deadline is None else round(deadline - now, 3),
+        "state": "answered" if call.is_answered else "running" if call.is_started else "waiting",
+    }
+
+
+def _timers() -> dict[str, Any]:
+    """Return the timers of the loop, the next ones first."""
+    loop = asyncio.get_running_loop()
+    scheduled: list[asyncio.TimerHandle] = list(getattr(loop, "_scheduled", ()))
+    now = loop.time()
+    following = heapq.nsmallest(_MAX_TIMERS, scheduled, key=asyncio.TimerHandle.when)
+    return {
+        "count": len(scheduled),
+        "next": [f"in {handle.when() - now:.3f} s: {_callback_name(handle)}" for handle in following],
+    }
+
+
+def _callback_name(handle: asyncio.TimerHandle) -> str:
+    if handle.cancelled():
+        return "(cancelled)"
+    callback: Any = getattr(handle, "_callback", None)
+    callback = getattr(callback, "func", callback)  # that of a `partial`
+    return str(getattr(callback, "__qualname__", type(callback).__name__))

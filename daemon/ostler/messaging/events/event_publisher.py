@@ -35,7 +35,7 @@ from ostler.redaction import SECRETS
 from ostler.types import Json, Peer, Role
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Iterator
     from typing import Protocol
 
     from ostler.errors import OstlerError
@@ -167,6 +167,10 @@ class Publisher:
         """Publish over one more transport from now on. On the loop's thread."""
         link.start(self)
         self.link = CompositeEventLink(self.link, link)
+
+    def links(self) -> list[EventLink]:
+        """Return its ends, one of each transport. On the loop's thread."""
+        return list(_flat(self.link))
 
     def apply(self, access: Access) -> None:
         """Put other access rules in force, as a reload does. On the loop's thread."""
@@ -424,6 +428,14 @@ def _not_permitted(peer: Peer) -> NotPermitted:
     )
 
 
+def _flat(link: EventLink) -> Iterator[EventLink]:
+    if isinstance(link, CompositeEventLink):
+        for each in link.links:
+            yield from _flat(each)
+    else:
+        yield link
+
+
 class CompositeEventLink:
     """The publisher's ends of several transports; implements `EventLink`. On the loop's thread only.
 
@@ -433,29 +445,29 @@ class CompositeEventLink:
 
     def __init__(self, *links: EventLink) -> None:
         self.address = links[0].address
-        self._links = links
+        self.links = links
 
     @property
     def has_subscribers(self) -> bool:
         """See `EventLink.subscribers`."""
-        return any(link.has_subscribers for link in self._links)
+        return any(link.has_subscribers for link in self.links)
 
     def start(self, handler: EventHandler) -> None:
         """See `EventLink.start`."""
-        for link in self._links:
+        for link in self.links:
             link.start(handler)
 
     def publish(self, data: bytes) -> None:
         """See `EventLink.publish`."""
-        for link in self._links:
+        for link in self.links:
             link.publish(data)
 
     def disconnect_unless(self, allowed: Callable[[Peer], bool]) -> None:
         """See `EventLink.disconnect_unless`."""
-        for link in self._links:
+        for link in self.links:
             link.disconnect_unless(allowed)
 
     def close(self) -> None:
         """See `EventLink.close`."""
-        for link in self._links:
+        for link in self.links:
             link.close()

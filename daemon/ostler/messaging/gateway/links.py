@@ -168,6 +168,10 @@ class _DaemonEnd:
         number, link.number = link.number, 0
         return self._links.pop(number, None) is not None
 
+    def peers(self) -> list[Peer]:
+        """See `SupportsPeers.peers`."""
+        return [link.peer for link in self._links.values()]
+
     def drop_closed_loops(self) -> None:
         """Let go the links of loops that have been closed."""
         for link in [link for link in self._links.values() if link.is_gone]:

@@ -87,6 +87,12 @@ class ServerStreams:
         """How many streams are open."""
         return len(self._open)
 
+    def rows(self) -> list[dict[str, Any]]:
+        """Return the open streams for a dump: how many items were made, sent, and are allowed."""
+        return [
+            {"method": call.full_name, "to": call.peer.name, **stream.counts()} for call, stream in self._open.items()
+        ]
+
     def start(self, call: Call, generator: Any, limit: int, account_limit: int) -> None:
         """Run a generator for a call, if there are not too many already: in all, and of one uid or key.
 
@@ -226,6 +232,12 @@ class ServerStream:
             and made - self._bytes_read < _MAX_UNREAD_BYTES
             and not self._is_congested
         )
+
+    def counts(self) -> dict[str, Any]:
+        """Return how far it is. Any thread."""
+        return {
+            "produced": self._produced, "sent": self._sent, "granted": self._granted, "congested": self._is_congested
+        }  # fmt: skip
 
     def resume(self) -> None:
         """Go on, if not too much waits for the caller any more."""

@@ -217,6 +217,10 @@ class UnixEventLink:
                 found.update(groups)
         return found
 
+    def peers(self) -> list[Peer]:
+        """See `SupportsPeers.peers`."""
+        return [client.peer for client in self.listener.clients.values()]
+
     def disconnect_unless(self, allowed: Callable[[Peer], bool]) -> None:
         """See `EventLink.disconnect_unless`."""
         self.listener.disconnect_unless(allowed)

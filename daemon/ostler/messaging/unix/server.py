@@ -188,6 +188,10 @@ class UnixServerLink:
         if found is not None:
             self.listener.count_invalid(found)
 
+    def peers(self) -> list[Peer]:
+        """See `SupportsPeers.peers`."""
+        return [client.peer for client in self.listener.clients.values()]
+
     def disconnect_unless(self, allowed: Callable[[Peer], bool]) -> None:
         """See `ServerLink.disconnect_unless`."""
         self.listener.disconnect_unless(allowed)

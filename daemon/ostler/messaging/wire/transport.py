@@ -293,6 +293,15 @@ class AsyncLink(Protocol):
 
 
 @runtime_checkable
+class SupportsPeers(Protocol):
+    """An end of a server that can list who is connected."""
+
+    def peers(self) -> list[Peer]:
+        """Return the peer of each connection. On the loop's thread."""
+        ...
+
+
+@runtime_checkable
 class SupportsSocketMode(Protocol):
     """A transport whose addresses are files."""
 

@@ -34,3 +34,28 @@ async def test_every_task_is_there_by_name_with_where_it_waits() -> None:
 
 def test_a_dump_for_people_is_indented() -> None:
     assert format_dump({"a": {"b": ["x", "y"]}, "c": 1}) == "a:\n  b:\n    x\n    y\nc: 1"
+
+
+async def test_a_task_is_shown_with_what_it_awaits_and_two_of_a_name_both():
+    async def inner():
+        await asyncio.sleep(3600)
+
+    async def outer():
+        await inner()
+
+    tasks = [asyncio.create_task(outer(), name="twice") for _ in range(2)]
+    await asyncio.sleep(0)
+    found = [stack for name, stack in task_stacks().items() if name.startswith("twice")]
+    for task in tasks:
+        task.cancel()
+    assert [[line.rpartition(" ")[2] for line in stack] for stack in found] == [["outer", "inner", "sleep"]] * 2
+
+
+async def test_of_very_many_tasks_some_are_shown():
+    tasks = [asyncio.create_task(asyncio.sleep(3600)) for _ in range(20)]
+    await asyncio.sleep(0)
+    found = task_stacks(limit=5)
+    for task in tasks:
+        task.cancel()
+    assert len(found) == 6
+    assert found["(others)"] == ["16 more tasks"]
