@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
 from starlette.requests import Request
@@ -20,6 +21,7 @@ if TYPE_CHECKING:
     from ostler_http.ui.parts import Parts
 
 _PREFIX = "arg."
+_ENDING = ("service_stop", "service_restart", "service_drain")
 _NOT_OURS = "the request did not come from a page of this session; nothing was done"
 
 
@@ -73,10 +75,24 @@ class ActionView:
         if action.submit:
             operation = await visit.client.submit(action.topic, action.method, arguments, lenient=True)
             return redirect(f"{visit.base}/operations/{operation}")
+        if self._ends_this_page(action, arguments):
+            await visit.client.cast(action.topic, action.method, arguments, lenient=True)
+            self._parts.notices.put(visit.csrf, "warn", "This page is part of that service, and ends with it")
+            return redirect(back)
         result = await visit.client.call(action.topic, action.method, arguments, timeout=action.timeout, lenient=True)
         kind, text = _verdict(action, given, result)
         self._parts.notices.put(visit.csrf, kind, text)
         return redirect(back)
+
+    def _ends_this_page(self, action: Action, arguments: Mapping[str, Any]) -> bool:
+        """Return whether an action waits for the end of requests, of which the one that asks for it would be one."""
+        environment = self._parts.environment
+        is_ours = arguments.get("topic") == environment.topic and arguments.get("on_host") in (
+            None,
+            "",
+            environment.host,
+        )
+        return is_ours and action.topic == "ostler" and action.method in _ENDING
 
     async def _ask(
         self,

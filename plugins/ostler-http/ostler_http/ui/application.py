@@ -35,7 +35,7 @@ class UiApplication(Application):
 
     def __init__(self, environment: AppEnvironment, options: UiOptions) -> None:
         super().__init__(environment, options)
-        self.parts = Parts(environment, options, all_pages(), PluginPages(environment.pages))
+        self.parts = Parts(environment, options, all_pages(), PluginPages(environment.pages, environment.log))
         self._following: list[asyncio.Task[None]] = []
 
     def build(self) -> ASGIApp:
@@ -52,7 +52,12 @@ class UiApplication(Application):
             Route("/events/feed", feed_endpoint(parts, event_rows, "event_topics", "events.html"), methods=["GET"]),
             *(Route(page.path, page_endpoint(parts, page), methods=["GET"]) for page in pages),
         ]
-        handlers: dict[Any, Any] = {404: self._not_found, 405: self._not_found, OstlerError: self._refused}
+        handlers: dict[Any, Any] = {
+            404: self._not_found,
+            405: self._not_found,
+            OstlerError: self._refused,
+            500: self._failed,
+        }
         return SecurityHeaders(Starlette(routes=routes, exception_handlers=handlers))
 
     async def start(self) -> None:
@@ -64,6 +69,8 @@ class UiApplication(Application):
             asyncio.create_task(self.parts.history.follow(client), name="history of the web page"),
             asyncio.create_task(self.parts.recent_log.follow(client), name="recent log of the web page"),
         ]
+        for task in self._following:
+            task.add_done_callback(self._on_end)
 
     async def stop(self, timeout: float) -> None:
         """End open pages; see `Application.stop`."""
@@ -72,6 +79,10 @@ class UiApplication(Application):
             task.cancel()
         if self._following:
             await asyncio.wait(self._following, timeout=timeout)
+
+    def _on_end(self, task: asyncio.Task[None]) -> None:
+        if not task.cancelled() and (error := task.exception()) is not None:
+            self.environment.log.error("%s has ended", task.get_name(), exc_info=error)
 
     def login_link(self, peer: Peer) -> str:
         """Return a path, relative to the mount, that lets whoever opens it in once, as a local user.
@@ -86,6 +97,10 @@ class UiApplication(Application):
     async def _not_found(self, request: Request, error: Exception) -> Response:
         status = getattr(error, "status_code", 404)
         return message_page(self.parts, request, status, "Not found", "There is no such page.")
+
+    async def _failed(self, request: Request, error: Exception) -> Response:
+        text = f"The page has failed: {type(error).__name__}. The log of the daemon says more."
+        return message_page(self.parts, request, 500, "Not done", text)
 
     async def _refused(self, request: Request, error: Exception) -> Response:
         text = error.message if isinstance(error, OstlerError) else "The request was refused."

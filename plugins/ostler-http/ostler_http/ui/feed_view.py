@@ -16,7 +16,6 @@ from ostler_http.ui.filters import visible
 from ostler_http.ui.live_view import SILENCE, ended_stream, message, stopping_of, stream_response
 from ostler_http.ui.pages.events import plain_event
 from ostler_http.ui.pages.log import wanted_records
-from ostler_http.ui.roles import is_allowed
 from ostler_http.ui.visit import Visit, Visits
 
 if TYPE_CHECKING:
@@ -41,7 +40,7 @@ def feed_endpoint(parts: Parts, rows: Rows, method: str, template: str) -> Calla
         if visit is None:
             return ended_stream()
         await visit.learn_methods("ostler")
-        if not is_allowed(visit.caller.role, visit.method("ostler", method).get("role", "nobody")):
+        if not visit.may_call(method):
             return JSONResponse({"title": f"{method} needs another role than {visit.role}", "status": 403}, 403)
         if request.query_params.get("as") == "text":
             return StreamingResponse(_text(parts, visits, rows, visit), media_type="text/plain; charset=utf-8")

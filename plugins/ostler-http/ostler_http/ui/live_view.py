@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 from starlette.requests import Request
 from starlette.responses import JSONResponse, Response, StreamingResponse
 
-from ostler import OstlerError
+from ostler import NotPermitted, OstlerError
 from ostler_http.ui.responses import page_values
 from ostler_http.ui.visit import Visit, Visits
 
@@ -66,11 +66,14 @@ async def live_messages(parts: Parts, page: Page, request: Request) -> AsyncIter
     interval = page.interval or SILENCE
     stopping = stopping_of(parts, request)
     while not stopping.is_set():
-        visit = visits.of(request, is_use=False)
-        if visit is None:
-            yield message("end", {})
-            return
-        current = await _current(page, visit)
+        try:
+            visit = visits.of(request, is_use=False)
+            if visit is None:
+                yield message("end", {})
+                return
+            current = await _current(page, visit)
+        except OstlerError as error:
+            current = message("problem", {"text": error.message})
         if current != last:
             last, quiet = current, 0.0
             yield current
@@ -82,12 +85,10 @@ async def live_messages(parts: Parts, page: Page, request: Request) -> AsyncIter
 
 
 async def _current(page: Page, visit: Visit) -> str:
-    try:
-        await visit.learn_methods("ostler")
-        values = await page_values(visit, page.title, page.path)
-        values.update(await page.load(visit))
-    except OstlerError as error:
-        return message("problem", {"text": error.message})
+    await visit.learn_methods("ostler")
+    require_role(visit, page)
+    values = await page_values(visit, page.title, page.path)
+    values.update(await page.load(visit))
     templates = visit.parts.templates
     return message(
         "live",
@@ -116,3 +117,18 @@ async def pause(stopping: asyncio.Event, seconds: float) -> None:
         await asyncio.wait_for(stopping.wait(), seconds)
     except TimeoutError:
         pass
+
+
+def require_role(visit: Visit, page: Page) -> None:
+    """Refuse a page whose methods the caller may not use, by what the daemon says of them.
+
+    Raises:
+        NotPermitted: The caller has not the role.
+    """
+    for method in page.methods:
+        if not visit.may_call(method):
+            needed = visit.method("ostler", method).get("role", "nobody")
+            raise NotPermitted(
+                f"{page.title} needs the role {needed}, {visit.caller.name} has {visit.role}",
+                hint="log in with a token of that role",
+            )

@@ -50,7 +50,7 @@ class LoginViews:
         if not self._is_ours(request, form):
             return self._form(request, target, _STALE, 403)
         try:
-            session_id, caller = self._open(form.get("secret", "").strip())
+            session_id, caller = self._open(form.get("secret", "").strip(), address)
         except NotPermitted:
             self._parts.limit.record_failure(address)
             self._parts.environment.log.warning("login from %s was refused", address)
@@ -73,12 +73,12 @@ class LoginViews:
         response.delete_cookie(cookie_name(request), path=_cookie_path(request))
         return response
 
-    def _open(self, secret: str) -> tuple[str, Any]:
+    def _open(self, secret: str, address: str) -> tuple[str, Any]:
         if not secret:
             raise NotPermitted("a token is needed")
         if (peer := self._parts.codes.redeem(secret)) is not None:
             return self._parts.sessions.open_for_user(peer)
-        return self._parts.sessions.open_with_token(secret)
+        return self._parts.sessions.open_with_token(secret, origin=address)
 
     def _is_ours(self, request: Request, form: dict[str, str]) -> bool:
         owner = request.cookies.get(_login_cookie(request), "")
@@ -101,7 +101,7 @@ class LoginViews:
     def _set_cookie(self, request: Request, response: Response, name: str, value: str) -> None:
         response.set_cookie(
             name, value,
-            path=_cookie_path(request), httponly=True, samesite="strict", secure=request.url.scheme == "https",
+            path=_cookie_path(request), httponly=True, samesite="strict", secure=request.scope["scheme"] == "https",
         )  # fmt: skip
 
 

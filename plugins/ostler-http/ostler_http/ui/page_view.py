@@ -9,11 +9,10 @@ from urllib.parse import quote
 from starlette.requests import Request
 from starlette.responses import HTMLResponse, JSONResponse, Response
 
-from ostler import NotPermitted, OstlerError
-from ostler_http.ui.live_view import ended_stream, live_response
+from ostler import OstlerError
+from ostler_http.ui.live_view import ended_stream, live_response, require_role
 from ostler_http.ui.responses import error_page, page_values, redirect
-from ostler_http.ui.roles import is_allowed
-from ostler_http.ui.visit import Visit, Visits, base_of
+from ostler_http.ui.visit import Visit, Visits, base_of, path_of
 
 if TYPE_CHECKING:
     from ostler_http.ui.pages import Page
@@ -48,24 +47,8 @@ async def _answer_page(parts: Parts, page: Page, visit: Visit) -> Response:
     return HTMLResponse(parts.templates.page(page.template, values))
 
 
-def require_role(visit: Visit, page: Page) -> None:
-    """Refuse a page whose methods the caller may not use, by what the daemon says of them.
-
-    Raises:
-        NotPermitted: The caller has not the role.
-    """
-    for method in page.methods:
-        needed = visit.method("ostler", method).get("role", "nobody")
-        if not is_allowed(visit.caller.role, needed):
-            raise NotPermitted(
-                f"{page.title} needs the role {needed}, {visit.caller.name} has {visit.role}",
-                hint="log in with a token of that role",
-            )
-
-
 def to_login(request: Request, *, is_page: bool) -> Response:
     """Have somebody without a role log in: a browser that wants a page is sent to the form and comes back."""
     if not is_page or request.method != "GET":
         return JSONResponse({"title": "log in first", "status": 401}, status_code=401)
-    wanted = request.url.path + (f"?{request.url.query}" if request.url.query else "")
-    return redirect(f"{base_of(request)}/login?next={quote(wanted, safe='/')}")
+    return redirect(f"{base_of(request)}/login?next={quote(path_of(request), safe='/')}")

@@ -19,32 +19,47 @@ The page says what is there; how it looks, what is escaped, and who may press a 
 
 from __future__ import annotations
 
+import asyncio
 import inspect
+import logging
 from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
 import msgspec
 
-from ostler import InternalError, NotFound, OstlerError
+from ostler import ContractError, DeadlineExceeded, InternalError, NotFound, OstlerError
 from ostler_http.ui.actions import Action, Field
 from ostler_http.ui.pages import Page
 
 if TYPE_CHECKING:
     from ostler_http.ui.visit import Visit
 
+_RENDER_TIMEOUT = 15.0
+"""Seconds in which a page has to say what it shows."""
+
 
 class PluginPages:
     """The pages of plugins.
 
+    One that is not as it has to be is left out and named in the log; it takes nothing with it.
+
     Args:
         pages: The extensions, by name.
+        log: Where faults of pages go.
     """
 
-    def __init__(self, pages: Mapping[str, Any]) -> None:
-        self._pages: dict[str, Any] = {
-            name: page() if inspect.isclass(page) else page for name, page in sorted(pages.items())
-        }
-        self._actions = {name: page_actions(page) for name, page in self._pages.items()}
+    def __init__(self, pages: Mapping[str, Any], log: logging.LoggerAdapter[logging.Logger]) -> None:
+        self._pages: dict[str, Any] = {}
+        self._actions: dict[str, dict[str, Action]] = {}
+        for name, declared in sorted(pages.items()):
+            try:
+                page = declared() if inspect.isclass(declared) else declared
+                self._actions[name] = page_actions(page)
+                _check(page)
+            except Exception as error:  # noqa: BLE001 - a plugin's code may raise anything
+                log.warning("the page %s cannot be used: %s: %s", name, type(error).__name__, error)
+            else:
+                self._pages[name] = page
 
     async def menu(self, visit: Visit) -> list[dict[str, str]]:
         """Return the pages that have something to show: there is a service of their manager."""
@@ -101,7 +116,8 @@ class PluginPages:
             "query": dict(visit.request.query_params),
         }  # fmt: skip
         try:
-            description = await page.render(request, visit.client)
+            async with asyncio.timeout(_RENDER_TIMEOUT):
+                description = await page.render(request, visit.client)
             return {
                 "page": page,
                 "sections": list(description.get("sections", [])),
@@ -109,6 +125,9 @@ class PluginPages:
             }
         except OstlerError:
             raise
+        except TimeoutError:
+            what = f"the page {name} was not ready in {_RENDER_TIMEOUT:g} s"
+            raise DeadlineExceeded(what, hint="one of the services that it asks does not answer") from None
         except Exception as error:
             visit.parts.environment.log.exception("the page %s has failed", name)
             raise InternalError(f"the page {name} has failed: {type(error).__name__}", hint="see the log") from error
@@ -121,6 +140,18 @@ class PluginPages:
         if name not in self._pages:
             raise NotFound(f"there is no page {name!r}", hint="a plugin provides it under `http.page`")
         return self._pages[name]
+
+
+def _check(page: Any) -> None:
+    """Check what a page must have.
+
+    Raises:
+        ContractError: It lacks its title, or a method that says what it shows.
+    """
+    if not isinstance(getattr(page, "title", None), str):
+        raise ContractError("it has no `title`, which must be a text")
+    if not inspect.iscoroutinefunction(getattr(page, "render", None)):
+        raise ContractError("it has no `async def render(self, request, client)`")
 
 
 def page_actions(page: Any) -> dict[str, Action]:

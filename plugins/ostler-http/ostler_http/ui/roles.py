@@ -7,7 +7,7 @@ from typing import Any
 from ostler import Clock, OstlerError, Role
 
 _RANKS = {Role.VIEWER: 0, Role.OPERATOR: 1, Role.ADMIN: 2}
-_MAX_AGE = 30.0
+_MAX_AGE = 5.0
 """Seconds after which roles are asked for again: a reload may have changed them."""
 
 

@@ -22,7 +22,7 @@ _BYTES = 32
 class CallerSource(Protocol):
     """Knows callers; see `ostler.Gateway`."""
 
-    def caller_of_token(self, secret: str) -> Any:
+    def caller_of_token(self, secret: str, *, origin: str = "") -> Any:
         """Return whose token it is."""
         ...
 
@@ -69,13 +69,17 @@ class SessionStore:
     def __len__(self) -> int:
         return len(self._sessions)
 
-    def open_with_token(self, token: str) -> tuple[str, Any]:
+    def open_with_token(self, token: str, *, origin: str = "") -> tuple[str, Any]:
         """Begin a session; return its id and the caller.
+
+        Args:
+            token: The secret of the token.
+            origin: Where the caller comes from, for the audit log.
 
         Raises:
             NotPermitted: The token is not known, has expired, was revoked, or has no role.
         """
-        caller = _with_role(self._callers.caller_of_token(token))
+        caller = _with_role(self._callers.caller_of_token(token, origin=origin))
         session_id = secrets.token_urlsafe(_BYTES)
         return self._add(session_id, None, _seal(token.encode("utf-8", "surrogateescape"), session_id)), caller
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from typing import TYPE_CHECKING, Any
+from urllib.parse import quote
 
 from markupsafe import Markup
 from starlette.requests import Request
@@ -11,6 +12,7 @@ from starlette.requests import Request
 from ostler import OstlerError
 from ostler_http.ui.actions import ACTIONS, Action
 from ostler_http.ui.roles import is_allowed
+from ostler_http.ui.traffic_rates import Traffic, traffic_of
 
 if TYPE_CHECKING:
     from ostler_http.ui.parts import Parts
@@ -50,8 +52,24 @@ class Visit:
         return await self.client.call("ostler", method, arguments or {}, timeout=timeout)
 
     async def status(self) -> dict[str, Any]:
-        """Return the status of the daemon, at most a second old."""
-        return await self.parts.status(self.client)
+        """Return the status of the daemon, at most a second old.
+
+        What was read for somebody else is only for those who may read it themselves; others are refused by the daemon.
+        """
+        if self.may_call("status"):
+            return await self.parts.status(self.client)
+        found: dict[str, Any] = await self.call("status")
+        return found
+
+    async def traffic(self) -> Traffic:
+        """Return the traffic of the last seconds, from counters that all pages share; see `status`."""
+        if not self.may_call("traffic"):
+            return traffic_of([await self.call("traffic")])
+        return await self.parts.traffic.read(self.client, self.parts.environment.clock.monotonic())
+
+    def may_call(self, method: str) -> bool:
+        """Return whether the caller may call a method of the daemon itself, as far as is known."""
+        return is_allowed(self.caller.role, self.method("ostler", method).get("role", "nobody"))
 
     async def learn_methods(self, *topics: str) -> None:
         """Have `may` know the methods of topics."""
@@ -87,7 +105,10 @@ class Visit:
         """Return the button of any action; see `button`."""
         if not self.allows(action):
             return Markup("")
-        values = {"name": action_name, "action": action, "label": label, "about": about, "arguments": arguments}
+        values = {
+            "name": action_name, "action": action, "label": label, "about": about, "arguments": arguments,
+            "back": path_of(self.request),
+        }  # fmt: skip
         return self.parts.templates.part("button.html", "button", {**values, "visit": self})
 
 
@@ -122,9 +143,16 @@ def base_of(request: Request) -> str:
     return str(request.scope.get("root_path", "")).rstrip("/")
 
 
+def path_of(request: Request) -> str:
+    """Return the path and the query of a request, for links back to it. Not by its URL, which has a host in it."""
+    query = request.scope["query_string"].decode("ascii", "replace")
+    return quote(request.scope["path"], safe="/~") + (f"?{query}" if query else "")
+
+
 def cookie_name(request: Request) -> str:
     """Return the name of the cookie. Browsers share cookies among all ports of a host, and so could two daemons."""
-    return f"{COOKIE}-{request.url.port or 'main'}"
+    port = request.headers.get("host", "").rpartition(":")[2]
+    return f"{COOKIE}-{port if port.isascii() and port.isdecimal() and len(port) < 6 else 'main'}"
 
 
 async def gathered(**reads: Any) -> dict[str, Any]:

@@ -27,7 +27,7 @@ class OverviewPage(Page):
         found = await gathered(
             operations=visit.call("operation.list", {"states": ["queued", "running", "waiting"], "limit": 100}),
             periodic=visit.call("periodic_list"),
-            traffic=visit.parts.traffic.read(visit.client, visit.parts.environment.clock.monotonic()),
+            traffic=visit.traffic(),
             explained=_explained(visit, status["services"]),
         )
         explained = [] if isinstance(found["explained"], OstlerError) else found["explained"]

@@ -19,7 +19,7 @@ class TopicsPage(Page):
 
     async def load(self, visit: Visit) -> dict[str, Any]:
         """Return the traffic of all topics."""
-        return {"traffic": await visit.parts.traffic.read(visit.client, visit.parts.environment.clock.monotonic())}
+        return {"traffic": await visit.traffic()}
 
 
 class TopicPage(Page):
@@ -34,7 +34,7 @@ class TopicPage(Page):
     async def load(self, visit: Visit) -> dict[str, Any]:
         """Return the traffic and the description of a topic."""
         topic = visit.request.path_params["topic"]
-        traffic = await visit.parts.traffic.read(visit.client, visit.parts.environment.clock.monotonic())
+        traffic = await visit.traffic()
         described = await visit.call("describe", {"topic": topic})
         found = next((one for one in traffic.topics if one["topic"] == topic), None)
         if found is None and not described:

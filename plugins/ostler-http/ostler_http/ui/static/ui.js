@@ -6,6 +6,9 @@
   const live = document.querySelector("[data-live]");
   const feed = document.querySelector("[data-feed]");
   const MAX_ROWS = 1000;
+  // The clock of the browser may be wrong; ages are by that of the host.
+  const now = Number(document.documentElement.dataset.now) * 1000;
+  const skew = now ? Date.now() - now : 0;
 
   function say(text) {
     if (connection && connection.textContent !== text) connection.textContent = text;
@@ -21,7 +24,7 @@
     return seconds < 0 ? `in ${text}` : `${text} ago`;
   }
   function textOf(time) {
-    const text = age((Date.now() - Date.parse(time.dateTime)) / 1000);
+    const text = age((Date.now() - skew - Date.parse(time.dateTime)) / 1000);
     return time.classList.contains("span") ? text.replace(/^(.*) ago$/, "for $1") : text;
   }
   function showAges(root) {
