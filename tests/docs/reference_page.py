@@ -16,6 +16,7 @@ from ostler.messaging.interface.introspection import list_exposed
 from ostler.messaging.observers.opentelemetry import OtelTracer
 from ostler.operations import OperationControl
 from ostler.testing import FakeClock
+from ostler_http.manager import HttpManager
 from ostler_scheduler.manager import SchedulerManager
 from ostler_volume.manager import VolumeManager
 
@@ -26,6 +27,7 @@ INTERFACES: list[tuple[str, str, type]] = [
     ("ostler", "token.", TokenControl),
     ("volume", "", VolumeManager),
     ("scheduler", "", SchedulerManager),
+    ("web", "", HttpManager),
 ]
 """Topic, prefix of the methods' names, and the class."""
 

@@ -22,6 +22,11 @@ from ostler.config.option_reference import (
 )
 from ostler.driver import DriverOptions
 from ostler.manager import ManagerOptions
+from ostler_http.application import AppOptions, FilterOptions
+from ostler_http.filters.auth import AuthFilter
+from ostler_http.filters.cors import CorsFilter
+from ostler_http.filters.limit import LimitFilter
+from ostler_http.options import HttpOptions, LimitOptions, TlsOptions
 
 ROOT = Path(__file__).parents[2]
 SHIPPED_FILE = ROOT / "conf" / "ostler.toml"
@@ -68,6 +73,28 @@ def shipped_sections():
     return sections
 
 
+@pytest.fixture(scope="module")
+def http_sections():
+    """The tables of an HTTP service, which the shipped file does not have: nothing listens on a port by default."""
+    web = ("services", "web")
+    tables = [
+        (web, HttpOptions, "A service of the manager `http`, with the options of its own; see [http.md](http.md)."),
+        ((*web, "tls"), TlsOptions, "TLS of its addresses with a port."),
+        ((*web, "limits"), LimitOptions, "What bounds its clients."),
+        ((*web, "apps", "/path"), AppOptions, "A mount, with the options that every application has."),
+    ]
+    tables += [
+        ((*web, "filters", name), cls.Options, f"The filter `{name}`, with the options of its own.")
+        for name, cls in (("auth", AuthFilter), ("limit", LimitFilter), ("cors", CorsFilter))
+    ]
+    bases = {HttpOptions: ManagerOptions, AuthFilter.Options: FilterOptions}
+    bases |= {LimitFilter.Options: FilterOptions, CorsFilter.Options: FilterOptions}
+    return [
+        ReferenceSection(path=path, model=model, base=bases.get(model), description=about)
+        for path, model, about in tables
+    ]
+
+
 def models(sections):
     return {
         section.path: section.model for section in sections if section.path[0] == "services" and not section.is_pattern
@@ -86,8 +113,8 @@ def test_the_shipped_file_is_what_the_declarations_say(shipped_sections):
     compare(SHIPPED_FILE, render_toml(shipped_sections))
 
 
-def test_the_reference_page_is_what_the_declarations_say(shipped_sections):
-    compare(PAGE, render_markdown(shipped_sections))
+def test_the_reference_page_is_what_the_declarations_say(shipped_sections, http_sections):
+    compare(PAGE, render_markdown([*shipped_sections, *http_sections]))
 
 
 def test_the_shipped_file_is_a_configuration_that_works(shipped_sections):

@@ -120,8 +120,7 @@ class Daemon:
         self._notifier = notifier
         self._step_tracker = step_tracker
         self._make_transport = make_transport
-        self._keep_lock = keep_lock
-        self._sockets = sockets or {}
+        self._keep_lock, self._sockets = keep_lock, sockets or {}
         self._started_at = clock.wall()
         self._installed_versions = InstalledVersions(resolved.plugins)
         self._state_tracker = StateTracker(clock, self._on_state_change)
@@ -136,8 +135,7 @@ class Daemon:
         self._start_task: asyncio.Task[None] | None = None
         self._stop_requested = asyncio.Event()
         self._stop_started_at = 0.0
-        self._fatal_reason = ""
-        self._signal_count = 0
+        self._fatal_reason, self._signal_count = "", 0
         self._has_start_failed = False
 
     def _make_progress(self) -> ProgressReporter:

@@ -35,6 +35,8 @@ class HttpStatus(msgspec.Struct, frozen=True, kw_only=True):
         responses: Responses by the class of their status, `2xx`.
         refused: What the server and the filters have refused or cut, by its name.
         wsgi_threads: Threads for WSGI applications that were started.
+        wsgi_overdue: Those of them that do what nobody waits for any more.
+        wsgi_limit: How many there may be.
     """
 
     topic: str
@@ -47,3 +49,5 @@ class HttpStatus(msgspec.Struct, frozen=True, kw_only=True):
     responses: dict[str, int] = {}
     refused: dict[str, int] = {}
     wsgi_threads: int = 0
+    wsgi_overdue: int = 0
+    wsgi_limit: int = 0

@@ -42,6 +42,9 @@ class FailureLimit:
         self._now = now
         self._failures: OrderedDict[str, tuple[float, int]] = OrderedDict()
 
+    def __len__(self) -> int:
+        return len(self._failures)
+
     def blocked_for(self, address: str) -> float:
         """Return for how many seconds attempts of an address are refused; 0 for not at all."""
         began, count = self._failures.get(address, (0.0, 0))

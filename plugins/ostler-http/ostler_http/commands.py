@@ -92,7 +92,7 @@ def _statuses(service: str) -> list[HttpStatus]:
         topics = list(dict.fromkeys(each.topic for each in found if each.manager in _MANAGERS))
         if service and service not in topics:
             raise NotFound(
-                f"{service} is no HTTP service of this host", hint=f"there are: {', '.join(topics) or 'none'}"
+                f"{service} is no HTTP service of this host", hint=f"available: {', '.join(topics) or 'none'}"
             )
         statuses = []
         for topic in [service] if service else topics:

@@ -96,15 +96,19 @@ class HttpManager(Manager[HttpOptions]):
             what = f"TLS of {self.topic} cannot be set up: {fault.option}: {fault}"
             raise ServiceError(what, hint="see [services.TOPIC.tls]", topic=self.topic) from None
 
-    def is_working(self) -> bool:
-        """Return whether the loop of the service turns."""
+    def is_working(self, timeout: float = _ANSWER_TIMEOUT) -> bool:
+        """Return whether the loop of the service turns.
+
+        Args:
+            timeout: Seconds to wait for it.
+        """
         if self._server is None or self._thread is None:
             return True
         try:
-            self._thread.call(_answer(), _ANSWER_TIMEOUT)
+            self._thread.call(_answer(), timeout)
         except TimeoutError:
             raise ServiceError(
-                f"the event loop of {self.topic} has not responded for {_ANSWER_TIMEOUT:g} s",
+                f"the event loop of {self.topic} has not responded for {timeout:g} s",
                 hint="an application blocks it; `ostler dump` shows where",
             ) from None
         return True
@@ -148,6 +152,8 @@ class HttpManager(Manager[HttpOptions]):
             responses={f"{digit}xx": count for digit, count in sorted(counters.responses.items()) if digit},
             refused=dict(sorted(counters.refused.items())),
             wsgi_threads=server.pool.running(),
+            wsgi_overdue=server.pool.overdue(),
+            wsgi_limit=server.pool.size,
         )
 
     @exposed(role="viewer")

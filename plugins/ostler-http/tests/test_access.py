@@ -68,7 +68,7 @@ def test_the_limit_of_failures_ends_after_a_minute_and_is_bounded():
     assert limit.blocked_for("a") == 0
     for number in range(20_000):
         limit.add(str(number))
-    assert len(limit._failures) == 10_000
+    assert len(limit) == 10_000
 
 
 def test_a_mount_may_ask_for_more_than_a_viewer(serve):

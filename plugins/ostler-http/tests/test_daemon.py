@@ -4,13 +4,12 @@ from __future__ import annotations
 
 import http.client
 import os
-import socket
-import subprocess
 import sys
+import tempfile
 from pathlib import Path
 
 import pytest
-from daemon_process import OSTLER, DaemonProcess, wait_for
+from daemon_process import DaemonProcess, wait_for
 
 APP = """
 async def hello(scope, receive, send):
@@ -74,44 +73,28 @@ def test_it_serves_is_listed_and_stops(make):
 
 
 HANDING_OVER = """
-import fcntl, os, sys
-found = [fcntl.fcntl(int(number), fcntl.F_DUPFD, 50) for number in sys.argv[1].split(",")]
-for place, number in enumerate(found, 3):
-    os.dup2(number, place, inheritable=True)
-names = ":".join(["web"] * len(found))
-os.environ.update(LISTEN_FDS=str(len(found)), LISTEN_PID=str(os.getpid()), LISTEN_FDNAMES=names)
+import os, socket, sys
+made = [socket.create_server(("127.0.0.1", 0)) for _ in range(2)]
+with open(sys.argv[1], "w") as file:
+    file.write(" ".join(str(each.getsockname()[1]) for each in made))
+high = [os.dup2(each.fileno(), 50 + place) for place, each in enumerate(made)]
+for place, number in enumerate(high, 3):
+    os.dup2(number, place)
+os.environ.update(LISTEN_FDS="2", LISTEN_PID=str(os.getpid()), LISTEN_FDNAMES="web:web")
 os.execv(sys.argv[2], sys.argv[2:])
 """
 
 
 def test_sockets_that_systemd_hands_over_are_taken_by_their_name_and_kept(make):
     config = CONFIG + '[services.other]\nmanager = "http"\nlisten = ["systemd:nosuch"]\n'
-    with socket.create_server(("127.0.0.1", 0)) as first, socket.create_server(("127.0.0.1", 0)) as second:
-        numbers = [first.fileno(), second.fileno()]
-        ports = [each.getsockname()[1] for each in (first, second)]
-        daemon = DaemonProcess(config.replace("LISTEN", '["systemd:web"]'))
-        try:
-            (daemon.root / "hello_app.py").write_text(APP)
-            daemon.environ["PYTHONPATH"] = os.pathsep.join([daemon.environ["PYTHONPATH"], str(daemon.root)])
-            start_with_descriptors(daemon, numbers)
-            assert [get(port) for port in ports] == [(200, b"anonymous")] * 2
-            assert "systemd has handed over no socket named nosuch" in daemon.log
-            daemon.command("reload")
-            daemon.command("service", "restart", "web")
-            assert [get(port) for port in ports] == [(200, b"anonymous")] * 2
-        finally:
-            daemon.close()
-
-
-def start_with_descriptors(daemon, numbers):
-    words = [sys.executable, "-c", HANDING_OVER, ",".join(map(str, numbers)), str(OSTLER)]
-    heard = len(daemon.notices.received)
-    daemon.process = subprocess.Popen(
-        [*words, "--root", str(daemon.root), "run"],
-        env=daemon.environ, stdin=subprocess.DEVNULL, stdout=daemon._log, stderr=subprocess.STDOUT, text=True,
-        pass_fds=numbers,
-    )  # fmt: skip
-    daemon.wait_ready(heard)
+    with tempfile.NamedTemporaryFile("r+", prefix="ostler-ports-") as file:
+        daemon = make('["systemd:web"]', [sys.executable, "-c", HANDING_OVER, file.name], config)
+        ports = [int(each) for each in file.read().split()]
+        assert [get(port) for port in ports] == [(200, b"anonymous")] * 2
+        daemon.wait_log("systemd has handed over no socket named nosuch")
+        daemon.command("reload")
+        daemon.command("service", "restart", "web")
+        assert [get(port) for port in ports] == [(200, b"anonymous")] * 2
 
 
 def test_the_daemon_without_an_http_service_imports_nothing_of_it(make):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import http.client
 import json
 import socket
@@ -24,6 +25,11 @@ def answer(web, path="/open"):
     status, _, body = web.get(path)
     assert status == 200
     return json.loads(body)
+
+
+def pool_of(web):
+    found = web.status()
+    return found["wsgi_threads"], found["wsgi_overdue"], found["wsgi_limit"]
 
 
 def test_it_launches_an_application_from_the_configuration(serve):
@@ -100,18 +106,18 @@ def test_reset_brings_the_pool_back_to_its_configured_size(serve, blocker):
     with serve(mounts, "wsgi_threads = 2\nwsgi_queue = 0", apps={"slow": slow_wsgi(blocker)}) as web:
         assert [web.get("/")[0] for _ in range(2)] == [504, 504]
         assert web.get("/")[0] == 503
-        pool = web.host.manager("web")._server.pool
-        assert (pool.running(), pool.overdue()) == (2, 2)
+        assert pool_of(web) == (2, 2, 2)
         assert "2 of 2 threads" in web.host.manager("web").problems()[0]
         web.host.manager("web").reset()
-        assert (pool.size, pool.running(), web.host.manager("web").problems()) == (2, 0, [])
+        assert pool_of(web) == (0, 0, 2)
+        assert web.host.manager("web").problems() == []
         assert web.get("/")[0] == 504
 
 
 def test_a_reload_changes_the_size_of_the_pool(serve):
     with serve() as web:
         web.host.reload(configuration(options="wsgi_threads = 3"))
-        assert web.host.manager("web")._server.pool.size == 3
+        assert pool_of(web) == (0, 0, 3)
 
 
 def test_a_reload_replaces_mounts_without_dropping_a_connection(serve):
@@ -255,19 +261,64 @@ def test_websockets_get_a_close_frame_at_the_stop(serve):
         assert read_all(connection).startswith(b"\x88\x02\x03\xf4")
 
 
-def test_a_loop_that_an_application_blocks_makes_the_service_degraded(serve, blocker, monkeypatch):
+def test_a_websocket_whose_client_vanishes_is_no_error_of_the_application(serve, caplog):
+    mounts = '[services.web.apps."/"]\napp = "chatty"\nfilters = []'
+    with serve(mounts, apps={"chatty": chatty}) as web:
+        with web.connect() as connection:
+            connection.sendall(websocket_request("/"))
+            read_until(connection, b"\x81")
+        web.host.wait_for(lambda: web.status()["mounts"][0]["in_flight"] == 0, "the end of the WebSocket")
+        assert web.refused("response_failed") == 0
+
+
+def test_a_reload_sets_the_permissions_of_a_unix_socket(serve, tmp_path):
+    listen = f'listen = ["unix:{tmp_path}/http.sock"]'
+    with serve(options=listen) as web:
+        web.host.reload(configuration(options=f'{listen}\nunix_mode = "0600"'))
+        assert (tmp_path / "http.sock").stat().st_mode & 0o777 == 0o600
+
+
+def test_a_stop_while_an_application_starts_leaves_no_listener_behind(serve, blocker):
+    class SlowStart(EchoApp):
+        async def start(self):
+            await asyncio.get_running_loop().run_in_executor(None, blocker.wait)
+
+    with serve(apps={"slow": SlowStart}) as web, socket.create_server(("127.0.0.1", 0)) as other:
+        port, free = web.port(), other.getsockname()[1]
+        other.close()
+        failures = []
+
+        def reload():
+            try:
+                changed = f'listen = ["127.0.0.1:{free}"]'
+                web.host.reload(configuration('[services.web.apps."/"]\napp = "slow"', changed))
+            except ServiceError as error:
+                failures.append(str(error))
+
+        reloading = threading.Thread(target=reload)
+        reloading.start()
+        blocker.wait_until_entered()
+        stopping = threading.Thread(target=web.host.manager("web").cleanup_host)
+        stopping.start()
+        wait_until_refused(port)
+        blocker.released.set()
+        reloading.join()
+        stopping.join()
+        assert failures
+        wait_until_refused(free)
+
+
+def test_a_loop_that_an_application_blocks_makes_the_service_degraded(serve, blocker):
     async def block(scope, receive, send):
         blocker.wait()
         await send_text(send, "")
 
-    # Its time limit is a constant, of seconds.
-    monkeypatch.setattr("ostler_http.manager._ANSWER_TIMEOUT", 0.05)
     with serve('[services.web.apps."/"]\napp = "block"\nfilters = []', apps={"block": block}) as web:
         with web.connect() as connection:
             connection.sendall(b"GET / HTTP/1.1\r\nhost: x\r\n\r\n")
             blocker.wait_until_entered()
             with pytest.raises(ServiceError, match="the event loop of web has not responded"):
-                web.host.manager("web").is_working()
+                web.host.manager("web").is_working(timeout=0.05)
             blocker.released.set()
             assert status_of(connection.recv(65536)) == 200
         assert web.host.manager("web").is_working()
@@ -307,6 +358,14 @@ async def stream(scope, receive, send):
     await send({"type": "http.response.body", "body": b"first", "more_body": True})
     await scope["ostler.stopping"].wait()
     await send({"type": "http.response.body", "body": b"goodbye"})
+
+
+async def chatty(scope, receive, send):
+    await receive()
+    await send({"type": "websocket.accept"})
+    while True:
+        await send({"type": "websocket.send", "text": "again"})
+        await asyncio.sleep(0)
 
 
 async def deaf_stream(scope, receive, send):

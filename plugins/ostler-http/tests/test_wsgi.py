@@ -146,7 +146,7 @@ def test_an_application_that_does_it_wrong_gets_500_and_loses_no_thread(serve, a
             answer = web.raw(b"GET /app HTTP/1.1\r\nhost: x\r\nconnection: close\r\n\r\n")
             assert answer == b"" or status_of(answer) in (200, 500)
         assert web.refused("response_failed") == 3
-        assert web.host.manager("web")._server.pool.running() == 1
+        assert web.status()["wsgi_threads"] == 1
 
 
 def test_an_error_may_replace_a_response_that_has_not_begun(serve):

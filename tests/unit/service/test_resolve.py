@@ -1,6 +1,7 @@
 from abc import abstractmethod
 
 import pytest
+from pydantic import create_model
 
 from ostler import Context, Driver, DriverOptions, Field, Manager, ManagerOptions, OptionsModel, exposed, hookimpl
 from ostler.config import Secret, load_text
@@ -50,6 +51,28 @@ class OddHook(Manager):
         pass
 
 
+class Bulb(OptionsModel):
+    watts: int = Field(5, ge=1, help="Watts")
+    key: Secret | None = Field(None, help="A secret")
+
+
+class Chandelier(Manager):
+    """Has options that only its table knows: one table for each bulb."""
+
+    class Options(ManagerOptions):
+        bulbs: dict[str, dict] = Field({}, help="The bulbs")
+
+    @classmethod
+    def options_model(cls, table, extensions):
+        if table.get("bulbs") == "raise":
+            raise ValueError("no bulbs")
+        if table.get("bulbs") == "wrong":
+            return dict
+        fields = {name: (Bulb, Field(help="A bulb")) for name in table.get("bulbs", {})}
+        bulbs = create_model("Bulbs", __base__=OptionsModel, **fields)
+        return create_model("Options", __base__=cls.Options, bulbs=(bulbs, Field(help="The bulbs")))
+
+
 class LampSection(OptionsModel):
     """[lampshade]: a section of a plugin."""
 
@@ -59,7 +82,13 @@ class LampSection(OptionsModel):
 def plugin(**hooks):
     """What a plugin brings, all well; a test puts something else in its place."""
     good = {
-        "ostler_managers": {"lamp": Lamp, "plain": Manager, "odd_options": OddOptions, "odd_hook": OddHook},
+        "ostler_managers": {
+            "lamp": Lamp,
+            "plain": Manager,
+            "odd_options": OddOptions,
+            "odd_hook": OddHook,
+            "chandelier": Chandelier,
+        },
         "ostler_drivers": {("lamp", "gpio"): Gpio, ("lamp", "empty"): Empty, ("lamp", "wrong"): WrongSignature},
         "ostler_config_sections": {"lampshade": LampSection},
         "ostler_extensions": {},
@@ -117,6 +146,40 @@ def test_a_good_configuration_makes_services_with_their_options() -> None:
     assert (loaded.cls, options.pin) == (Gpio, 3)
     assert spec.sections["lampshade"].colour == "red"
     assert assembly.warnings == []
+
+
+BULBS = """
+[services.hall]
+manager = "chandelier"
+[services.hall.bulbs.left]
+watts = 7
+[services.hall.bulbs.right]
+"""
+
+
+def test_a_manager_may_bring_the_model_of_the_very_table() -> None:
+    (spec,) = made(BULBS).specs
+    assert isinstance(spec.options, Chandelier.Options)
+    assert (spec.options.bulbs.left.watts, spec.options.bulbs.right.watts) == (7, 5)
+
+
+def test_options_of_a_model_for_one_table_are_checked_like_all_others() -> None:
+    wrong = BULBS.replace("watts = 7", "watts = 0\nwats = 1\nkey = 'plain'")
+    text = "\n".join(problems(wrong))
+    assert ":5:9: services.hall.bulbs.left.watts" in text
+    assert ':6:1: unknown key "wats" in [services.hall.bulbs.left]; did you mean "watts"?' in text
+    assert ":7:7: services.hall.bulbs.left.key: a secret must not be written" in text
+
+
+@pytest.mark.parametrize(
+    ("bulbs", "fault"),
+    [("raise", "its `options_model` failed: ValueError: no bulbs"), ("wrong", "its `options_model` returned no class")],
+)
+def test_a_model_for_one_table_that_cannot_be_had_is_a_fault_of_the_manager(bulbs: str, fault: str) -> None:
+    (found, *_) = problems(f'[services.hall]\nmanager = "chandelier"\nbulbs = "{bulbs}"\n')
+    assert found.startswith(
+        f"{found.partition(':')[0]}:2:11: manager chandelier violates the manager contract: {fault}"
+    )
 
 
 def test_a_service_that_is_not_enabled_is_checked_and_not_made() -> None:

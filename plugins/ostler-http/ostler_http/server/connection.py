@@ -88,7 +88,7 @@ class HttpConnection(HttpToolsProtocol):
     # Life -----------------------------------------------------------------------------------------------------------
 
     def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]  # as in uvicorn
-        """See `asyncio.Protocol.connection_made`; after the TLS handshake."""
+        """Begin; the TLS handshake is over."""
         super().connection_made(transport)
         tls = transport.get_extra_info("ssl_object")
         self.certificate = certificate_name(tls.getpeercert()) if tls is not None else ""
@@ -96,7 +96,7 @@ class HttpConnection(HttpToolsProtocol):
         self.owner.on_open(self)
 
     def connection_lost(self, exc: Exception | None) -> None:
-        """See `asyncio.Protocol.connection_lost`."""
+        """End the connection."""
         self._unset_keepalive_if_required()
         super().connection_lost(exc)
         self.owner.on_lost(self)
@@ -143,7 +143,7 @@ class HttpConnection(HttpToolsProtocol):
     # Parsing --------------------------------------------------------------------------------------------------------
 
     def data_received(self, data: bytes) -> None:
-        """See `asyncio.Protocol.data_received`."""
+        """Parse what the client has sent."""
         if self.transport.is_closing():
             return
         before = self.phase
@@ -250,12 +250,12 @@ class HttpConnection(HttpToolsProtocol):
         self.phase, self.since = phase, self.loop.time()
 
     def pause_writing(self) -> None:
-        """See `asyncio.BaseProtocol.pause_writing`."""
+        """Note that the client takes too little."""
         super().pause_writing()
         self.stalled_at, self.unsent = self.loop.time(), self.transport.get_write_buffer_size()
 
     def resume_writing(self) -> None:
-        """See `asyncio.BaseProtocol.resume_writing`."""
+        """Note that the client takes what it is sent again."""
         super().resume_writing()
         self.stalled_at = None
 

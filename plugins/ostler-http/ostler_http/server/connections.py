@@ -28,7 +28,7 @@ _PING_INTERVAL = 20.0
 
 
 class _State(ServerState):
-    """uvicorn's shared state; its `Date` is made when it is asked for, not by a timer."""
+    """uvicorn's shared state; its date is made when it is asked for, not by a timer."""
 
     def __init__(self) -> None:
         self._second, self._headers = 0, list[tuple[bytes, bytes]]()
@@ -194,6 +194,8 @@ class Connections:
         """
         self._is_closed = True
         until = self.loop.time() + timeout
+        for task in list(self._handshakes):
+            task.cancel()
         for each in list(self.state.connections):
             each.shutdown()
         await self._wait_until_empty(timeout / 2)
@@ -213,8 +215,6 @@ class Connections:
         left = list(self._open)
         for connection in left:
             connection.transport.abort()
-        for task in list(self._handshakes):
-            task.cancel()
         for task in list(self.state.tasks):
             task.cancel()
         if self._sweep is not None:

@@ -12,7 +12,7 @@ from typing import Any, cast
 
 import msgspec
 
-from ostler import Clock, ConfigurationError, Gateway, ServiceClient, ServiceError, error_line
+from ostler import Clock, ConfigurationError, Conflict, Gateway, ServiceClient, ServiceError, error_line
 from ostler_http.addresses import ListenAddress, parse_address
 from ostler_http.application import AppEnvironment, Application, AppOptions, FilterEnvironment
 from ostler_http.asgi import ASGIApp, WSGIApp
@@ -78,6 +78,7 @@ class HttpServer:
         self._is_tls = False
         self._stop_timeout = 0.0
         self._retired: set[asyncio.Task[None]] = set()
+        self._is_stopped = False
 
     def urls(self) -> list[str]:
         """Return the addresses that it listens on, as clients write them."""
@@ -103,11 +104,14 @@ class HttpServer:
 
         Raises:
             ServiceError: An address cannot be listened on, or an application could not be started.
+            Conflict: It is being stopped.
             ConfigurationError: A name leads to no application or filter.
         """
         connections = self._connections or Connections(self._handler, options.limits, self.counters)
         async with contextlib.AsyncExitStack() as undo:
             table = await self._make_table(options, undo)
+            if self._is_stopped:
+                raise Conflict(f"{self._context.topic} is being stopped", topic=self._context.topic)
             opened = self._open_listeners(options, connections, undo)
             undo.pop_all()
         self._connections = connections
@@ -118,6 +122,8 @@ class HttpServer:
         self._stop_timeout = options.stop_timeout
         self._replace_mounts(table)
         self._replace_listeners(opened)
+        for listener in (each for listeners in opened.values() for each in listeners):
+            listener.set_mode(int(options.unix_mode, 8))
 
     # Mounts ---------------------------------------------------------------------------------------------------------
 
@@ -253,6 +259,7 @@ class HttpServer:
         Returns:
             How many connections were cut.
         """
+        self._is_stopped = True
         self._replace_listeners({})
         for mount in self._handler.mounts:
             mount.stopping.set()

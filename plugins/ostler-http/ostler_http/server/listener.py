@@ -46,6 +46,7 @@ class Listener:
         self._loop = asyncio.get_running_loop()
         self._retry: asyncio.TimerHandle | None = None
         self.is_open = True
+        self._has_outage = False
 
     @property
     def has_port(self) -> bool:
@@ -76,11 +77,19 @@ class Listener:
             except (BlockingIOError, InterruptedError, ConnectionAbortedError):
                 return
             except OSError as error:  # no descriptors, no memory
-                self._log.warning("cannot accept connections on %s: %s; retrying", self.bound, error.strerror)
+                if not self._has_outage:  # else it would be logged twice a second
+                    self._log.warning("cannot accept connections on %s: %s; retrying", self.bound, error.strerror)
+                self._has_outage = True
                 self._loop.remove_reader(self._socket.fileno())
                 self._retry = self._loop.call_later(_RETRY_DELAY, self.start)
                 return
+            self._has_outage = False
             self._accept_connection(accepted, is_tls=self.has_port)
+
+    def set_mode(self, mode: int) -> None:
+        """Set the permissions of a unix socket that was created here."""
+        if self.address.kind == "unix":
+            Path(self.address.host).chmod(mode)
 
     def close(self) -> None:
         """Stop listening; a unix socket that was created here is removed."""

@@ -46,7 +46,7 @@ def certificate_name(certificate: dict[str, Any] | None) -> str:
     """Return the name in a verified client certificate: its common name, else its first alternative name.
 
     Args:
-        certificate: What `SSLObject.getpeercert` returns.
+        certificate: The certificate as the module ssl decodes it.
     """
     if not certificate:
         return ""

@@ -219,7 +219,9 @@ class RequestHandler:
             await self._answer_failure(connection, scope, exchange, 504, text)
         except (asyncio.CancelledError, ClientGone):
             raise
-        except BaseException as error:  # noqa: BLE001 - code of a plugin; SystemExit would end the loop of the service
+        except BaseException as error:
+            if isinstance(error, OSError) and connection.transport.is_closing():  # the server's word for the same
+                raise ClientGone(str(error)) from error
             await self._fail(mount, connection, scope, exchange, error)
         else:
             if not exchange.is_started and scope["type"] == "http":

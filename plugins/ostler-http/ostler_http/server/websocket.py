@@ -30,17 +30,17 @@ class WebSocketConnection(WebSocketsSansIOProtocol):
         await self.http.owner.handle(self.http, scope, receive, send)
 
     def connection_lost(self, exc: Exception | None) -> None:
-        """See `asyncio.Protocol.connection_lost`."""
+        """End the connection."""
         super().connection_lost(exc)
         self.http.owner.on_lost(self.http)
 
     def pause_writing(self) -> None:
-        """See `asyncio.BaseProtocol.pause_writing`."""
+        """Note that the client takes too little."""
         super().pause_writing()
         self.http.stalled_at = self.loop.time()
         self.http.unsent = self.transport.get_write_buffer_size()
 
     def resume_writing(self) -> None:
-        """See `asyncio.BaseProtocol.resume_writing`."""
+        """Note that the client takes what it is sent again."""
         super().resume_writing()
         self.http.stalled_at = None

@@ -19,7 +19,7 @@ _MAX_UNSENT = 8
 _RETRY_AFTER = b"1"
 _HOP_BY_HOP = {b"connection", b"keep-alive", b"transfer-encoding", b"upgrade", b"te", b"trailer", b"proxy-authenticate"}
 _NOT_PASSED = {b"proxy", b"authorization"}
-"""`Proxy` would become `HTTP_PROXY`, which libraries take for their own proxy; a token is nobody's business."""
+"""Libraries would take the first for a proxy of their own (HTTP_PROXY); a token is nobody's business."""
 
 
 class WsgiAdapter:
@@ -204,7 +204,7 @@ class _ErrorLog(io.TextIOBase):
 def _environ(scope: Scope, body: bytes, errors: io.TextIOBase) -> dict[str, Any]:
     root, path = scope["root_path"], scope["path"]
     server, client = scope.get("server") or ("localhost", None), scope.get("client")
-    environ: dict[str, Any] = {
+    variables: dict[str, Any] = {
         "REQUEST_METHOD": scope["method"],
         "SCRIPT_NAME": _native(root),
         "PATH_INFO": _native(path[len(root) :]),
@@ -226,15 +226,15 @@ def _environ(scope: Scope, body: bytes, errors: io.TextIOBase) -> dict[str, Any]
         "ostler.request_id": scope["ostler.request_id"],
     }
     if client:
-        environ["REMOTE_ADDR"], environ["REMOTE_PORT"] = client[0], str(client[1])
-    environ.update(_header_variables(scope["headers"]))
-    return environ
+        variables["REMOTE_ADDR"], variables["REMOTE_PORT"] = client[0], str(client[1])
+    variables.update(_header_variables(scope["headers"]))
+    return variables
 
 
 def _header_variables(headers: Iterable[tuple[bytes, bytes]]) -> dict[str, str]:
     found: dict[str, str] = {}
     for name, value in headers:
-        # `X_User` would become the same variable as `X-User`, which a proxy may have set.
+        # X_User would become the same variable as X-User, which a proxy may have set.
         if name in _NOT_PASSED or b"_" in name or name == b"content-length":
             continue
         text = value.decode("latin-1")

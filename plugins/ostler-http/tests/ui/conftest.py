@@ -111,6 +111,11 @@ class FakeClient:
             raise answer
         return answer
 
+    async def cast(self, topic, method, arguments=None, **options):
+        self.gateway.cast.append(method)
+        await self.call(topic, method, arguments)
+        return 1
+
     async def submit(self, topic, method, arguments=None, **options):
         await self.call(topic, method, arguments)
         return "op-1"
@@ -143,10 +148,12 @@ class FakeGateway:
         self.answers = answers()
         self.roles = {method: role for role, methods in ROLES.items() for method in methods.split()}
         self.calls, self.streamed, self.events, self.subscribed = [], [], [], []
+        self.cast, self.origins = [], []
         self.described = {}
         self.more = asyncio.Event()
 
     def caller_of_token(self, secret, *, origin=""):
+        self.origins.append(origin)
         if secret not in self.tokens:
             raise NotPermitted("unknown token")
         return Caller(f"token:{secret.split('-')[0]}", self.tokens[secret], Peer(name=secret))

@@ -172,3 +172,18 @@ def test_a_caller_with_a_certificate_needs_no_login_but_the_token_of_forms(site,
     assert site.do("periodic.run", csrf="", arg_service="a", arg_task="b").status_code == 403
     assert site.do("periodic.run", arg_service="a", arg_task="b").status_code == 303
     assert gateway.changes() == [("token:operator", "ostler", "periodic_run", {"service": "a", "task": "b"})]
+
+
+@pytest.mark.parametrize(
+    "host", ["", "x:abc", "[::1", "a:b:c", "node1:99999999", "evil.example/path?x", "\xff\xfe", "node1:", " "]
+)
+def test_a_host_header_that_is_none_breaks_nothing(site, host):
+    site.log_in()
+    headers = {"host": host.encode("latin-1")}
+    assert site.get("/services", headers=headers).headers["location"] == "/login?next=/services"
+    assert site.get("/login", headers=headers).status_code == 200
+
+
+def test_the_audit_log_hears_where_a_refused_login_came_from(site, gateway):
+    site.log_in("wrong")
+    assert gateway.origins == ["192.0.2.7"]

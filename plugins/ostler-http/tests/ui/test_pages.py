@@ -167,3 +167,28 @@ def test_no_page_asks_another_host_or_has_a_script_or_style_within():
 def test_no_template_switches_escaping_off():
     for each in files("ostler_http.ui").joinpath("templates").iterdir():
         assert not re.search(r"\|\s*safe|autoescape", each.read_text(encoding="utf-8")), each.name
+
+
+def test_what_was_read_for_one_visitor_is_not_shown_to_who_may_not_read_it(make_site, gateway):
+    site = make_site()
+    site.log_in("operator-secret")
+    gateway.roles.update(status="operator", traffic="operator")
+    gateway.answers["status"]["services"][0]["topic"] = "only-for-operators"
+    assert "only-for-operators" in site.get("/").text
+    site.browser.cookies.clear()
+    site.log_in("viewer-secret")
+    gateway.answers["status"] = gateway.answers["traffic"] = NotPermitted("viewers may not")
+    for path in ("/", "/services", "/topics", "/plugins"):
+        assert "only-for-operators" not in site.get(path).text, path
+    assert site.get("/").status_code == 403
+
+
+def test_a_page_of_ours_that_fails_says_so_and_the_log_says_why(admin, gateway):
+    gateway.answers["plugin_list"] = 7
+    admin.browser = type(admin.browser)(
+        admin.browser.app, base_url="http://node1:8080", cookies=admin.browser.cookies, raise_server_exceptions=False
+    )
+    answer = admin.get("/plugins")
+    assert answer.status_code == 500
+    assert "The page has failed: AttributeError" in answer.text
+    assert "default-src 'none'" in answer.headers["content-security-policy"]

@@ -111,3 +111,33 @@ def test_an_error_that_a_page_raises_is_shown(lamps, page):
     page.error = NotFound("no lamps here", hint="buy some")
     answer = lamps.get("/pages/lamps")
     assert (answer.status_code, "no lamps here" in answer.text, "buy some" in answer.text) == (404, True, True)
+
+
+class _Untitled:
+    async def render(self, request, client):
+        return {}
+
+
+class _Blocking:
+    title = "x"
+
+    def render(self, request, client):
+        return {}
+
+
+class _Misspelt(LampPage):
+    actions = {"a": {"lable": "x", "method": "y"}}
+
+
+class _Explosive(LampPage):
+    def __init__(self):
+        raise RuntimeError("boom")
+
+
+@pytest.mark.parametrize("broken", [_Untitled, _Blocking, _Misspelt, _Explosive, 7])
+def test_a_page_that_is_not_as_it_has_to_be_is_left_out_and_named(make_site, caplog, broken):
+    site = make_site(pages={"broken": broken, "lamps": LampPage})
+    assert "the page broken cannot be used" in caplog.text
+    site.log_in()
+    assert site.get("/pages/broken").status_code == 404
+    assert site.get("/services").status_code == 200
