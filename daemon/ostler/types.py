@@ -131,7 +131,8 @@ class Peer(msgspec.Struct, frozen=True):
 
     `uid` and `pid` are -1 for a peer that is not known by uid. `name` is for people (`uid 1000`, `local`). `key` is the
     public CURVE key (Z85) that a peer on the network has proved to hold, empty for others. `principal` is what a caller
-    that came by the gateway has proved to be: `token:ci`, `cert:alice`; empty for others.
+    that came by the gateway has proved to be: `token:ci`, `cert:alice`; empty for others. `via` is `gateway` for all
+    that came by it, also users of a unix socket of a plugin's own, who may be somebody's proxy.
     """
 
     uid: int = -1
@@ -140,6 +141,7 @@ class Peer(msgspec.Struct, frozen=True):
     name: str = "unknown"
     key: str = ""
     principal: str = ""
+    via: str = ""
 
     @property
     def account(self) -> Hashable:

@@ -9,6 +9,7 @@ from typing import Any
 from ostler import errors
 from ostler.cli.reference import EXIT_CODES
 from ostler.daemon.control.control_endpoint import ControlEndpoint
+from ostler.daemon.control.console_control import ConsoleControl
 from ostler.daemon.control.driver_control import DriverControl
 from ostler.daemon.control.token_control import TokenControl
 from ostler.errors import join_words
@@ -25,6 +26,7 @@ INTERFACES: list[tuple[str, str, type]] = [
     ("ostler", "operation.", OperationControl),
     ("ostler", "driver.", DriverControl),
     ("ostler", "token.", TokenControl),
+    ("ostler", "console.", ConsoleControl),
     ("volume", "", VolumeManager),
     ("scheduler", "", SchedulerManager),
     ("web", "", HttpManager),

@@ -58,3 +58,16 @@ class DoorManager(Manager):
     async def sleep(self, ctx: Context) -> None:
         """Take long."""
         await asyncio.sleep(3600)
+
+    @exposed(role="viewer", secret=["who"])
+    async def first_item(
+        self, ctx: Context, who: str, topic: str, method: str, arguments: dict[str, Json] | None = None
+    ) -> Json:
+        """Return the first item of a stream as somebody, or as this manager: `local`."""
+        if who == "local":
+            stream = self.client.astream(topic, method, **(arguments or {}))
+            item: Json = await anext(stream)
+            return item
+        stream = self.gateway.client(self._caller(who)).stream(topic, method, arguments)
+        found: Json = await anext(stream)
+        return found

@@ -67,7 +67,8 @@ COMMAND_GROUPS: dict[str, dict[str, Command]] = {
         "log-level": Command("log_level", "Show or set the log levels of the daemon"),
         "top": Command("top", "Show calls per method, live"),
         "audit": Command("audit", "Show the audit log: who did what, and what was refused"),
-        "dump": Command("dump", "Show threads, tasks, queues, services, configuration"),
+        "dump": Command("dump", "Show threads, tasks, requests, queues, services, versions"),
+        "console": Command("console", "Open a Python prompt on the event loop of the daemon"),
     },
     "This command": {
         "whoami": Command("whoami", "Show who the daemon takes you for, and your role"),

@@ -76,6 +76,11 @@ class DaemonSection(OptionsModel):
         "peer, or no configuration has it",
         reload="live",
     )
+    console: bool = Field(
+        False,
+        help="Whether root and the daemon's user may run Python in the daemon with `ostler console`",
+        reload="daemon",
+    )
 
 
 class PluginsSection(OptionsModel):

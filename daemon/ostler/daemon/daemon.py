@@ -321,8 +321,19 @@ class Daemon:
             active=self.active,
             reloader=self.reloader,
             dump=self._make_dump(),
+            console=self._make_console(parts) if self.active.options.daemon.console else None,
             start_finished=self.start_finished,
         )
+
+    def _make_console(self, parts: DaemonParts) -> object:
+        from ostler.daemon.control.console_control import ConsoleControl  # only where it is switched on
+
+        group = parts.runtime.group
+        names = {
+            "daemon": self, "store": parts.store, "services": group.services, "messaging": parts.messaging,
+            "runtime": parts.runtime, "client": parts.messaging.client, "clock": self._clock, "dump": self.dump,
+        }  # fmt: skip
+        return ConsoleControl(lambda: names, parts.audit_service.log.record_action)
 
     async def _start_services(self, parts: DaemonParts, timeout: float) -> None:
         more = self.tasks.spawn(_extend_start(parts, timeout), name="extend the start while the disk is full")

@@ -84,6 +84,7 @@ class ControlEndpoint:
         active: Its configuration.
         reloader: Reloads it, or says what a reload would do.
         dump: Gathers what it is doing right now.
+        console: The methods of `ostler console`; None when it is off.
         start_finished: Done when the start has finished; raises when it has failed.
     """
 
@@ -98,6 +99,7 @@ class ControlEndpoint:
         active: ActiveConfiguration,
         reloader: Reloads,
         dump: DaemonDump,
+        console: object | None = None,
         start_finished: asyncio.Future[DaemonParts],
     ) -> None:
         self._store, self._messaging, self._audit_service, self._runtime = parts
@@ -115,6 +117,8 @@ class ControlEndpoint:
             "driver": DriverControl(self._runtime),
             "token": TokenControl(self._messaging, self._store),
         }
+        if console is not None:
+            self.namespaces["console"] = console
 
     @exposed(role="viewer", changes=False)
     async def status(self, ctx: Context) -> DaemonStatus:

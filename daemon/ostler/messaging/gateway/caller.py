@@ -22,5 +22,7 @@ class Caller(msgspec.Struct, frozen=True):
     peer: Peer
 
 
-ANONYMOUS = Caller("anonymous", None, Peer(name="anonymous"))
+VIA_GATEWAY = "gateway"
+"""`Peer.via` of all callers that come by the gateway."""
+ANONYMOUS = Caller("anonymous", None, Peer(name="anonymous", via=VIA_GATEWAY))
 """Who has not said who it is: it may do nothing."""

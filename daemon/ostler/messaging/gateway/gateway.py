@@ -16,7 +16,7 @@ from ostler.bounds import NAME_LIMIT, truncate
 from ostler.errors import NotPermitted
 from ostler.messaging.access.roles import CERTIFICATE_PREFIX, TOKEN_PREFIX, Access
 from ostler.messaging.clients.async_client import AsyncClient
-from ostler.messaging.gateway.caller import ANONYMOUS, Caller
+from ostler.messaging.gateway.caller import ANONYMOUS, VIA_GATEWAY, Caller
 from ostler.messaging.gateway.gateway_client import GatewayClient
 from ostler.messaging.gateway.links import GatewayEventLink, GatewayServerLink, GatewayTransport
 from ostler.types import Peer, Role
@@ -135,7 +135,7 @@ class Gateway:
         """
         self._check_process()
         # All processes of a user are one caller, and share one link; the pid is for the audit log.
-        peer = Peer(uid, gid, pid, f"uid {uid}")
+        peer = Peer(uid, gid, pid, f"uid {uid}", via=VIA_GATEWAY)
         return Caller(peer.name, self._port.current_access().role_of(peer), peer)
 
     def caller_of_certificate(self, name: str) -> Caller:
@@ -202,7 +202,7 @@ class Gateway:
 
 
 def _peer_of(principal: str) -> Peer:
-    return Peer(name=principal, principal=principal)
+    return Peer(name=principal, principal=principal, via=VIA_GATEWAY)
 
 
 def _named_caller(principal: str, role: Role | None) -> Caller:

@@ -8,7 +8,7 @@ from typing import Any
 import msgspec
 
 
-class Field(msgspec.Struct, frozen=True, kw_only=True):
+class Field(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     """Something that is asked before a method is called.
 
     Args:
@@ -30,7 +30,7 @@ class Field(msgspec.Struct, frozen=True, kw_only=True):
     choices: Sequence[str] = ()
 
 
-class Action(msgspec.Struct, frozen=True, kw_only=True):
+class Action(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     """A method that a button calls.
 
     Args:

@@ -126,7 +126,7 @@ class _Blocking:
 
 
 class _Misspelt(LampPage):
-    actions = {"a": {"lable": "x", "method": "y"}}
+    actions = {"a": {"label": "x", "method": "y", "feilds": {}}}
 
 
 class _Explosive(LampPage):
