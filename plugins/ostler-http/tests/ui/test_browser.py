@@ -219,7 +219,7 @@ def test_the_keyboard_alone_is_enough(page):
     skip = page.get_by_role("link", name="Skip to content")
     assert skip.evaluate("each => each === document.activeElement && each.getBoundingClientRect().left >= 0")
     page.keyboard.press("Enter")
-    page.wait_for_function("document.activeElement.id === 'content'")
+    page.locator("#content:focus").wait_for()
     page.get_by_role("link", name="Services", exact=True).first.focus()
     page.keyboard.press("Enter")
     page.get_by_role("heading", name="Services", level=1).wait_for()
@@ -269,7 +269,7 @@ def test_hostile_names_run_nothing(page, daemon):
             page.goto(f"{page.base}{path}")
             if path == "/":
                 page.get_by_text("onerror").first.wait_for()
-                page.wait_for_function("Number(document.documentElement.dataset.updates) > 0")
+                page.locator("html[data-updates]").wait_for(state="attached")
             assert page.title() != "owned"
             assert page.locator("img[src=x]").count() == 0
     finally:

@@ -192,3 +192,15 @@ def test_a_page_of_ours_that_fails_says_so_and_the_log_says_why(admin, gateway):
     assert answer.status_code == 500
     assert "The page has failed: AttributeError" in answer.text
     assert "default-src 'none'" in answer.headers["content-security-policy"]
+
+
+def test_what_does_not_work_comes_before_what_was_set_aside(admin, gateway):
+    base = {**gateway.answers["status"]["services"][0], "drivers": [], "host": "node1"}
+    gateway.answers["status"]["services"] = [
+        {**base, "topic": "set-aside", "state": "up"}, {**base, "topic": "half", "state": "degraded"},
+        {**base, "topic": "gone-wrong", "state": "failed", "enabled": True},
+    ]  # fmt: skip
+    gateway.answers["service_show"] = Busy("no causes")
+    page = admin.get("/").text
+    order = [page.index(f"services/{topic}") for topic in ("gone-wrong", "half", "set-aside")]
+    assert order == sorted(order)

@@ -6,6 +6,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from ostler import OstlerError
+from ostler_http.ui.filters import tone
 from ostler_http.ui.pages import Page
 from ostler_http.ui.visit import Visit, gathered
 
@@ -43,7 +44,7 @@ class OverviewPage(Page):
 
 async def _explained(visit: Visit, services: list[dict[str, Any]]) -> list[dict[str, Any]]:
     """Return the services that are not well, each with its causes."""
-    unwell = [service for service in services if not is_well(service)][:_MAX_EXPLAINED]
+    unwell = sorted((service for service in services if not is_well(service)), key=_severity)[:_MAX_EXPLAINED]
     found = []
     for service in unwell:
         arguments = {"topic": service["topic"], "on_host": "" if service["here"] else service["host"]}
@@ -52,6 +53,12 @@ async def _explained(visit: Visit, services: list[dict[str, Any]]) -> list[dict[
         except OstlerError as error:
             found.append({**service, "causes": [{"text": error.message, "remedy": error.hint}]})
     return found
+
+
+def _severity(service: Mapping[str, Any]) -> tuple[int, bool, str]:
+    """Return the place of a service among those with problems: what does not work comes before what is set aside."""
+    tones = ("bad", "warn", "idle", "good")
+    return tones.index(tone(service["state"])), not service["here"], service["topic"]
 
 
 def is_well(service: Mapping[str, Any]) -> bool:
