@@ -1,7 +1,7 @@
 """Makes the pictures of the web page in docs/images: `.venv/bin/python conf/docs/screenshots.py`.
 
-It starts a daemon of its own with volumes and a few problems, and needs chromium, playwright and Pillow, which makes the
-pictures small. Look at what it has made before you commit it.
+It starts a daemon of its own with volumes and a few problems, and needs chromium, playwright and Pillow, which makes
+the pictures small. Look at what it has made before you commit it.
 """
 
 from __future__ import annotations

@@ -8,8 +8,8 @@ from typing import Any
 
 from ostler import errors
 from ostler.cli.reference import EXIT_CODES
-from ostler.daemon.control.control_endpoint import ControlEndpoint
 from ostler.daemon.control.console_control import ConsoleControl
+from ostler.daemon.control.control_endpoint import ControlEndpoint
 from ostler.daemon.control.driver_control import DriverControl
 from ostler.daemon.control.token_control import TokenControl
 from ostler.errors import join_words
