@@ -17,6 +17,7 @@ PATHS = [
     "/periodic/volume/check", "/events", "/log", "/audit", "/configuration?all=yes", "/configuration/plan", "/plugins",
     "/hosts", "/dump",
 ]  # fmt: skip
+NOW = 1_800_000_000.0
 OURS = {
     "html", "head", "meta", "title", "link", "script", "body", "a", "header", "img", "span", "div", "p", "form",
     "input", "button", "nav", "details", "summary", "ul", "ol", "li", "main", "h1", "h2", "h3", "section", "article",
@@ -204,3 +205,23 @@ def test_what_does_not_work_comes_before_what_was_set_aside(admin, gateway):
     page = admin.get("/").text
     order = [page.index(f"services/{topic}") for topic in ("gone-wrong", "half", "set-aside")]
     assert order == sorted(order)
+
+
+@pytest.mark.parametrize(
+    ("pattern", "expected"),
+    [("", [9, 1]), ("volume", [9, 1]), ("volume.*.created", [9]), ("vol", []), ("v*", [9, 1]), ("[", []), ("(", [])],
+)
+def test_events_of_the_journal_are_those_that_fit_newest_first(admin, gateway, pattern, expected):
+    gateway.answers["event_topics"] = [["volume", "node1", 1, 9, 7]]
+    gateway.answers["events_since"] = [[], [["volume", "node1", "deleted", "no-1.", 1, 7, NOW],
+                                            ["volume", "node1", "created", "no-9.", 9, 7, NOW + 5]], False]  # fmt: skip
+    page = admin.get("/events", params={"pattern": pattern}).text
+    assert [int(number) for number in re.findall(r"no-(\d)\.", page)] == expected
+
+
+def test_a_topic_that_cannot_be_read_hides_no_other(admin, gateway):
+    gateway.answers["event_topics"] = [[f"t{number}", "node1", 1, 9, 7] for number in range(12)]
+    gateway.answers["events_since"] = Busy("not now")
+    assert admin.get("/events").status_code == 200
+    asked = [call[3] for call in gateway.calls if call[2] == "events_since"]
+    assert [len(arguments["positions"]) for arguments in asked] == [5, 5, 2]

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import re
+from collections.abc import Callable
 from typing import Any
 
 from ostler import OstlerError
@@ -9,6 +11,9 @@ from ostler_http.ui.pages import Page
 from ostler_http.ui.visit import Visit
 
 _SHOWN = 100
+_READ = 200
+_AT_ONCE = 5
+_MAX_TOPICS = 50
 
 
 class EventsPage(Page):
@@ -24,28 +29,31 @@ class EventsPage(Page):
         """Return the newest events of the journal that fit, newest first."""
         pattern = visit.request.query_params.get("pattern", "").strip()
         topics = await visit.call("event_topics")
-        events = await _newest(visit, [topic for topic in topics if _may_fit(pattern, topic[0])])
-        return {"pattern": pattern, "journaled": [topic[0] for topic in topics], "events": events}
+        fits = matcher(pattern)
+        events = [event for event in await _newest(visit, topics) if fits(event)]
+        return {"pattern": pattern, "journaled": [topic[0] for topic in topics], "events": events[:_SHOWN]}
 
 
-def _may_fit(pattern: str, topic: str) -> bool:
-    wanted = pattern.split(".", maxsplit=1)[0].rstrip("*")
-    return (
-        topic.startswith(wanted) if pattern.split(".", maxsplit=1)[0].endswith("*") or not wanted else topic == wanted
-    )
+def matcher(pattern: str) -> Callable[[dict[str, Any]], bool]:
+    """Return what says whether an event fits: by its key or the leading parts of it, with `*` for any characters."""
+    body = ".*".join(re.escape(part) for part in pattern.rstrip(".").split("*"))
+    match = re.compile(rf"{body}(\..*)?" if pattern else ".*", re.DOTALL).fullmatch
+    return lambda event: match(f"{event['topic']}.{event['host']}.{event['name']}") is not None
 
 
 async def _newest(visit: Visit, topics: list[Any]) -> list[dict[str, Any]]:
-    """Return the newest events of topics, newest first; a topic that cannot be read is left out."""
-    positions = [[name, max(first - 1, last - _SHOWN), 0] for name, _, first, last, _ in topics if last >= first]
-    if not positions:
-        return []
-    try:
-        _, events, _ = await visit.call("events_since", {"positions": positions, "limit": 1000})
-    except OstlerError:
-        return []
-    found = [plain_event(event) for event in events]
-    return sorted(found, key=lambda event: -event["at"])[:_SHOWN]
+    """Return the newest events of topics, newest first; those that cannot be read are left out."""
+    positions = [[name, max(first - 1, last - _READ), 0] for name, _, first, last, _ in topics if last >= first]
+    found: list[dict[str, Any]] = []
+    # A page of the journal has its oldest events first, so that too many topics at once would hide the newest.
+    for begin in range(0, min(len(positions), _MAX_TOPICS), _AT_ONCE):
+        try:
+            arguments = {"positions": positions[begin : begin + _AT_ONCE], "limit": _AT_ONCE * _READ}
+            _, events, _ = await visit.call("events_since", arguments)
+        except OstlerError:
+            continue
+        found += [plain_event(event) for event in events]
+    return sorted(found, key=lambda event: -event["at"])
 
 
 _FIELDS = (

@@ -82,7 +82,10 @@
     const wanted = document.createElement("template");
     wanted.innerHTML = html;
     showAges(wanted.content);
+    const focused = document.activeElement;
     morphChildren(element, wanted.content);
+    // An element that was moved has lost the focus.
+    if (focused !== document.activeElement && focused.isConnected) focused.focus({ preventScroll: true });
   }
 
   // ---- one stream for each page, only while somebody can see it.
@@ -145,6 +148,12 @@
     }
     follow(feed.dataset.feed, {
       begun() {
+        if (feed.dataset.begun) {
+          const note = document.createElement("li");
+          note.className = "warn-text";
+          note.textContent = "Not connected until here: lines may be missing below.";
+          add([note]);
+        }
         feed.dataset.begun = "yes";
         show();
       },
