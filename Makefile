@@ -37,7 +37,7 @@ run: $(STAMP) $(ROOT)/etc/ostler.toml ## Run a daemon below ./.ostler until Ctrl
 	@echo '  make demo'
 	@echo '  $(BIN)/ostler --root $(ROOT) volume create data --size 10GiB'
 	@echo
-	@exec $(BIN)/ostler --root $(ROOT) run $(ARGS)
+	@exec sh conf/dev/run $(ROOT) $(ARGS)
 
 $(ROOT)/etc/ostler.toml:
 	@mkdir -p $(ROOT)/etc

@@ -13,6 +13,7 @@ import sys
 from pathlib import Path
 
 ROOT = Path(__file__).resolve().parents[2]
+IMAGES = ROOT / "docs" / "images"
 PLUGINS = {path.parent.name: path for path in sorted((ROOT / "plugins").glob("*/README.md"))}
 _LINK = re.compile(r"\]\(([^)#\s:]*)(#[^)\s]*)?\)")
 
@@ -21,6 +22,7 @@ def collect_sources(target: Path) -> None:
     """Put all pages into a directory, with links between them; other files of the repository are named, not linked."""
     shutil.rmtree(target, ignore_errors=True)
     target.mkdir(parents=True)
+    shutil.copytree(IMAGES, target / "images")
     pages = {path: path.name for path in sorted((ROOT / "docs").glob("*.md"))}
     pages |= {path: f"{name}.md" for name, path in PLUGINS.items()}
     pages |= {ROOT / "CHANGELOG.md": "changelog.md", ROOT / "conf" / "docs" / "index.md": "index.md"}
@@ -34,6 +36,8 @@ def _change_link(match: re.Match[str], page: Path, pages: dict[Path, str]) -> st
     if not path:
         return match[0]
     found = (page.parent / path).resolve()
+    if found.is_relative_to(IMAGES):
+        return f"](images/{found.name})"
     if found in pages:
         return f"]({pages[found]}{anchor})"
     return "](index.md)" if found == ROOT / "README.md" else f"] (`{found.relative_to(ROOT)}`)"

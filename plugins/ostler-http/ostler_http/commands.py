@@ -27,6 +27,18 @@ class HttpAddress(msgspec.Struct, frozen=True):
     address: str
 
 
+class LoginLink(msgspec.Struct, frozen=True):
+    """A link that logs a browser in once.
+
+    Attributes:
+        service: The service.
+        link: The link, with its code.
+    """
+
+    service: str
+    link: str
+
+
 @app.command()
 @kit.view
 @kit.shows(HttpAddress, many=True)
@@ -40,6 +52,30 @@ def address(
         return
     for row in rows:
         kit.say(row.address if service else f"{row.service} {row.address}")
+
+
+@app.command("login-link")
+@kit.shows(LoginLink)
+def login_link(
+    service: Annotated[str, typer.Argument(help="The service; by default the first that has a web page")] = "",
+) -> None:
+    """Print a link that logs a browser in once.
+
+    It is valid for five minutes. Whoever opens it acts as you, until the session ends.
+    """
+    with kit.client() as client:
+        topics = [service] if service else [each.topic for each in _statuses("") if _has_page(each)]
+        if not topics:
+            raise NotFound("no HTTP service of this host has a web page", hint='mount one with app = "ui"')
+        link = client.on(type=str).call(topics[0], "login_link")
+    if kit.json_wanted():
+        kit.emit(LoginLink(topics[0], link))
+    else:
+        kit.say(link)
+
+
+def _has_page(status: HttpStatus) -> bool:
+    return any(mount.app == "ui" for mount in status.mounts)
 
 
 @app.command("list")

@@ -158,6 +158,24 @@ class HttpManager(Manager[HttpOptions]):
             wsgi_limit=server.pool.size,
         )
 
+    @exposed(role="viewer")
+    def login_link(self, ctx: Context) -> str:
+        """Return a link to the web page that logs a browser in once, within five minutes, as the local user who asks.
+
+        Raises:
+            NotPermitted: The caller is no user of this host.
+            NotFound: The service has no web page, or no address for a browser.
+        """
+        server, thread = self._server, self._thread
+        if server is None or thread is None:
+            raise ServiceError(f"{self.topic} does not listen yet", hint="try again", topic=self.topic)
+        from ostler_http.login_link import make_login_link  # rarely asked for
+
+        async def make() -> str:
+            return make_login_link(server.mounts(), server.urls(), ctx.peer)
+
+        return thread.call(make(), _ANSWER_TIMEOUT)
+
 
 async def _answer() -> None:
     """Show that the loop turns."""

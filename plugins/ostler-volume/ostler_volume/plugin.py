@@ -22,6 +22,12 @@ def ostler_drivers() -> Mapping[tuple[str, str], str]:
 
 
 @hookimpl
+def ostler_extensions() -> Mapping[tuple[str, str], str]:
+    """Return the page of volumes, for the web page of a daemon that serves one."""
+    return {("http.page", "volumes"): "ostler_volume.page:VolumePage"}
+
+
+@hookimpl
 def ostler_migrations() -> Mapping[str, str]:
     """Return the migrations of the tables."""
     return {"volume": "ostler_volume.migrations"}

@@ -1,0 +1,64 @@
+"""Responses that are pages, and what an error of the daemon looks like on one."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+from starlette.requests import Request
+from starlette.responses import HTMLResponse, RedirectResponse, Response
+
+from ostler import Busy, DeadlineExceeded, InvalidInput, MethodNotFound, NotFound, NotPermitted, OstlerError
+from ostler import ServiceNotFound as TopicNotFound
+from ostler_http.ui.visit import Visit, base_of
+
+if TYPE_CHECKING:
+    from ostler_http.ui.parts import Parts
+
+_STATUS = (
+    (NotPermitted, 403), (NotFound, 404), (TopicNotFound, 404), (MethodNotFound, 404), (InvalidInput, 400),
+    (Busy, 503), (DeadlineExceeded, 504),
+)  # fmt: skip
+
+
+def status_of(error: OstlerError) -> int:
+    """Return the HTTP status of an error of the daemon."""
+    return next((status for kind, status in _STATUS if isinstance(error, kind)), 502)
+
+
+async def page_values(visit: Visit, title: str, path: str) -> dict[str, Any]:
+    """Return what every page has: its title, the menu, and how the daemon is."""
+    try:
+        status = await visit.status()
+    except OstlerError as error:
+        status = {"host": visit.parts.environment.host, "not_well": [error.message]}
+    plugin_menu = await visit.parts.plugin_pages.menu(visit)
+    return {
+        "visit": visit,
+        "base": visit.base,
+        "title": title,
+        "path": path,
+        "host": status["host"],
+        "status": status,
+        "problems": len(status["not_well"]),
+        "menu": [page for page in visit.parts.pages if page.in_menu],
+        "plugin_menu": plugin_menu,
+        "now": visit.parts.environment.clock.wall(),
+    }
+
+
+async def error_page(visit: Visit, error: OstlerError) -> Response:
+    """Return the page that says what an error of the daemon says."""
+    values = await page_values(visit, "Not done", "")
+    html = visit.parts.templates.page("error.html", {**values, "error": error})
+    return HTMLResponse(html, status_code=status_of(error))
+
+
+def message_page(parts: Parts, request: Request, status: int, title: str, text: str) -> Response:
+    """Return a page for somebody who has not logged in, or whose request cannot be a visit."""
+    values = {"base": base_of(request), "title": title, "text": text, "host": parts.environment.host}
+    return HTMLResponse(parts.templates.page("message.html", values), status_code=status)
+
+
+def redirect(url: str) -> Response:
+    """Have the browser get another page."""
+    return RedirectResponse(url, status_code=303)

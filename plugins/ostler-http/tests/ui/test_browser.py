@@ -1,0 +1,276 @@
+"""The web page in a real browser, on a real daemon. Skipped with its reason where there is none."""
+
+from __future__ import annotations
+
+import json
+import re
+import shutil
+from importlib.util import find_spec
+from pathlib import Path
+
+import pytest
+from daemon_process import DaemonProcess
+
+CHROMIUM = next(filter(None, map(shutil.which, ("chromium", "chromium-browser", "google-chrome"))), None)
+pytestmark = [
+    pytest.mark.skipif(CHROMIUM is None, reason="no browser: apt install chromium"),
+    pytest.mark.skipif(find_spec("playwright") is None, reason="playwright is not installed, which drives the browser"),
+    pytest.mark.timeout(180),
+]
+CONFIG = """
+[services.scheduler]
+manager = "scheduler"
+
+[services.volume]
+manager = "volume"
+[services.volume.drivers.local]
+driver = "file"
+path = "{root}/volumes"
+
+[services.web]
+manager = "http"
+[services.web.apps."/ui"]
+app = "ui"
+"""
+PAGES = [
+    "/", "/services", "/services/volume", "/topics", "/topics/volume", "/operations", "/periodic",
+    "/periodic/volume/check", "/events", "/log", "/audit", "/configuration?all=yes", "/configuration/plan", "/plugins",
+    "/hosts", "/dump", "/pages/volumes", "/nowhere",
+]  # fmt: skip
+
+
+@pytest.fixture(scope="module")
+def chromium():
+    from playwright.sync_api import sync_playwright
+
+    with sync_playwright() as playwright:
+        # Its own sandbox needs a user who is not root; what it shows here is ours.
+        browser = playwright.chromium.launch(executable_path=CHROMIUM, args=["--no-sandbox", "--disable-gpu"])
+        yield browser
+        browser.close()
+
+
+@pytest.fixture(scope="module")
+def daemon():
+    made = DaemonProcess(CONFIG)
+    try:
+        yield made.start()
+    finally:
+        made.close()
+
+
+@pytest.fixture
+def open_page(chromium, daemon):
+    """Return what opens a page that has logged in; what its console says ends the test."""
+    contexts, said = [], []
+
+    def log_in(**options):
+        context = chromium.new_context(viewport={"width": 1280, "height": 800}, **options)
+        contexts.append(context)
+        page = context.new_page()
+        page.set_default_timeout(20_000)
+        page.on("console", lambda message: said.append(message.text) if message.type in ("error", "warning") else None)
+        page.on("pageerror", lambda error: said.append(str(error)))
+        link = daemon.command("http", "login-link").stdout.strip()
+        page.goto(link)
+        page.wait_for_url(re.compile(r"/ui/$"))
+        page.base = link.partition("/login#")[0]
+        page.said = said
+        return page
+
+    yield log_in
+    for context in contexts:
+        context.close()
+    assert [text for text in said if "status of 404" not in text] == []
+
+
+@pytest.fixture
+def page(open_page):
+    return open_page()
+
+
+def test_a_login_link_works_once_and_leaves_no_code_behind(daemon, chromium, open_page):
+    link = daemon.command("http", "login-link").stdout.strip()
+    code = link.partition("#once=")[2]
+    first, second = chromium.new_context(), chromium.new_context()
+    try:
+        page = first.new_page()
+        page.goto(link)
+        page.get_by_role("heading", name="Overview").wait_for()
+        assert code not in page.evaluate("location.href + document.documentElement.outerHTML")
+        page.go_back()
+        assert code not in page.url
+        again = second.new_page()
+        again.goto(link)
+        again.get_by_role("alert").wait_for()
+        assert "not known" in again.get_by_role("alert").inner_text()
+    finally:
+        first.close()
+        second.close()
+    assert code not in daemon.log
+
+
+def test_what_happens_is_seen_without_a_reload(page, daemon):
+    page.get_by_text("No problems.").wait_for()
+    link = page.get_by_role("link", name="Topics")
+    link.focus()
+    page.evaluate("window.marker = 'same document'")
+    daemon.command("service", "disable", "scheduler", "--reason", "new disks")
+    page.get_by_text("1 problem").wait_for()
+    page.get_by_text("new disks").first.wait_for()
+    assert page.title().startswith("(1) ")
+    assert page.evaluate("window.marker") == "same document"
+    assert link.evaluate("each => each === document.activeElement")
+    page.get_by_role("button", name="Enable scheduler").click()
+    page.get_by_text("scheduler is enabled").wait_for()
+    page.get_by_text("No problems.").wait_for()
+
+
+def test_a_page_says_when_it_is_not_up_to_date_and_goes_on(page, daemon):
+    page.get_by_text("No problems.").wait_for()
+    daemon.configure('[services.web]\nlisten = ["127.0.0.1:0"]\n', "conf.d/port.toml")
+    port = page.base.split(":")[2].split("/")[0]
+    daemon.configure(f'[services.web]\nlisten = ["127.0.0.1:{port}"]\n', "conf.d/port.toml")
+    daemon.command("reload")
+    page.goto(f"{page.base}/")
+    daemon.command("service", "stop", "web")
+    page.get_by_text("Not up to date: no connection").wait_for()
+    assert page.get_by_text("No problems.").count() == 1, "what was known has gone"
+    daemon.command("service", "start", "web")
+    page.get_by_role("heading", name="Log in to").wait_for()
+    page.said.clear()
+
+
+def test_a_volume_is_created_extended_and_deleted_by_the_page_of_its_plugin(page):
+    page.get_by_role("link", name="Volumes").click()
+    page.get_by_role("button", name="Create a volume…").click()
+    page.get_by_label("Name").fill("first")
+    page.get_by_label("Size").fill("nonsense")
+    page.get_by_role("button", name="Create a volume").click()
+    page.get_by_text("failed").first.wait_for()
+    page.goto(f"{page.base}/pages/volumes")
+    page.get_by_role("button", name="Create a volume…").click()
+    page.get_by_label("Name").fill("first")
+    page.get_by_label("Size").fill("16MiB")
+    page.get_by_role("button", name="Create a volume").click()
+    page.get_by_text("succeeded").wait_for()
+    page.get_by_role("link", name="Volumes").click()
+    row = page.get_by_role("row", name=re.compile("^first"))
+    row.get_by_role("button", name="Snapshot").click()
+    page.get_by_label("Name of the snapshot").fill("before")
+    page.get_by_role("button", name="Snapshot").click()
+    page.get_by_text("succeeded").wait_for()
+    page.get_by_role("link", name="Volumes").click()
+    page.get_by_role("row", name=re.compile("^first@before")).get_by_role("button", name="Delete").click()
+    page.get_by_role("button", name="Delete").click()
+    page.get_by_text("the snapshot before of first was deleted").wait_for()
+    row.get_by_role("button", name="Extend").click()
+    page.get_by_label("New size").fill("32MiB")
+    page.get_by_role("button", name="Extend").click()
+    page.get_by_text("succeeded").wait_for()
+    page.get_by_role("link", name="Volumes").click()
+    row.get_by_text("32MiB").wait_for()
+    row.get_by_role("button", name="Delete").click()
+    page.get_by_text("Its content is lost").wait_for()
+    page.get_by_role("link", name="Cancel").click()
+    row.get_by_role("button", name="Delete").click()
+    page.get_by_role("button", name="Delete").click()
+    page.get_by_text("There are no volumes.").wait_for()
+
+
+def test_events_and_the_log_come_as_they_happen(page, daemon):
+    page.goto(f"{page.base}/events?pattern=volume")
+    page.get_by_text("Live", exact=True).wait_for()
+    daemon.command("volume", "create", "seen", "--size", "1MiB")
+    page.get_by_text("created").first.wait_for()
+    page.goto(f"{page.base}/log?level=debug")
+    page.get_by_text("Live", exact=True).wait_for()
+    daemon.command("volume", "delete", "seen")
+    daemon.command("service", "restart", "scheduler")
+    page.get_by_text("service scheduler is draining").first.wait_for()
+    page.get_by_role("button", name="Pause").click()
+    page.get_by_text("Paused").wait_for()
+
+
+def test_all_can_be_read_and_done_without_the_script(chromium, daemon, page):
+    secret = daemon.json("token", "new", "browser", "--role", "operator")["secret"]
+    context = chromium.new_context(java_script_enabled=False)
+    try:
+        plain = context.new_page()
+        plain.goto(f"{page.base}/periodic")
+        plain.get_by_label("Token or one-time code").fill(secret)
+        plain.get_by_role("button", name="Log in").click()
+        plain.get_by_role("button", name="Run now check").click()
+        assert "check of volume runs" in plain.get_by_role("status").last.inner_text()
+        for path in ("/", "/services/volume", "/topics", "/operations", "/configuration", "/pages/volumes"):
+            plain.goto(f"{page.base}{path}")
+            assert plain.locator("main").inner_text().strip()
+        assert plain.goto(f"{page.base}/audit").status == 403
+        daemon.command("token", "revoke", "browser")
+        plain.goto(f"{page.base}/")
+        plain.get_by_label("Token or one-time code").wait_for()
+    finally:
+        context.close()
+
+
+def test_the_keyboard_alone_is_enough(page):
+    page.get_by_role("heading", name="Overview").wait_for()
+    page.keyboard.press("Tab")
+    skip = page.get_by_role("link", name="Skip to content")
+    assert skip.evaluate("each => each === document.activeElement && each.getBoundingClientRect().left >= 0")
+    page.keyboard.press("Enter")
+    page.locator("#content:focus").wait_for()
+    page.get_by_role("link", name="Services", exact=True).first.focus()
+    page.keyboard.press("Enter")
+    page.get_by_role("heading", name="Services", level=1).wait_for()
+
+
+@pytest.mark.parametrize("scheme", ["light", "dark"])
+@pytest.mark.parametrize("width", [1280, 390])
+def test_axe_finds_nothing_and_nothing_is_wider_than_the_screen(open_page, scheme, width):
+    page = open_page(color_scheme=scheme)
+    page.set_viewport_size({"width": width, "height": 800})
+    found = []
+    for path in PAGES:
+        page.goto(f"{page.base}{path}")
+        found += [(path, *violation) for violation in violations_of(page)]
+        if page.evaluate("document.documentElement.scrollWidth > innerWidth"):
+            found.append((path, "wider than the screen"))
+    assert found == []
+
+
+def test_axe_would_find_something(page):
+    page.evaluate("document.querySelector('main').insertAdjacentHTML('beforeend', '<input>')")
+    assert "label" in [violation[0] for violation in violations_of(page)]
+
+
+def violations_of(page):
+    """Return what axe says of a page: which rule, how serious, where."""
+    import axe_playwright_python
+
+    source = Path(axe_playwright_python.__file__).with_name("axe.min.js").read_text(encoding="utf-8")
+    session = page.context.new_cdp_session(page)  # the page itself allows no script but ours
+    try:
+        session.send("Runtime.evaluate", {"expression": source})
+        run = "axe.run({resultTypes: ['violations']}).then(found => JSON.stringify(found.violations))"
+        answer = session.send("Runtime.evaluate", {"expression": run, "awaitPromise": True})
+    finally:
+        session.detach()
+    violations = json.loads(answer["result"]["value"])
+    return [(one["id"], one["impact"], one["nodes"][0]["html"][:200]) for one in violations]
+
+
+def test_hostile_names_run_nothing(page, daemon):
+    """What others choose is in reasons, names of operations, and lines of the log."""
+    hostile = "<img src=x onerror=\"document.title='owned'\"><script>document.title='owned'</script>"
+    daemon.command("service", "disable", "scheduler", "--reason", hostile)
+    try:
+        for path in ("/", "/services/scheduler", "/audit", "/events", "/log"):
+            page.goto(f"{page.base}{path}")
+            if path == "/":
+                page.get_by_text("onerror").first.wait_for()
+                page.locator("html[data-updates]").wait_for(state="attached")
+            assert page.title() != "owned"
+            assert page.locator("img[src=x]").count() == 0
+    finally:
+        daemon.command("service", "enable", "scheduler")

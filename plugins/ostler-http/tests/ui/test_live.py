@@ -1,0 +1,237 @@
+"""Pages that are kept up to date, and lines that are added as they happen."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+
+import pytest
+from starlette.responses import StreamingResponse
+
+from ostler import Busy, Event, Gap
+from ostler_http.ui.feed_view import event_rows, feed_endpoint, log_rows
+from ostler_http.ui.live_view import live_messages, stream_response
+from ostler_http.ui.pages.services import ServicesPage
+from ostler_http.ui.recent import RecentLog, StateHistory
+
+
+class QuickPage(ServicesPage):
+    """The page of services, looked at again at once."""
+
+    interval = 0.001
+
+
+def parsed(message):
+    """Return the name and the data of a server-sent event."""
+    name, data = message.strip().split("\n")
+    return name.removeprefix("event: "), json.loads(data.removeprefix("data: "))
+
+
+def test_a_page_is_sent_when_it_has_changed_and_only_then(admin, gateway):
+    async def run():
+        messages = live_messages(admin.parts, QuickPage(), admin.request("/services"))
+        first = parsed(await anext(messages))
+        gateway.calls.clear()
+        second = asyncio.ensure_future(anext(messages))
+        while sum(call[2] == "service_list" for call in gateway.calls) < 5:
+            await asyncio.sleep(0)
+        assert not second.done(), "a page was sent that has not changed"
+        gateway.answers["service_list"][0]["topic"] = "changed-topic"
+        changed = parsed(await second)
+        await messages.aclose()
+        return first, changed
+
+    first, changed = asyncio.run(run())
+    assert first[0] == changed[0] == "live"
+    assert set(first[1]) == {"live", "health", "title"}
+    assert "changed-topic" in changed[1]["live"]
+    assert "<html" not in changed[1]["live"]
+    assert "<script" not in changed[1]["live"] + changed[1]["title"]
+
+
+def test_a_stream_ends_with_its_session(admin, gateway):
+    async def run():
+        messages = live_messages(admin.parts, QuickPage(), admin.request("/services"))
+        await anext(messages)
+        del gateway.tokens["admin-secret"]
+        return [message async for message in messages]
+
+    assert [parsed(message)[0] for message in asyncio.run(run())] == ["end"]
+
+
+def test_an_error_is_said_on_the_page_and_it_goes_on_afterwards(admin, gateway):
+    async def run():
+        messages = live_messages(admin.parts, QuickPage(), admin.request("/services"))
+        services, gateway.answers["service_list"] = gateway.answers["service_list"], Busy("the store is busy")
+        first = parsed(await anext(messages))
+        gateway.answers["service_list"] = services
+        second = parsed(await anext(messages))
+        await messages.aclose()
+        return first, second
+
+    first, second = asyncio.run(run())
+    assert first == ("problem", {"text": "the store is busy"})
+    assert second[0] == "live"
+
+
+def test_streams_end_when_the_service_stops(admin):
+    async def run():
+        messages = live_messages(admin.parts, QuickPage(), admin.request("/services"))
+        await anext(messages)
+        await admin.application.stop(1.0)
+        return [message async for message in messages]
+
+    assert asyncio.run(run()) == []
+
+
+def test_too_many_open_pages_are_refused_by_name(make_site):
+    site = make_site(max_live=1)
+
+    async def run():
+        first = stream_response(site.parts, _numbers())
+        assert isinstance(first, StreamingResponse)
+        body = first.body_iterator
+        await anext(body)
+        refused = stream_response(site.parts, _numbers())
+        await body.aclose()
+        assert isinstance(stream_response(site.parts, _numbers()), StreamingResponse)
+        return refused
+
+    refused = asyncio.run(run())
+    assert refused.status_code == 503
+    assert b"max_live" in refused.body
+    assert site.parts.live_count == 0
+
+
+async def _numbers():
+    yield "data: 1\n\n"
+
+
+@pytest.mark.parametrize("path", ["/", "/log/feed", "/events/feed", "/services"])
+def test_a_stream_needs_a_session(site, path):
+    answer = site.get(path, headers={"accept": "text/event-stream"})
+    assert answer.text == "event: end\ndata: {}\n\n"
+    assert site.gateway.calls == []
+
+
+def test_a_feed_needs_the_role_of_its_method(site):
+    site.log_in("viewer-secret")
+    answer = site.get("/log/feed")
+    assert answer.status_code == 403
+    assert "log_follow" in answer.json()["title"]
+
+
+async def feed(site, rows, method, template, count, query=""):
+    """Return the first messages of a feed."""
+    response = await feed_endpoint(site.parts, rows, method, template)(site.request(f"/feed?{query}"))
+    found = []
+    async for message in response.body_iterator:
+        found.append(message)
+        if len(found) == count:
+            await response.body_iterator.aclose()
+            return found
+    return found
+
+
+def test_lines_of_the_log_are_escaped(admin, gateway, hostile):
+    record = {
+        "at": 1e9, "level": "error", "logger": hostile, "message": hostile, "fields": {"request_id": hostile},
+        "detail": hostile,
+    }  # fmt: skip
+    gateway.streamed = [{"records": [], "dropped": 0}, {"records": [record], "dropped": 3}]
+
+    async def run():
+        messages = await feed(admin, log_rows, "log_follow", "log.html", 4)
+        return messages, (await feed(admin, log_rows, "log_follow", "log.html", 1, "as=text"))[0]
+
+    messages, text = asyncio.run(run())
+    name, data = parsed(messages[3])
+    assert name == "rows"
+    assert "<script" not in data["rows"]
+    assert "<img" not in data["rows"]
+    assert "3 lines were dropped" in data["rows"]
+    assert "\x1b" not in text
+    assert "\u202e" not in text
+
+
+def test_events_and_gaps_are_shown_and_the_pattern_is_subscribed_to(admin, gateway, hostile):
+    gateway.events = [Event(hostile, hostile, hostile, {hostile: hostile}, 1, 1, 1e9), Gap("volume", "node1", 3, 9)]
+    messages = asyncio.run(feed(admin, event_rows, "event_topics", "events.html", 5, "pattern=volume.*"))
+    assert "<script" not in parsed(messages[3])[1]["rows"]
+    assert "3 to 9" in parsed(messages[4])[1]["rows"]
+    assert gateway.subscribed == [("volume.*",)]
+
+
+def test_a_feed_ends_when_the_service_stops_though_nothing_happens(admin, gateway):
+    gateway.streamed = [{"records": [], "dropped": 0}]
+
+    async def run():
+        response = await feed_endpoint(admin.parts, log_rows, "log_follow", "log.html")(admin.request("/feed"))
+        body = response.body_iterator
+        begun = [await anext(body) for _ in range(3)][1]
+        assert begun == "event: begun\ndata: {}\n\n"
+        rest = asyncio.ensure_future(_all(body))
+        await asyncio.sleep(0)
+        await admin.application.stop(1.0)
+        return await rest
+
+    assert asyncio.run(run()) == []
+    assert admin.parts.live_count == 0
+
+
+async def _all(messages):
+    return [message async for message in messages]
+
+
+def test_the_error_of_a_feed_is_said(admin):
+    async def broken(visit):
+        yield []
+        raise Busy("16 clients follow the log already")
+
+    messages = asyncio.run(feed(admin, broken, "log_follow", "log.html", 4))
+    assert parsed(messages[3]) == ("problem", {"text": "16 clients follow the log already"})
+
+
+def test_history_keeps_what_has_happened_to_each_service():
+    history = StateHistory()
+    for number in range(600):
+        topic = "volume" if number % 2 else "scheduler"
+        payload = {"payload": {"topic": topic, "why": str(number)}}
+        history.add(Event("ostler", "node1", "service.failed", payload, number, 1, 1e9))
+    history.add(Gap("ostler", "node1", 1, 5))
+    history.add(Event("ostler", "node1", "odd", "text", 1, 1, 1e9))
+    assert [event["facts"]["why"] for event in history.latest(2, "node1", topic="volume")] == ["599", "597"]
+    assert history.latest(5, "node2") == []
+    assert history.latest(1)[0]["name"] == "events lost"
+
+
+def test_the_last_lines_of_the_log_are_kept_and_filtered(gateway, admin):
+    def record(number, level):
+        return {
+            "at": 1e9,
+            "level": level,
+            "logger": "ostler.x",
+            "message": f"line-{number}.",
+            "fields": {},
+            "detail": "",
+        }
+
+    gateway.streamed = [{"records": [record(number, "info") for number in range(400)], "dropped": 0},
+                        {"records": [record(400, "error")], "dropped": 0}]  # fmt: skip
+
+    async def run():
+        client = gateway.client(gateway.caller_of_user(0, 0, 1))
+        following = asyncio.ensure_future(admin.parts.recent_log.follow(client))
+        while not admin.parts.recent_log.latest(lambda one: one["level"] == "error"):
+            await asyncio.sleep(0)
+        following.cancel()
+        await asyncio.wait([following])
+
+    asyncio.run(run())
+    page = admin.get("/log").text
+    assert "line-400." in page
+    assert "line-101." in page
+    assert "line-100." not in page, "more lines than `log_lines` are kept"
+    assert "line-399." not in admin.get("/log?level=error").text
+    assert "line-400." not in admin.get("/log?logger=ostler.y").text
+    assert asyncio.run(RecentLog(0).follow(None)) is None
