@@ -352,7 +352,7 @@ class DriverRunner:
         why = f"{call.label} did not return within its {format_seconds(call.budget)}"
         _log.error("%s is stuck: %s", self.label, why)
         if self._process is not None:
-            self._end_overdue_call(call, self._process)
+            self._end_overdue_call(call, self._process, why)
         self._set_state(DriverState.STUCK, why)
         self._release_held_calls()
 
@@ -546,12 +546,11 @@ class DriverRunner:
         self.driver = self._process = None
         return error
 
-    def _end_overdue_call(self, call: DriverCall, process: DriverProcess) -> None:
+    def _end_overdue_call(self, call: DriverCall, process: DriverProcess, late: str) -> None:
         """Cancel a call in its process, and kill that if the call does not return."""
         process.cancel(call.label, call.context)
         grace = self.spec.options.kill_timeout
-        budget = format_seconds(call.budget)
-        why = f"{call.label} did not return within its {budget}, nor within {format_seconds(grace)} of being cancelled"
+        why = f"{late}, nor within {format_seconds(grace)} of being cancelled"
 
         def kill_if_overdue() -> None:
             with self._lock:

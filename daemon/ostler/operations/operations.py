@@ -161,10 +161,8 @@ class Operations:
 
     def counts(self) -> dict[str, tuple[int, int]]:
         """Return how many operations of each topic wait, and how many run."""
-        return {
-            topic: (sum(map(len, queues.values())), sum(len(queue.running) for queue in queues.values()))
-            for topic, queues in self._queues.items()
-        }
+        rows = self._queues.items()
+        return {topic: (sum(map(len, of.values())), sum(len(q.running) for q in of.values())) for topic, of in rows}
 
     def problems(self) -> list[str]:
         """Return the problems of its permanent tasks, a line each."""
@@ -462,8 +460,7 @@ class Operations:
         self._clean_ups_due[record.id] = record, steps, tried + 1
         queue.end(record.id)
         self._attempts.pop(record.id, None)
-        wait = format_seconds(delay, 2)
-        _log.warning("undoing operation %s failed and will be retried in %s: %s", record.id, wait, call.error)
+        _log.warning("undoing operation %s failed, next in %s: %s", record.id, format_seconds(delay, 2), call.error)
         self._put_later(queue, record.id, record.account, delay)
         self._fill(queue)
         return True

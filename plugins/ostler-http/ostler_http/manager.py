@@ -6,7 +6,16 @@ import contextlib
 from collections.abc import Iterator, Mapping
 from typing import TYPE_CHECKING, Any
 
-from ostler import Context, Manager, ManagerOptions, OstlerError, ServiceError, ValidationContext, exposed
+from ostler import (
+    Context,
+    Manager,
+    ManagerOptions,
+    OstlerError,
+    ServiceError,
+    ValidationContext,
+    exposed,
+    format_seconds,
+)
 from ostler_http.api_types import HttpMount, HttpStatus
 from ostler_http.application import APP_KIND, FILTER_KIND, PAGE_KIND, Filter
 from ostler_http.options import Faults, HttpOptions, check_addresses, check_parts, options_for
@@ -109,7 +118,7 @@ class HttpManager(Manager[HttpOptions]):
             self._thread.call(_answer(), timeout)
         except TimeoutError:
             raise ServiceError(
-                f"the event loop of {self.topic} has not responded for {timeout:g} s",
+                f"the event loop of {self.topic} has not responded for {format_seconds(timeout)}",
                 hint="an application blocks it; `ostler dump` shows where",
             ) from None
         return True
@@ -130,7 +139,7 @@ class HttpManager(Manager[HttpOptions]):
             timeout = self.options.stop_timeout
             with contextlib.suppress(TimeoutError, OstlerError):
                 if cut := thread.call(server.stop(timeout), timeout + _STOP_MARGIN):
-                    self.log.warning("%d connections were cut after %g s", cut, timeout)
+                    self.log.warning("%d connections were cut after %s", cut, format_seconds(timeout))
             thread.stop(_STOP_MARGIN)
 
     @exposed(role="viewer", changes=False)

@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any
 
 from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol, RequestResponseCycle
 
+from ostler import format_seconds
 from ostler_http.asgi import Receive, Scope, Send
 from ostler_http.problems import problem_body
 from ostler_http.server.peers import ConnectionPeer, certificate_name
@@ -269,7 +270,8 @@ class HttpConnection(HttpToolsProtocol):
         elif self.phase is Phase.IDLE and now - self.since > limits.idle_timeout:
             self.transport.close()
         elif self.phase is Phase.HEAD and now - self.since > limits.header_timeout:
-            self.refuse(408, "header_timeout", f"the headers were not complete within {limits.header_timeout:g} s")
+            limit = format_seconds(limits.header_timeout)
+            self.refuse(408, "header_timeout", f"the headers were not complete within {limit}")
         elif self.phase is Phase.BODY and self._is_body_slow(now):
             self.refuse(408, "body_timeout", "the body of the request came too slowly")
 

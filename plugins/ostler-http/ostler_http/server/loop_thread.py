@@ -8,7 +8,7 @@ import threading
 from collections.abc import Coroutine
 from typing import Any, TypeVar
 
-from ostler import Busy, Conflict
+from ostler import Busy, Conflict, format_seconds
 
 T = TypeVar("T")
 _CANCEL_TIMEOUT = 2.0
@@ -63,7 +63,7 @@ class LoopThread:
         except (concurrent.futures.TimeoutError, TimeoutError):
             if not future.done():
                 future.cancel()
-                raise TimeoutError(f"{self._thread.name} did not respond within {timeout:g} s") from None
+                raise TimeoutError(f"{self._thread.name} did not respond within {format_seconds(timeout)}") from None
             raise
 
     def stop(self, timeout: float) -> bool:

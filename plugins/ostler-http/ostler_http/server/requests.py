@@ -10,7 +10,7 @@ from collections.abc import Callable
 from typing import Any, Protocol
 from urllib.parse import unquote_to_bytes
 
-from ostler import error_line
+from ostler import error_line, format_seconds
 from ostler_http.asgi import Message, Receive, Scope, Send
 from ostler_http.problems import send_problem
 from ostler_http.server.connection import HttpConnection
@@ -214,7 +214,7 @@ class RequestHandler:
                 await self._fail(mount, connection, scope, exchange, error)
                 return
             self._counters.refuse("response_timeout")
-            text = f"the application did not respond within {limit:g} s"
+            text = f"the application did not respond within {format_seconds(limit or 0)}"
             self._log.warning("%s at %s: %s", mount.options.app, mount.path, text)
             await self._answer_failure(connection, scope, exchange, 504, text)
         except (asyncio.CancelledError, ClientGone):

@@ -27,7 +27,7 @@ from typing import TYPE_CHECKING, Any
 
 import msgspec
 
-from ostler import ContractError, DeadlineExceeded, InternalError, NotFound, OstlerError
+from ostler import ContractError, DeadlineExceeded, InternalError, NotFound, OstlerError, format_seconds
 from ostler_http.ui.actions import Action, Field
 from ostler_http.ui.pages import Page
 
@@ -126,7 +126,7 @@ class PluginPages:
         except OstlerError:
             raise
         except TimeoutError:
-            what = f"the page {name} was not ready in {_RENDER_TIMEOUT:g} s"
+            what = f"the page {name} was not ready in {format_seconds(_RENDER_TIMEOUT)}"
             raise DeadlineExceeded(what, hint="one of the services that it asks does not answer") from None
         except Exception as error:
             visit.parts.environment.log.exception("the page %s has failed", name)
@@ -179,7 +179,7 @@ class PluginPage(Page):
         topics = await pages.topics(visit, name)
         topic = visit.request.query_params.get("topic", "") or (topics[0] if topics else "")
         if topic not in topics:
-            raise NotFound(f"there is no service {topic} for this page", hint="see the page Services")
+            raise NotFound(f"service {topic} not found for this page", hint="see the page Services")
         shown = await pages.render(visit, name, topic)
         await visit.learn_methods(topic)
 
