@@ -174,11 +174,13 @@ class Gateway:
             return client
         if len(side.connections) >= _MAX_CONNECTIONS:
             side.drop_idle()
-        port = self._port
-        client = side.connections[peer] = AsyncClient(
-            transport=GatewayTransport(port.server, port.events, peer, side.queue), timeout=port.timeout
-        )
+        # Apart from the request in which it is first needed, whose variables it would keep alive.
+        client = side.connections[peer] = contextvars.Context().run(self._connect, peer, side.queue)
         return client
+
+    def _connect(self, peer: Peer, queue: LoopQueue) -> AsyncClient:
+        port = self._port
+        return AsyncClient(transport=GatewayTransport(port.server, port.events, peer, queue), timeout=port.timeout)
 
     def stats(self) -> dict[str, int]:
         """Return on how many loops callers are, and how many links they have there. Any thread."""

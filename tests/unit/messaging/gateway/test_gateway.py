@@ -3,7 +3,10 @@
 from __future__ import annotations
 
 import asyncio
+import contextvars
+import gc
 import threading
+import weakref
 from collections.abc import AsyncIterator, Iterator
 
 import pytest
@@ -334,3 +337,21 @@ async def test_callers_that_come_no_more_are_forgotten(shop_host):
     for pid in range(400):
         await gateway.client(gateway.caller_of_user(0, 0, pid)).call("shop", "who")
     assert gateway.stats() == {"loops": 1, "links": 256}
+
+
+async def test_the_link_of_a_caller_does_not_keep_the_request_alive_that_it_was_made_in(shop_host):
+    class OfRequest:
+        pass
+
+    variable = contextvars.ContextVar("of the request")
+
+    async def serve() -> weakref.ref[OfRequest]:
+        held = OfRequest()
+        variable.set(held)
+        await client_of(shop_host).call("shop", "who", timeout=60)
+        return weakref.ref(held)
+
+    held = await asyncio.create_task(serve())
+    await client_of(shop_host).call("shop", "who")
+    gc.collect()
+    assert held() is None
