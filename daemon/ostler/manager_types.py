@@ -139,3 +139,10 @@ class NewToken(TokenStatus, frozen=True, kw_only=True):
     """A token that was just made, with its `secret`, which is known from nowhere else and shown this once."""
 
     secret: str
+
+
+class ConsoleText(msgspec.Struct, frozen=True):
+    """A part of what an input of `ostler console` has printed; `failed` in the last part says whether it raised."""
+
+    text: str = ""
+    failed: bool = False

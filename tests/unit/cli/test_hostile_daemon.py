@@ -15,6 +15,7 @@ import types
 import typing
 from collections.abc import Iterator
 from typing import Any
+from unittest.mock import patch
 
 import msgspec
 import pytest
@@ -22,6 +23,7 @@ import pytest
 from ostler.cli.command_line import run_command
 from ostler.cli.command_tree import COMMANDS, root_command
 from ostler.errors import Busy, ConfigurationError, OstlerError, Problem, WrongCallKind
+from ostler.manager_types import ConsoleText
 from ostler.messaging.clients.operation import Operation, unknown_operation
 from ostler.messaging.events.event import Event, Gap
 from ostler.messaging.wire.request_context import Progress
@@ -32,8 +34,8 @@ EVIL = "A\x1b]0;pwned\x07\x1b[2J\x9b31mB\x7f\u202egnp\u2066\u200b\u200f\r\nFORGE
 RAW = set("\x1b\x07\x9b\x7f\u202e\u2066\u200b\u200f\r\x85\u2028\u2029\U000e0041")
 DRAWN = re.compile(r"\x1b\[[0-9;?]*[mKhlAGJH]")
 """What rich draws with."""
-NOT_RUN = (("run",), ("plugin", "install"))
-"""Verbs that talk to no daemon: they do not end, or fetch packages from the network."""
+NOT_RUN = (("run",), ("plugin", "install"), ("console",))
+"""Verbs that talk to no daemon: they do not end, or fetch packages from the network; and one that shows whole lines."""
 WORDS = {
     "words": "x=1", "arguments": "x=1", "key": "log.level", "value": "debug", "size": "1MiB", "new_size": "2MiB",
     "level": "debug", "into": "x",
@@ -129,6 +131,8 @@ class HostileClient:
         if kind is OperationStatus:
             running = hostile(kind, self.number)
             return HostileStream([running, msgspec.structs.replace(running, state=OperationState.FAILED)])
+        if kind is ConsoleText:
+            return HostileStream([hostile(kind, self.number)])
         return HostileStream([EVIL, hostile(kind, self.number)])
 
     def submit(self, topic: str, method: str, /, **arguments: Any) -> Operation:
@@ -169,7 +173,8 @@ ALL = all_verbs()
 def shown(client: HostileClient, words: list[str], terminal: bool) -> tuple[str, str]:
     out, err = (Terminal(), Terminal()) if terminal else (io.StringIO(), io.StringIO())
     environ = {"TERM": "xterm"} if terminal else {}
-    with contextlib.redirect_stdout(out), contextlib.redirect_stderr(err):
+    # The console reads its lines from a pipe: the one of the test run has none.
+    with contextlib.redirect_stdout(out), contextlib.redirect_stderr(err), patch("sys.stdin", io.StringIO("1\n")):
         run_command(words, environ, connect=client.connect)
     return out.getvalue(), err.getvalue()
 
@@ -229,7 +234,7 @@ def test_no_verb_shows_the_error_of_a_hostile_daemon_as_it_is(
 
 
 def test_all_verbs_are_tried_and_those_of_a_daemon_ask_it(places: Any) -> None:
-    assert {words[0] for words in ALL} >= set(COMMANDS) - {"run"}
+    assert {words[0] for words in ALL} >= set(COMMANDS) - {"run", "console"}
     asking = set()
     for words in ALL:
         client = HostileClient()
@@ -240,3 +245,9 @@ def test_all_verbs_are_tried_and_those_of_a_daemon_ask_it(places: Any) -> None:
         "status", "reload", "config", "service", "plugin", "call", "cast", "describe", "events", "periodic", "top",
         "lock", "handler", "audit", "log-level", "dump", "db",
     }  # fmt: skip
+
+
+def test_the_console_shows_lines_as_they_are_and_no_control_characters(places: Any) -> None:
+    out, err = shown(HostileClient(), ["--root", str(places), "console"], terminal=False)
+    assert "FORGED LINE" in out.splitlines()[1]
+    assert not RAW & set(out + err)

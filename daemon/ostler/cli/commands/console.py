@@ -10,7 +10,8 @@ from typing import Any
 
 from ostler.cli import kit
 from ostler.errors import EXIT_FAILURE, FeatureNotSupported, MethodNotFound
-from ostler.types import CONTROL_TOPIC, Json
+from ostler.manager_types import ConsoleText
+from ostler.types import CONTROL_TOPIC
 
 app = kit.app(group=False)
 _PROMPTS = (">>> ", "... ")
@@ -27,7 +28,7 @@ def console() -> None:
     import typer  # raised only here
 
     with kit.client() as client:
-        attached = iter(client.stream(CONTROL_TOPIC, "console.attach"))
+        attached = iter(client.on(type=str).stream(CONTROL_TOPIC, "console.attach"))
         try:
             session = next(attached)
         except MethodNotFound as error:
@@ -46,18 +47,18 @@ def console() -> None:
 
 def _run(client: Any, session: str, source: str) -> bool:
     """Run an input, and print what it prints; return whether it raised."""
-    failed: Json = False
-    stream = client.stream(CONTROL_TOPIC, "console.run", session=session, source=source)
+    failed = False
+    stream = client.on(type=ConsoleText).stream(CONTROL_TOPIC, "console.run", session=session, source=source)
     try:
         for part in stream:
-            sys.stdout.write("\n".join(map(kit.printable, part["text"].split("\n"))))
+            sys.stdout.write("\n".join(map(kit.printable, part.text.split("\n"))))
             sys.stdout.flush()
-            failed = part["failed"]
+            failed = part.failed
     except KeyboardInterrupt:
         stream.close()
         kit.warn("KeyboardInterrupt")
         return True
-    return bool(failed)
+    return failed
 
 
 def _is_interactive() -> bool:

@@ -9,9 +9,8 @@ from collections.abc import AsyncIterator, Callable
 from contextlib import aclosing
 from typing import Any
 
-import msgspec
-
 from ostler.errors import Busy, NotFound, NotPermitted, check_length
+from ostler.manager_types import ConsoleText
 from ostler.messaging import Context, exposed
 from ostler.types import CONTROL_TOPIC, LOCAL_PEER, Peer
 
@@ -19,13 +18,6 @@ _log = logging.getLogger(__name__)
 _MAX_SESSIONS = 4
 _MAX_SOURCE_LENGTH = 64 * 1024
 """Characters of one input: the parser of a longer one would hold up the loop, and cannot be interrupted."""
-
-
-class ConsoleText(msgspec.Struct, frozen=True):
-    """A part of what an input has printed; `failed` in the last part says whether it raised."""
-
-    text: str = ""
-    failed: bool = False
 
 
 class ConsoleControl:

@@ -257,7 +257,7 @@ def _timers() -> dict[str, Any]:
     return {
         "count": len(scheduled),
         "next": [
-            f"in {format_seconds(max(handle.when() - now, 0.0), 2)}: {_callback_name(handle)}" for handle in following
+            f"in {format_seconds(max(0.0, handle.when() - now), 2)}: {_callback_name(handle)}" for handle in following
         ],
     }
 
