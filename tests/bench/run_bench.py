@@ -33,6 +33,7 @@ PARTS = {
     "restored": "exec to READY with many operations",
     "lag": "changes on another host to a scheduler",
     "driver_calls": "drivers in processes of their own",
+    "scrape": "metrics of a daemon with 50 services",
 }
 REQUIRED_PARTS = frozenset({"startup", "idle", "periodic_tasks", "calls", "events", "streams", "lag"})
 OUTPUT = Path(__file__).parents[2] / "build" / "bench.json"

@@ -204,7 +204,7 @@ class Metrics:
         """Declare a number that only grows.
 
         Args:
-            name: Its name, which begins with that of the plugin and ends with `_total`: `lamp_switched_total`.
+            name: Its name, which begins with that of the plugin and ends with `_total`.
             help: What it counts, in a sentence.
             labels: The names of its labels.
             max_series: How many combinations of labels are told apart.
@@ -240,7 +240,7 @@ class Metrics:
         """Declare observations, such as durations in seconds, that are counted by buckets.
 
         Args:
-            name: Its name, which ends with a base unit: `lamp_warm_up_seconds`.
+            name: Its name, which ends with a base unit, such as `_seconds`.
             help: What is observed, in a sentence.
             labels: The names of its labels.
             buckets: The upper bounds of the buckets, ascending; by default for durations from 1 ms to a minute.

@@ -31,7 +31,7 @@ from ostler.operations import outcomes
 from ostler.operations.deferral import Deferral
 from ostler.operations.new_operation import check_same, new_operation
 from ostler.operations.operation_call import STORE_RETRY_DELAY, AttemptState, OperationCall
-from ostler.operations.operation_queue import DEFAULT_LIMITS, OperationLimits, OperationQueue
+from ostler.operations.operation_queue import DEFAULT_LIMITS, OperationLimits, OperationQueue, count_operations
 from ostler.operations.operation_status import status_of
 from ostler.operations.operation_views import OperationViews, Publish
 from ostler.operations.retention import OperationRetention
@@ -160,10 +160,7 @@ class Operations:
 
     def counts(self) -> dict[str, tuple[int, int]]:
         """Return how many operations of each topic wait, and how many run."""
-        return {
-            topic: (sum(map(len, queues.values())), sum(len(queue.running) for queue in queues.values()))
-            for topic, queues in self._queues.items()
-        }
+        return {topic: count_operations(queues.values()) for topic, queues in self._queues.items()}
 
     def problems(self) -> list[str]:
         """Return the problems of its permanent tasks, a line each."""
