@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from functools import cached_property
 from typing import TYPE_CHECKING, Any, ClassVar, Generic, Protocol
 
@@ -24,6 +24,7 @@ from ostler.manager_types import DaemonAddresses
 from ostler.messaging import ServiceClient
 from ostler.messaging.events.notifications import Notifier
 from ostler.store import Store  # not only for the type checker: `pydoc` reads the fields' types
+from ostler.time_text import format_seconds
 from ostler.types import Json
 
 if TYPE_CHECKING:
@@ -93,11 +94,16 @@ class ManagerOptions(OptionsModel):
         """A service whose reports come no sooner than its down time would be called down between any two of them."""
         if self.down_time > self.report_interval:
             return
-        advice = f"set down_time to {3 * self.report_interval:g} s or more, so that one late report does no harm"
+        advice = (
+            f"set down_time to {format_seconds(3 * self.report_interval)} or more, so that one late report does no harm"
+        )
         if "down_time" in self.model_fields_set:
-            yield "down_time", f"must be above report_interval, which is {self.report_interval:g} s; {advice}"
+            yield (
+                "down_time",
+                f"must be above report_interval, which is {format_seconds(self.report_interval)}; {advice}",
+            )
         else:
-            yield "report_interval", f"must be below down_time, which is {self.down_time:g} s; {advice}"
+            yield "report_interval", f"must be below down_time, which is {format_seconds(self.down_time)}; {advice}"
 
 
 ManagerOptionsT = typing_extensions.TypeVar("ManagerOptionsT", bound=ManagerOptions, default=Any)
@@ -163,7 +169,7 @@ class ManagerEnvironment(msgspec.Struct, frozen=True, kw_only=True):
 
 def reserved_names() -> frozenset[str]:
     """Return the attribute names of every manager: an exposed method of such a name could not be called."""
-    return frozenset({"environment", "gateway", *ManagerEnvironment.__struct_fields__})
+    return frozenset({"environment", "gateway", "listen_addresses", *ManagerEnvironment.__struct_fields__})
 
 
 def namespace_versions(manager: type[Manager]) -> dict[str, str]:
@@ -224,6 +230,10 @@ class Manager(Generic[ManagerOptionsT, DriverT]):
     namespaces: ClassVar[Mapping[str, type]] = {}
     """Further objects on the same topic: `{"admin": LampAdmin}` offers the `@exposed` methods of `LampAdmin` as
     `admin.reset`. Each is created with the manager, before `init_host_with_rpc`, and has its own `rpc_version`."""
+
+    listen_addresses: Sequence[str] = ()
+    """Where the manager listens itself, as clients write it; `ostler status` shows it. Set it to another one on any
+    thread."""
 
     def __init_subclass__(cls, **arguments: Any) -> None:
         super().__init_subclass__(**arguments)
