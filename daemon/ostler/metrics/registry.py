@@ -128,6 +128,11 @@ class MetricRegistry:
                     f"metric {declaration.name} was refused: {'/'.join(owner)} already has {MAX_METRICS}",
                     hint="use labels for what differs from call to call",
                 )
+            if (twin := _twin_of(declaration.name)) in self._families:
+                raise ContractError(
+                    f"metric {declaration.name} was refused: there is {twin}, and in OpenMetrics both have one name",
+                    hint="choose names that differ by more than `_total`",
+                )
             created = make()
             members[owner] = created
             self._families[declaration.name] = members
@@ -165,6 +170,11 @@ def _owned(owner: Owner, series: MetricSeries) -> MetricSeries:
     return MetricSeries(
         labels=[*owner, *series.labels], value=series.value, counts=series.counts, exemplars=series.exemplars
     )
+
+
+def _twin_of(name: str) -> str:
+    """Return the name that is the same one without what OpenMetrics adds to counters."""
+    return name.removesuffix("_total") if name.endswith("_total") else f"{name}_total"
 
 
 def _same(metric: ReportedMetric) -> ReportedMetric:
