@@ -138,6 +138,19 @@ async def test_requests_that_hang_are_few_and_hold_up_nobody(gateway):
     assert (await client.request()).status == 200
 
 
+async def test_clients_that_do_not_read_take_no_place_from_others(gateway):
+    client, sent = AsgiClient(MetricsApplication, gateway), []
+    client.may_send.clear()
+    for _ in range(6):  # more than are read at once
+        sent.append(asyncio.ensure_future(client.request()))
+        for _ in range(5):
+            await asyncio.sleep(0)
+    assert len(gateway.calls) == 6
+    assert not any(each.done() for each in sent)
+    client.may_send.set()
+    assert [(await each).status for each in sent] == [200] * 6
+
+
 async def test_metrics_beyond_the_most_series_are_left_out_whole_and_named_once(gateway, caplog):
     many = {**FAMILIES[1], "series": FAMILIES[1]["series"] * 2}
     gateway.answers["metrics"] = [many, FAMILIES[0]]
