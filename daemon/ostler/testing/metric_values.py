@@ -23,7 +23,7 @@ def metric_value(families: Iterable[MetricFamily], name: str, labels: Mapping[st
     known = {family.name: family for family in families}
     family = known.get(name)
     if family is None:
-        raise AssertionError(f"metric {name} not found; there are: {', '.join(sorted(known)) or 'none'}")
+        raise AssertionError(f"metric {name} not found; available: {', '.join(sorted(known)) or 'none'}")
     if missing := labels.keys() - set(family.labels):
         raise AssertionError(f"metric {name} has no label {', '.join(sorted(missing))}, it has: {family.labels}")
     found = 0.0

@@ -106,7 +106,7 @@ async def test_only_an_open_mount_serves_callers_without_a_role_and_asks_as_the_
     ("error", "status", "text"),
     [
         (NotPermitted("metrics needs the role operator"), 403, "needs the role operator"),
-        (DeadlineExceeded("no answer from ostler.metrics"), 503, "within 10 s"),
+        (DeadlineExceeded("no answer from ostler.metrics"), 503, "within 10s"),
         (Busy("a queue is full"), 503, "a queue is full"),
     ],
 )

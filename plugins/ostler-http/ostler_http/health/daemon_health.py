@@ -8,7 +8,7 @@ from typing import Any
 
 import msgspec
 
-from ostler import Clock, ConnectionLost, DeadlineExceeded, OstlerError
+from ostler import Clock, ConnectionLost, DeadlineExceeded, OstlerError, format_seconds
 
 _MAX_AGE = 0.25
 """Seconds for which an answer is given to others as well."""
@@ -75,6 +75,6 @@ class DaemonHealth:
             return msgspec.convert(found, Health)
         except (DeadlineExceeded, ConnectionLost):  # the latter when it shows no sign of life for some seconds
             seconds = self._clock.monotonic() - self._asked_at
-            return Health(why=[f"the event loop of the daemon has not answered for {seconds:.0f} s"])
+            return Health(why=[f"the event loop of the daemon has not answered for {format_seconds(round(seconds))}"])
         except OstlerError as error:
             return Health(why=[f"the daemon does not answer: {error.message}"])

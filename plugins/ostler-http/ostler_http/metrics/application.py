@@ -21,6 +21,7 @@ from ostler import (
     NotPermitted,
     OstlerError,
     Seconds,
+    format_seconds,
     prometheus_text,
 )
 from ostler_http.application import AppEnvironment, Application, AppOptions
@@ -129,7 +130,7 @@ class MetricsApplication(Application):
             return
         text = error.message
         if isinstance(error, DeadlineExceeded):
-            text = f"the daemon has not returned its metrics within {self.options.timeout:g} s"
+            text = f"the daemon has not returned its metrics within {format_seconds(self.options.timeout)}"
         await send_problem(scope, send, 503, text, [(b"retry-after", str(_RETRY_AFTER).encode())])
 
     def _log_left_out(self, names: list[str]) -> None:
