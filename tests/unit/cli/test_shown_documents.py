@@ -20,8 +20,8 @@ from ostler.errors import DriverStuck
 from ostler.time_text import to_rfc3339
 from support.json_documents import check_documents, schemas
 
-TEXT_ONLY = {"run", "completion"}
-"""Commands that show nothing for programs: the daemon itself, and a script for a shell."""
+TEXT_ONLY = {"run", "completion", "console"}
+"""Commands that show nothing for programs: the daemon itself, a script for a shell, and a prompt."""
 
 
 class Lamp(msgspec.Struct, rename={"lit_at": "lit"}):

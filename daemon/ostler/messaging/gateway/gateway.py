@@ -147,7 +147,7 @@ class Gateway:
             pid: Its pid.
         """
         self._check_process()
-        # All processes of a user are one caller, and share one link; the pid is for the audit log.
+        # Each process has a link of its own, for the audit log names it; all of a user share what is limited.
         peer = Peer(uid, gid, pid, f"uid {uid}", via=VIA_GATEWAY)
         return Caller(peer.name, self.port.current_access().role_of(peer), peer)
 
