@@ -35,6 +35,7 @@ PARTS = {
     "lag": "changes on another host to a scheduler",
     "driver_calls": "drivers in processes of their own",
     "http_api": "the REST API beside an empty handler",
+    "scrape": "metrics of a daemon with 50 services",
 }
 REQUIRED_PARTS = frozenset({"startup", "idle", "periodic_tasks", "calls", "events", "streams", "lag"})
 OUTPUT = Path(__file__).parents[2] / "build" / "bench.json"

@@ -131,14 +131,13 @@ def metrics() -> list[tuple[str, str, str, str]]:
 
 
 def _metrics() -> Iterator[str]:
-    yield "\n## Metrics\n\nWhat `ostler metrics` shows and [Prometheus](monitoring.md) reads, "
-    yield "in addition to the metrics of\n"
+    yield "\n## Metrics\n\nWhat `ostler metrics` shows and [Prometheus](monitoring.md) reads, with the metrics of\n"
     yield "managers and drivers.\n\n"
     yield "| metric | kind | labels | meaning |\n|---|---|---|---|\n"
     for declared in CATALOGUE.values():
         labels = ", ".join(f"`{label}`" for label in declared.labels)
         yield f"| `{declared.name}` | {declared.kind} | {labels} | {declared.help} |\n"
-    yield "\n### OpenTelemetry\n\nWith `otel = true` in `[telemetry]`, in addition to the metrics of managers\n"
+    yield "\n### OpenTelemetry\n\nWith `otel = true` in `[telemetry]`, with the metrics of managers\n"
     yield "and drivers; see [access.md](access.md#request-ids-and-traces).\n\n"
     yield "| metric | kind | unit | meaning |\n|---|---|---|---|\n"
     for name, kind, unit, meaning in metrics():

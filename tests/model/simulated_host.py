@@ -17,6 +17,7 @@ from ostler.daemon.active_configuration import ActiveConfiguration
 from ostler.daemon.connectivity.messaging_stack import MessagingStack
 from ostler.daemon.connectivity.peer_links import PeerLinks
 from ostler.daemon.control.control_endpoint import ControlEndpoint
+from ostler.daemon.control.monitoring_sources import MonitoringSources
 from ostler.daemon.daemon_parts import DaemonParts
 from ostler.messaging import AsyncClient
 from ostler.messaging.tcp.curve import generate_keys
@@ -140,9 +141,10 @@ class SimulatedHost:
             on_change=lambda service: None,
         )
         parts = DaemonParts(store, messages, audit_service=None, runtime=runtime)
-        rest = dict.fromkeys(("status", "reloader", "dump", "start_finished"))
+        rest = dict.fromkeys(("reloader", "dump", "start_finished"))
+        monitoring = MonitoringSources(status=None, stale_signals=list, loop_monitor=lambda: None, health=None)
         active = ActiveConfiguration(assembly)
-        messages.start(ControlEndpoint(parts, plugins=assembly.plugins, active=active, **rest))
+        messages.start(ControlEndpoint(parts, plugins=assembly.plugins, active=active, monitoring=monitoring, **rest))
         await runtime.mark_gone(options.network.peers)
         SimulatedPeerLinks.network, SimulatedPeerLinks.hosts = self.network, self.hosts
         messages.peer_links = SimulatedPeerLinks(

@@ -106,9 +106,7 @@ class DriverRunner:
         self._state, self._why, self._since = DriverState.INITIALISING, "not started yet", clock.wall()
         self._retry_timer: asyncio.TimerHandle | None = None
         self._retry_at = 0.0
-        self._tries = 0
-        self._attempt_number = 0
-        self._call_count = 0
+        self._tries = self._attempt_number = self._call_count = 0
         self._stuck_call = "", clock.wall()
         self._was_failing = False
         self._breaker = CircuitBreaker(clock, rng, self._schedule_trial, self._on_breaker_change)

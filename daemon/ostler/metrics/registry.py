@@ -128,6 +128,11 @@ class MetricRegistry:
                     f"metric {declaration.name} was refused: {'/'.join(owner)} already has {MAX_METRICS}",
                     hint="use labels for what differs from call to call",
                 )
+            if (twin := _twin_of(declaration.name)) in self._families:
+                raise ContractError(
+                    f"metric {declaration.name} was refused: there is {twin}, and in OpenMetrics both have one name",
+                    hint="choose names that differ by more than `_total`",
+                )
             created = make()
             members[owner] = created
             self._families[declaration.name] = members
@@ -167,6 +172,11 @@ def _owned(owner: Owner, series: MetricSeries) -> MetricSeries:
     )
 
 
+def _twin_of(name: str) -> str:
+    """Return the name that is the same one without what OpenMetrics adds to counters."""
+    return name.removesuffix("_total") if name.endswith("_total") else f"{name}_total"
+
+
 def _same(metric: ReportedMetric) -> ReportedMetric:
     return metric
 
@@ -204,7 +214,7 @@ class Metrics:
         """Declare a number that only grows.
 
         Args:
-            name: Its name, which begins with that of the plugin and ends with `_total`: "lamp_switched_total".
+            name: Its name, which begins with that of the plugin and ends with `_total`.
             help: What it counts, in a sentence.
             labels: The names of its labels.
             max_series: How many combinations of labels are told apart.
@@ -240,7 +250,7 @@ class Metrics:
         """Declare observations, such as durations in seconds, that are counted by buckets.
 
         Args:
-            name: Its name, which ends with a base unit: "lamp_warm_up_seconds".
+            name: Its name, which ends with a base unit, such as `_seconds`.
             help: What is observed, in a sentence.
             labels: The names of its labels.
             buckets: The upper bounds of the buckets, ascending; by default for durations from 1 ms to a minute.

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import heapq
-from collections.abc import Hashable
+from collections.abc import Collection, Hashable
 from typing import TYPE_CHECKING
 
 import msgspec
@@ -139,3 +139,8 @@ class OperationQueue:
     def has_waiting(self) -> bool:
         """Whether one could be begun now."""
         return bool(self._waiting)
+
+
+def count_operations(queues: Collection[OperationQueue]) -> tuple[int, int]:
+    """Return how many operations wait in some queues, and how many run."""
+    return sum(map(len, queues)), sum(len(queue.running) for queue in queues)

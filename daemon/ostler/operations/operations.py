@@ -31,7 +31,7 @@ from ostler.operations import outcomes
 from ostler.operations.deferral import Deferral
 from ostler.operations.new_operation import check_same, new_operation
 from ostler.operations.operation_call import STORE_RETRY_DELAY, AttemptState, OperationCall
-from ostler.operations.operation_queue import DEFAULT_LIMITS, OperationLimits, OperationQueue
+from ostler.operations.operation_queue import DEFAULT_LIMITS, OperationLimits, OperationQueue, count_operations
 from ostler.operations.operation_status import status_of
 from ostler.operations.operation_views import OperationViews, Publish
 from ostler.operations.retention import OperationRetention
@@ -161,8 +161,7 @@ class Operations:
 
     def counts(self) -> dict[str, tuple[int, int]]:
         """Return how many operations of each topic wait, and how many run."""
-        rows = self._queues.items()
-        return {topic: (sum(map(len, of.values())), sum(len(q.running) for q in of.values())) for topic, of in rows}
+        return {topic: count_operations(queues.values()) for topic, queues in self._queues.items()}
 
     def problems(self) -> list[str]:
         """Return the problems of its permanent tasks, a line each."""
@@ -460,7 +459,8 @@ class Operations:
         self._clean_ups_due[record.id] = record, steps, tried + 1
         queue.end(record.id)
         self._attempts.pop(record.id, None)
-        _log.warning("undoing operation %s failed, next in %s: %s", record.id, format_seconds(delay, 2), call.error)
+        wait = format_seconds(delay, 2)
+        _log.warning("undoing operation %s failed and will be retried in %s: %s", record.id, wait, call.error)
         self._put_later(queue, record.id, record.account, delay)
         self._fill(queue)
         return True

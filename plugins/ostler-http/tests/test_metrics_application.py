@@ -106,7 +106,7 @@ async def test_only_an_open_mount_serves_callers_without_a_role_and_asks_as_the_
     ("error", "status", "text"),
     [
         (NotPermitted("metrics needs the role operator"), 403, "needs the role operator"),
-        (DeadlineExceeded("no answer from ostler.metrics"), 503, "within 10 s"),
+        (DeadlineExceeded("no answer from ostler.metrics"), 503, "within 10s"),
         (Busy("a queue is full"), 503, "a queue is full"),
     ],
 )
@@ -136,6 +136,19 @@ async def test_requests_that_hang_are_few_and_hold_up_nobody(gateway):
     gateway.released.set()
     assert [(await each).status for each in hanging] == [200, 200, 200]
     assert (await client.request()).status == 200
+
+
+async def test_clients_that_do_not_read_take_no_place_from_others(gateway):
+    client, sent = AsgiClient(MetricsApplication, gateway), []
+    client.may_send.clear()
+    for _ in range(6):  # more than are read at once
+        sent.append(asyncio.ensure_future(client.request()))
+        for _ in range(5):
+            await asyncio.sleep(0)
+    assert len(gateway.calls) == 6
+    assert not any(each.done() for each in sent)
+    client.may_send.set()
+    assert [(await each).status for each in sent] == [200] * 6
 
 
 async def test_metrics_beyond_the_most_series_are_left_out_whole_and_named_once(gateway, caplog):

@@ -854,6 +854,7 @@ async def test_refusals_between_failures_do_not_hide_that_a_driver_fails(bench, 
     assert (status.failures, status.errors, status.last_error) == (3, 3, "fail: OSError: no")
     assert status.last_error_at > 0
     assert status.last_success_at == 0
+    assert status.seconds >= 0
     await b.drivers.stop(5)
 
 

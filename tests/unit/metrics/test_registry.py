@@ -86,6 +86,18 @@ def test_the_same_declaration_is_the_same_metric_and_another_one_an_error(metric
         metrics.counter("lamp_switched_total", "Lamps that were switched", labels=["floor"])
 
 
+@pytest.mark.parametrize("counter_first", [True, False])
+def test_a_counter_and_a_gauge_that_openmetrics_calls_the_same_are_refused(registry, metrics, counter_first):
+    makers = [
+        lambda: metrics.counter("lamp_switched_total", "Switches"),
+        lambda: registry.metrics_of("fan").gauge("lamp_switched", "Switched"),
+    ]
+    first, second = makers if counter_first else makers[::-1]
+    first()
+    with pytest.raises(ContractError, match="in OpenMetrics both have one name"):
+        second()
+
+
 def test_services_of_one_manager_share_a_metric_by_the_label_service(registry):
     for topic, count in (("gold", 1), ("silver", 2)):
         registry.metrics_of(topic).counter("lamp_switched_total", "Lamps", labels=["room"]).labels(room="a").inc(count)

@@ -219,6 +219,43 @@ async def test_errors_that_differ_are_said_each_but_a_flood_of_them_ends(bench, 
     assert len(caplog.records) == 16
 
 
+async def test_the_lateness_of_a_run_is_what_it_has_waited_for_a_thread(open_bench):
+    gate = threading.Event()
+
+    class Manager(Diary):
+        @periodic(spacing=10)
+        def hold(self, ctx):
+            gate.wait(30)
+
+        @periodic(spacing=13)
+        def look(self, ctx):
+            self.note()
+
+    async with open_bench(size=1) as bench:
+        bench.add(Manager(bench))
+        await asyncio.sleep(17)
+        gate.set()
+        await asyncio.sleep(1)
+        assert bench.status("look").lateness == pytest.approx(4, abs=0.5), "due at 13, and begun at 17"
+        assert bench.status("hold").lateness < 0.5
+        await asyncio.sleep(13)
+        assert bench.status("look").lateness < 0.5
+
+
+async def test_a_run_that_an_operator_has_asked_for_is_not_late(bench):
+    class Manager(Diary):
+        @periodic(spacing=3600)
+        def look(self, ctx):
+            self.note()
+
+    manager = Manager(bench)
+    bench.add(manager)
+    await asyncio.sleep(1000)
+    bench.scheduler.run_now("lamp", "look")
+    await asyncio.sleep(1)
+    assert (bench.status("look").runs, bench.status("look").lateness) == (1, 0)
+
+
 @pytest.mark.failure_mode("Periodic", "one slower than its spacing")
 @pytest.mark.parametrize("name", ["sync", "other"])
 async def test_a_task_slower_than_its_spacing_never_runs_twice_at_once(bench, caplog, name):
@@ -255,6 +292,7 @@ async def test_a_task_slower_than_its_spacing_never_runs_twice_at_once(bench, ca
     assert manager.seen == [10, 50]
     assert bench.status(name).runs >= 1
     assert bench.status(name).errors == 0
+    assert bench.status(name).skipped == 3, "at 20, 30 and 40"
     if name == "other":  # slow each time: that is said once, not with each run
         await asyncio.sleep(200)
         assert len(manager.seen) >= 4

@@ -113,9 +113,12 @@ async def test_database_locked_for_a_minute(bench, caplog) -> None:
         await asyncio.sleep(60)
         assert b.state() == "up"
         assert await b.client.acall("lamp", "think", seconds=1) == "thought"
+        written = b.runtime.heartbeat_reporter.written_count
         lock.release()
         await asyncio.sleep(30)
         assert (await b.row()).up
+        assert b.runtime.heartbeat_reporter.failed_count >= 1
+        assert b.runtime.heartbeat_reporter.written_count > written
     said = [record.message for record in caplog.records if record.levelno >= logging.WARNING]
     # A commit or write that took long is that of a slow disk or processor below this test, whose time is real.
     said = [line for line in said if not line.startswith("the commit of ") and "blocked all others" not in line]

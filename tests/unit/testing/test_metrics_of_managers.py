@@ -55,7 +55,7 @@ def test_a_manager_and_its_driver_count(isolation):
         h.wait_for(lambda: reported(h) == 3, "the driver's metrics")
         assert h.metric("counting_switched_total", driver="desk", to="on") == 2
         assert h.metric("counting_switched_total", service="other") == 0
-        with pytest.raises(AssertionError, match="there are: counting_switch_seconds, counting"):
+        with pytest.raises(AssertionError, match="available: counting_switch_seconds, counting"):
             h.metric("lamp_calls")
         with pytest.raises(AssertionError, match="no label colour"):
             h.metric("lamp_calls_total", colour="red")

@@ -60,8 +60,8 @@ class MethodStats:
         self.has_large_results = False
         """Whether the last result of a `def` was large. Written by its thread."""
         self.buckets: dict[int, int] = {}
-        self.exemplars: dict[int, Exemplar] = {}
-        """The last request of each bucket that belongs to a sampled trace."""
+        self.exemplars: dict[int, Exemplar] | None = None
+        """The last request of each bucket that belongs to a sampled trace; None while there is none."""
 
     def record_run(self, seconds: float) -> None:
         """Record how long a `def` ran in its thread; `typical_seconds` is about the least of late. On that thread."""
@@ -88,6 +88,8 @@ class MethodStats:
         if trace.endswith("-01"):
             # One for each factor of four is as many as readers tell apart.
             bucket = (int(log2(seconds * 1e6)) + 1) // 2 if seconds > 1e-6 else 0
+            if self.exemplars is None:
+                self.exemplars = {}
             self.exemplars[bucket] = Exemplar(trace_id=trace[3:35], value=seconds, at=wall)
 
 

@@ -53,7 +53,7 @@ class HealthApplication(Application):
         path = scope["path"].removeprefix(scope.get("root_path", "")).strip("/")
         endpoint, _, topic = path.partition("/")
         if scope["type"] != "http" or endpoint not in _ENDPOINTS or (topic and endpoint != "readyz"):
-            await send_problem(scope, send, 404, "there are livez, readyz, readyz/SERVICE and startupz")
+            await send_problem(scope, send, 404, "available: livez, readyz, readyz/SERVICE, startupz")
             return
         if scope["method"] not in ("GET", "HEAD"):
             await send_problem(scope, send, 405, "health is read with GET", [(b"allow", b"GET, HEAD")])
@@ -69,7 +69,7 @@ class HealthApplication(Application):
         is_known = caller.role is not None
         if verdict is None:
             # Who has no role is not told which services there are.
-            text = f"there is no service {topic} here\n" if is_known else "not ok\n"
+            text = f"service {topic} not found on this host\n" if is_known else "not ok\n"
             return PlainTextResponse(text, 404 if is_known else 503, headers=_HEADERS)
         status = 200 if verdict.ok else 503
         if "application/json" in request.headers.get("accept", ""):

@@ -75,8 +75,6 @@ class DaemonHealth:
             return msgspec.convert(found, Health)
         except (DeadlineExceeded, ConnectionLost):  # the latter when it shows no sign of life for some seconds
             seconds = self._clock.monotonic() - self._asked_at
-            return Health(
-                why=[f"the event loop of the daemon has not answered for {format_seconds(round(seconds), 2)}"]
-            )
+            return Health(why=[f"the event loop of the daemon has not answered for {format_seconds(round(seconds))}"])
         except OstlerError as error:
             return Health(why=[f"the daemon does not answer: {error.message}"])

@@ -75,21 +75,23 @@ class MetricsApplication(Application):
             await send_problem(scope, send, 404, f"the metrics are at {self.environment.mount}")
         elif scope["method"] not in ("GET", "HEAD"):
             await send_problem(scope, send, 405, "metrics are read with GET", [(b"allow", b"GET, HEAD")])
-        elif self._scrapes >= _MAX_SCRAPES:
-            await self._refuse(scope, send, Busy(f"{self._scrapes} other requests for the metrics are in progress"))
         else:
-            self._scrapes += 1
             try:
-                await self._respond(scope, receive, send)
-            finally:
-                self._scrapes -= 1
+                response = await self._scrape(scope)
+            except OstlerError as error:
+                await self._refuse(scope, send, error)
+            else:
+                # Not counted any more: a client that does not read takes no place from others.
+                await response(scope, receive, send)
 
-    async def _respond(self, scope: Scope, receive: Receive, send: Send) -> None:
+    async def _scrape(self, scope: Scope) -> Response:
+        if self._scrapes >= _MAX_SCRAPES:
+            raise Busy(f"{self._scrapes} other requests for the metrics are in progress")
+        self._scrapes += 1
         try:
             families = await self._read(scope)
-        except OstlerError as error:
-            await self._refuse(scope, send, error)
-            return
+        finally:
+            self._scrapes -= 1
         request = Request(scope)
         content_type = choose_format(request.headers.get("accept", ""))
         kept = self._bounded(families)
@@ -97,7 +99,7 @@ class MetricsApplication(Application):
         headers = {"content-type": content_type, "cache-control": "no-store", "vary": "accept, accept-encoding"}
         if len(body) > _GZIP_SIZE and "gzip" in request.headers.get("accept-encoding", "").lower():
             body, headers["content-encoding"] = gzip.compress(body, 1), "gzip"
-        await Response(body, headers=headers)(scope, receive, send)
+        return Response(body, headers=headers)
 
     async def _read(self, scope: Scope) -> list[MetricFamily]:
         gateway, caller = self.environment.gateway, scope["ostler.caller"]

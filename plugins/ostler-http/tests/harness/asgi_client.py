@@ -60,6 +60,9 @@ class AsgiClient:
         )  # fmt: skip
         self.application = application(environment, application.Options(app="x", **options))
         self._app = self.application.build()
+        self.may_send = asyncio.Event()
+        """Cleared for clients that do not read."""
+        self.may_send.set()
 
     async def request(
         self, path: str = "", *, method: str = "GET", caller: Caller = VIEWER, kind: str = "http", **headers: str
@@ -74,6 +77,7 @@ class AsgiClient:
         sent: list[dict[str, Any]] = []
 
         async def send(message: Any) -> None:
+            await self.may_send.wait()
             sent.append(message)
 
         async def receive() -> Any:

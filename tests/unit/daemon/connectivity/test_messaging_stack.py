@@ -9,7 +9,7 @@ from ostler.clock import SystemClock
 from ostler.config import load_text, validate
 from ostler.config.paths import Paths
 from ostler.daemon.connectivity.access_policy import make_access
-from ostler.daemon.connectivity.messaging_stack import MessagingStack, make_socket_transport
+from ostler.daemon.connectivity.messaging_stack import MessagingStack, make_metric_exporter, make_socket_transport
 from ostler.errors import Busy, MessagingError, NotPermitted
 from ostler.messaging import AsyncClient, Context, Endpoint, exposed
 from ostler.testing.memory_transport import MemoryTransport
@@ -114,6 +114,8 @@ async def test_the_sockets_have_their_place_mode_and_limits(tmp_path) -> None:
     assert transport.limits.max_queued == 5
     async with AsyncClient(paths.rpc_address) as client:
         assert await client.call("ostler", "echo", text="over a real socket") == "over a real socket"
+        assert messages.link_stats()["rpc"].connections == 1
+        assert messages.link_stats()["events"].connections == 0
     await messages.close()
     assert not paths.rpc_socket.exists()
 
@@ -169,3 +171,10 @@ async def test_who_is_not_let_in_and_who_may_not_subscribe_is_told_to_the_audit(
         ("uid 1001", "ostler", "subscribe", "NotPermitted"),
     ]
     await messages.close()
+
+
+@pytest.mark.virtual_time
+async def test_metrics_go_to_opentelemetry_when_that_is_on() -> None:
+    assert make_metric_exporter(configuration()) is None
+    exporter = make_metric_exporter(configuration("[telemetry]\notel = true\n"))
+    assert type(exporter).__name__ == "OtelMetrics"

@@ -99,6 +99,14 @@ def test_one_place_is_counted_and_logged_once_a_minute(bench, caplog):
     assert "for up to 300ms" in bench.monitor.problems()[0]
 
 
+def test_blocked_turns_and_their_time_are_counted_whoever_blocked(bench):
+    bench.monitor.plugin_packages = set
+    for _ in range(2):
+        bench.block(looks=4)
+    assert bench.monitor.blocked_count == 2
+    assert 0.3 < bench.monitor.blocked_seconds < 0.7
+
+
 def test_what_was_long_ago_is_no_problem(bench):
     bench.block(looks=4)
     bench.now += PROBLEM_LIFETIME + 1

@@ -7,6 +7,7 @@ import msgspec
 import pytest
 
 from ostler.daemon.control.control_endpoint import ControlEndpoint
+from ostler.daemon.control.monitoring_sources import MonitoringSources
 from ostler.daemon.daemon_parts import DaemonParts
 from ostler.errors import Busy, Conflict, ConnectionLost, DaemonNotRunning, Draining
 from ostler.messaging import Access, Context, exposed
@@ -141,9 +142,10 @@ def joined(bench, *peers, local=None):
     bench.audit = audit = Audit()
     messaging = SimpleNamespace(relay=relay, router=router, dispatcher=bench.dispatcher)
     parts = DaemonParts(store=None, messaging=messaging, audit_service=None, runtime=SimpleNamespace(operations=None))
-    rest = dict.fromkeys(("status", "plugins", "active", "reloader", "dump", "start_finished"))
+    rest = dict.fromkeys(("plugins", "active", "reloader", "dump", "start_finished"))
+    monitoring = MonitoringSources(status=None, stale_signals=list, loop_monitor=lambda: None, health=None)
     bench.apply(access=Access(own_uid=0, operator=["4002"], viewer=["4001"], keys={"K" * 40: "node9"}))
-    bench.add("ostler", ControlEndpoint(parts, **rest))
+    bench.add("ostler", ControlEndpoint(parts, monitoring=monitoring, **rest))
     if local is not None:
         bench.add("lamp", local)
     return audit

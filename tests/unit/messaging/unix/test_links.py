@@ -20,7 +20,7 @@ from ostler.messaging.unix.protocol import encode_frame, greeting
 from ostler.messaging.unix.publisher import UnixEventLink
 from ostler.messaging.unix.server import UnixServerLink
 from ostler.messaging.unix.sync_link import SyncUnixLink, connect
-from ostler.messaging.wire.transport import ALLOW_ALL, Admission, TransportLimits
+from ostler.messaging.wire.transport import ALLOW_ALL, Admission, LinkStats, TransportLimits
 from ostler.types import Peer
 from support.links import RecordingHandler
 from support.waiting import until
@@ -478,7 +478,24 @@ async def test_one_user_gets_half_of_the_connections_for_events_as_well(address)
             open_ones.enter_context(await talking(address, b"SUB"))
         await until(lambda: link.listener.refused_count == 5)
         assert len(link.listener.clients) == 10
+        assert link.link_stats() == LinkStats(connections=10, refused=5, lost=0)
     await until(lambda: not link.listener.clients)
+    link.close()
+
+
+async def test_events_that_a_subscriber_does_not_read_are_counted_also_when_it_has_gone(address, stranger):
+    link = UnixEventLink(address, TransportLimits(max_queued=10), read_peer=stranger)
+    link.start(RecordingHandler())
+    with await talking(address, b"SUB") as plain:
+        await asyncio.get_running_loop().sock_sendall(plain, encode_frame(b"\1a"))
+        await until(lambda: link.has_subscribers)
+        for _ in range(60):
+            link.publish(b"a" + bytes(100_000))
+            await asyncio.sleep(0)
+        lost = link.link_stats().lost
+        assert 10 < lost < 60
+    await until(lambda: not link.listener.clients)
+    assert link.link_stats() == LinkStats(connections=0, refused=0, lost=lost)
     link.close()
 
 

@@ -55,7 +55,7 @@ class FamilyBuilder:
         for bucket, count in stats.buckets.items():
             counts[_INDEX_BY_BUCKET[min(bucket, _FINE_BUCKETS - 1)]] += count
         exemplars: dict[int, Exemplar] = {}
-        for each in stats.exemplars.values():
+        for each in (stats.exemplars or {}).values():
             exemplars[_bound_index(each.value)] = each
         self._series[name].append(
             MetricSeries(labels=list(labels), value=stats.total_seconds, counts=counts, exemplars=exemplars)

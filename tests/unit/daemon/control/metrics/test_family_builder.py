@@ -85,6 +85,7 @@ def test_each_declaration_follows_the_conventions(declared):
     assert re.fullmatch(r"(ostler|process)(_[a-z]+)+", declared.name)
     assert (declared.kind == "counter") == declared.name.endswith("_total")
     assert not re.search(r"_(ms|milliseconds|minutes|kb|mb|percent|count|sum|bucket)(_total)?$", declared.name)
+    assert f"{declared.name}_total" not in CATALOGUE, "OpenMetrics calls both the same"
     assert not {"le", "quantile", "job", "instance"} & set(declared.labels)
     assert declared.help[0].isupper() or declared.help[0].isdigit()
     assert not declared.help.endswith(".")
