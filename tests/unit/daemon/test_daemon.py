@@ -110,7 +110,7 @@ async def test_sigterm_during_init_host(bench, trouble) -> None:
     gate = trouble.hang("init_host lamp")
     async with bench() as b:
         b.start()
-        await asyncio.sleep(2)
+        await trouble.met("init_host lamp")
         asyncio.get_running_loop().call_later(2, gate.set)
         assert await b.end() == 0
         assert b.ready_lines == []
@@ -305,7 +305,7 @@ async def test_a_dump_can_be_had_at_every_point(bench, trouble, caplog) -> None:
         daemon = b.make()
         daemon.log_dump()
         b.running = asyncio.get_running_loop().create_task(daemon.run())
-        await asyncio.sleep(2)
+        await trouble.met("init_host lamp")
         dump = daemon.dump()
         assert dump["services"]["lamp"]["working"][0].startswith("lamp.init_host on lamp-")
         assert any("lamp-" in name for name in dump["threads"])
