@@ -7,7 +7,7 @@ from collections.abc import AsyncIterator
 from contextlib import aclosing
 from typing import TYPE_CHECKING, Any, NamedTuple
 
-from ostler import Busy, OstlerError
+from ostler import Busy, Draining, OstlerError
 from ostler_http.api.json_text import to_json
 from ostler_http.api.problems import problem_of, problem_status
 from ostler_http.api.request import EVENT_STREAM, LINES
@@ -119,13 +119,14 @@ class StreamSender:
             assert task is not None  # noqa: S101 - handlers run in tasks
             self._tasks.add(task)
             self._watch_stop(request)
+            stream = _OpenStream(request, kind, self._keepalive)
             try:
-                await request.until_gone(_OpenStream(request, kind, self._keepalive).run(frames), at_once=True)
+                await request.until_gone(stream.run(frames), at_once=True)
             except asyncio.CancelledError:
                 if not self._is_stopping:
                     raise
                 task.uncancel()
-                await _finish(request, kind)
+                await stream.finish()
             finally:
                 self._tasks.discard(task)
 
@@ -141,15 +142,6 @@ class StreamSender:
             self.stop()
 
         self._stop_watch = asyncio.get_running_loop().create_task(watch())
-
-
-async def _finish(request: Request, kind: str) -> None:
-    """Tell a client that the server ends the stream, so that it does not take it for complete."""
-    frame = Frame("stopping", {"detail": "the HTTP service is stopping; connect again"})
-    try:
-        await request.send({"type": "http.response.body", "body": _encode(kind, frame), "more_body": False})
-    except (OSError, RuntimeError):
-        pass  # the connection is closed already, or nothing was sent yet
 
 
 def _encode(kind: str, frame: Frame) -> bytes:
@@ -186,6 +178,18 @@ class _OpenStream:
         finally:
             self._stop_tasks()
         await self._request.send({"type": "http.response.body", "body": b"", "more_body": False})
+
+    async def finish(self) -> None:
+        """Tell the client that the server ends the stream, so that it does not take it for complete.
+
+        Raises:
+            Draining: Nothing of it was sent yet.
+        """
+        if self._begun is None:
+            raise Draining("the HTTP service is stopping", hint="connect again", retry_after=1.0)
+        frame = Frame("stopping", {"detail": "the HTTP service is stopping; connect again"})
+        body = _encode(self._kind, frame)
+        await self._request.send({"type": "http.response.body", "body": body, "more_body": False})
 
     def _begin(self) -> asyncio.Task[None]:
         """Have the head of the response sent, once; return what does so."""

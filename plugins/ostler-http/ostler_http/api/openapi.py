@@ -77,6 +77,9 @@ def _add_method(paths: dict[str, Schema], components: Components, topic: str, na
     described = method.description
     title = f"{topic}.{name}.Arguments"
     arguments = components.arguments(described.get("arguments_schema") or {"type": "object"}, topic, title)
+    for each in described["arguments"]:
+        if each["doc"] and each["name"] in arguments.get("properties", {}):
+            arguments["properties"][each["name"]]["description"] = each["doc"]
     result = components.add(described.get("result_schema") or {}, topic)
     common = {
         "tags": [topic],

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import asyncio
+import http.client
 import json
 import logging
+import socket
 import threading
 from collections.abc import AsyncIterator
 from contextlib import contextmanager
@@ -298,3 +300,46 @@ def make_api():
 @pytest.fixture(name="run")
 def run_fixture():
     return run
+
+
+class Connection(http.client.HTTPConnection):
+    """A connection over a unix socket."""
+
+    def __init__(self, path):
+        super().__init__("localhost", timeout=20)
+        self._path = str(path)
+
+    def connect(self):
+        self.sock = socket.socket(socket.AF_UNIX)
+        self.sock.settimeout(self.timeout)
+        self.sock.connect(self._path)
+
+
+class Site:
+    """A real daemon and its API, over the unix socket `web.sock` of its root."""
+
+    def __init__(self, daemon):
+        self.daemon = daemon
+
+    def connect(self):
+        return Connection(self.daemon.root / "web.sock")
+
+    def open(self, method, path, body=None, **headers):
+        connection = self.connect()
+        raw = None if body is None else json.dumps(body)
+        names = {name.replace("_", "-"): value for name, value in headers.items()}
+        connection.request(
+            method, f"/v1{path}", raw, {**({"Content-Type": "application/json"} if body is not None else {}), **names}
+        )
+        return connection, connection.getresponse()
+
+    def __call__(self, method, path, body=None, **headers):
+        connection, reply = self.open(method, path, body, **headers)
+        found = reply.read()
+        connection.close()
+        return reply.status, json.loads(found) if found else None, reply.headers
+
+
+@pytest.fixture(scope="session")
+def make_site():
+    return Site

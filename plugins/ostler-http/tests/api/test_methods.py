@@ -184,6 +184,18 @@ def test_a_stream_is_told_when_the_service_stops(api, run):
     assert [kind for kind, _, _ in run(stop())] == ["stopping"]
 
 
+def test_a_stream_that_has_not_begun_when_the_service_stops_is_refused(api, run):
+    async def stop():
+        exchange = api.open("GET", "/topics/lamp/methods/wait", headers={"accept": "text/event-stream"})
+        await asyncio.to_thread(api.host.manager("lamp").started.wait, 10)
+        await api.application.stop(1.0)
+        await exchange.head()
+        await exchange.task
+        return exchange.status, exchange.headers["retry-after"]
+
+    assert run(stop()) == (503, "1")
+
+
 def test_the_number_of_streams_is_bounded(make_api, run):
     with make_api(max_streams=1) as api:
 

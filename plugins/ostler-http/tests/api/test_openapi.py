@@ -48,6 +48,8 @@ def test_problems_are_as_the_document_says(api, document):
 
 
 def test_what_docstrings_say_is_beside_the_properties(document):
+    show = document["paths"]["/topics/lamp/methods/show"]["post"]["requestBody"]["content"]["application/json"]
+    assert show["schema"]["properties"]["level"]["description"] == "How bright."
     lamp = document["components"]["schemas"]["lamp.Lamp"]
     assert lamp["description"] == "A lamp."
     assert lamp["properties"]["image"]["description"] == "How it looks."

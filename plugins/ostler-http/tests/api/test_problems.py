@@ -1,6 +1,8 @@
 from __future__ import annotations
 
 import inspect
+import re
+from pathlib import Path
 
 import pytest
 
@@ -84,3 +86,24 @@ def test_the_share_of_a_caller_is_worded_as_the_dispatcher_words_it():
 
 def test_the_title_reads_as_words():
     assert problem_of(ostler.DeadlineExceeded("x"), 504, "")["title"] == "Deadline exceeded"
+
+
+def documented_statuses():
+    """Yield the errors in the table of the page with the statuses of their row."""
+    page = Path(__file__).parents[4] / "docs" / "http.md"
+    table = page.read_text(encoding="utf-8").partition("| status | errors |")[2].partition("\n\n")[0]
+    for row in table.splitlines()[2:]:
+        statuses, errors = row.strip("| ").split(" | ", 1)
+        for name in re.findall(r"`(\w+)`", errors):
+            yield name, [int(each) for each in re.findall(r"\d{3}", statuses)]
+
+
+def test_the_page_has_each_error_beside_its_status():
+    found = {}
+    for name, statuses in documented_statuses():
+        found.setdefault(name, []).extend(statuses)
+    wrong = {
+        name: status for name, status in STATUS_BY_ERROR.items() if status != 500 and status not in found.get(name, [])
+    }
+    assert wrong == {}
+    assert not {name for name in found if STATUS_BY_ERROR.get(name) == 500}

@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import http.client
 import json
-import socket
 import threading
 
 import pytest
@@ -27,48 +25,14 @@ listen = ["unix:{root}/web.sock"]
 [services.web.apps."/v1"]
 app = "api"
 """
-JSON = {"Content-Type": "application/json"}
-
-
-class Connection(http.client.HTTPConnection):
-    """A connection over a unix socket."""
-
-    def __init__(self, path):
-        super().__init__("localhost", timeout=20)
-        self._path = str(path)
-
-    def connect(self):
-        self.sock = socket.socket(socket.AF_UNIX)
-        self.sock.settimeout(self.timeout)
-        self.sock.connect(self._path)
-
-
-class Site:
-    """The daemon and its API."""
-
-    def __init__(self, daemon):
-        self.daemon = daemon
-
-    def open(self, method, path, body=None, **headers):
-        connection = Connection(self.daemon.root / "web.sock")
-        raw = None if body is None else json.dumps(body)
-        names = {name.replace("_", "-"): value for name, value in headers.items()}
-        connection.request(method, f"/v1{path}", raw, {**(JSON if body is not None else {}), **names})
-        return connection, connection.getresponse()
-
-    def __call__(self, method, path, body=None, **headers):
-        connection, reply = self.open(method, path, body, **headers)
-        found = reply.read()
-        connection.close()
-        return reply.status, json.loads(found) if found else None, reply.headers
 
 
 @pytest.fixture(scope="module")
-def site():
+def site(make_site):
     daemon = DaemonProcess(CONFIG)
     (daemon.root / "volumes").mkdir()
     try:
-        yield Site(daemon.start())
+        yield make_site(daemon.start())
     finally:
         daemon.close()
 
@@ -185,11 +149,11 @@ def test_the_log_is_followed_as_a_stream(site):
         connection.close()
 
 
-def test_streams_are_told_when_the_daemon_stops():
+def test_streams_are_told_when_the_daemon_stops(make_site):
     daemon = DaemonProcess(CONFIG)
     (daemon.root / "volumes").mkdir()
     try:
-        site = Site(daemon.start())
+        site = make_site(daemon.start())
         connection, reply = site.open("GET", "/events", Accept="text/event-stream")
         lines: list[bytes] = []
         while b"event: ready\n" not in lines:

@@ -72,9 +72,11 @@ function contentOf(part) {
 function showOperation(path, verb, operation) {
   const about = make("span", { class: "about" }, operation.summary || "");
   const summary = make("summary", {}, make("span", { class: `verb ${verb}` }, verb.toUpperCase()), make("code", {}, path), about);
-  const details = make("details", { "data-words": `${verb} ${path} ${operation.summary}`.toLowerCase() }, summary);
+  const details = make("details", { id: operation.operationId, "data-words": `${verb} ${path} ${operation.summary}`.toLowerCase() }, summary);
   details.addEventListener("toggle", () => {
-    if (details.open && details.children.length === 1) details.append(operationBody(path, verb, operation));
+    if (!details.open) return;
+    if (details.children.length === 1) details.append(operationBody(path, verb, operation));
+    history.replaceState(null, "", `#${operation.operationId}`);
   });
   return details;
 }
@@ -152,6 +154,15 @@ function showDocument() {
   applyFilter();
 }
 
+// An address such as docs#volume_create_volume opens that one.
+function openLinked() {
+  const linked = byId(decodeURIComponent(location.hash.slice(1)));
+  if (linked instanceof HTMLDetailsElement) {
+    linked.open = true;
+    linked.scrollIntoView();
+  }
+}
+
 function applyFilter() {
   const words = byId("filter").value.toLowerCase().split(/\s+/).filter(Boolean);
   for (const section of byId("paths").children) {
@@ -177,6 +188,7 @@ async function load() {
     documentShown = found;
     message.textContent = "";
     showDocument();
+    openLinked();
   } catch (error) {
     message.textContent = `The document could not be read: ${error.message}`;
   }
@@ -187,6 +199,7 @@ byId("access").addEventListener("submit", (event) => {
   token = byId("token").value.trim();
   load();
 });
+addEventListener("hashchange", openLinked);
 byId("filter").addEventListener("input", applyFilter);
 byId("download").addEventListener("click", (event) => {
   if (!documentShown) return;
