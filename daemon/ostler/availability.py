@@ -11,6 +11,7 @@ from __future__ import annotations
 
 from msgspec.structs import replace
 
+from ostler.time_text import format_duration, format_seconds
 from ostler.types import DriverState, DriverStatus, OperatorOverride, ServiceState, ServiceStatus
 
 _ENDED_STATES = (ServiceState.STOPPED, ServiceState.FAILED, ServiceState.GONE)
@@ -73,8 +74,9 @@ def absence_reason(service: ServiceStatus) -> str:
         return service.link
     if service.state in _ENDED_STATES:
         return _format_state(service)
-    since = "" if service.age >= INFINITE_AGE else f" for {service.age:.0f} s"
-    return f"{_format_service(service)} has not reported{since}, its down time is {service_down_time(service):g} s"
+    since = "" if service.age >= INFINITE_AGE else f" for {format_duration(service.age)}"
+    limit = format_seconds(service_down_time(service))
+    return f"{_format_service(service)} has not reported{since}, its down time is {limit}"
 
 
 def refusal_reason(service: ServiceStatus) -> str:

@@ -383,7 +383,7 @@ async def test_a_deadline_is_kept(world_of, method):
     async with world_of() as world:
         shop = Shop()
         world.add("shop", shop)
-        with pytest.raises(DeadlineExceeded, match=r"0\.1 s"):
+        with pytest.raises(DeadlineExceeded, match="100ms"):
             await world.client().on(timeout=0.1).call("shop", method)
         assert await asyncio.to_thread(shop.cancelled.wait, 5)
 
@@ -555,7 +555,7 @@ async def test_a_server_that_falls_silent_is_known_before_the_deadline(world_of)
         assert not task.done()
         clock.advance(0.2)
         client._check_deadlines(clock.monotonic())
-        with pytest.raises(ConnectionLost, match=r"no response from shop\.await_ for 4 s"):
+        with pytest.raises(ConnectionLost, match=r"no response from shop\.await_ for 4s"):
             await task
 
 

@@ -138,3 +138,13 @@ def test_a_banned_phrase_is_found_and_names_are_not_prose() -> None:
     assert complaints("set `image_directories`, or the folder") == ["'folder': write 'directory'"]
     tree = ast.parse('raise X(f"take another name {a}", hint="mend it")\nlog.info("anew %s", a)\nx = "anew"')
     assert sorted(str(text.value) for text in messages(tree)) == ["anew %s", "mend it", "take another name "]
+
+
+def test_time_spans_of_messages_have_one_notation() -> None:
+    """`1min 30s`, as options and tables have them: `format_seconds`, or `format_duration` for what lasts."""
+    other = re.compile(r"\{[^{}]*\} s\b(?!=)|%[.0-9]*[gdf] s\b")
+    assert other.search('f"within {timeout:g} s"')
+    assert other.search('"took %.3g s"')
+    names = tracked("daemon/ostler/*.py", "plugins/*/ostler_*/*.py")
+    assert names
+    assert [name for name in names if other.search((ROOT / name).read_text(encoding="utf-8"))] == []

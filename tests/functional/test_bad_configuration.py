@@ -124,7 +124,7 @@ def test_everything_that_can_be_wrong_is_said_at_once(make_daemon) -> None:
         "ostler.toml:9:19": ["no plugin provides a manager named 'lamp'", "plugin broken failed"],
         "ostler.toml:12:31": ["service late needs ehco", "did you mean echo?"],
         "ostler.toml:12:39": ["service late needs nobody", "add it, or remove it from `depends_on`"],
-        "ostler.toml:14:21": ["down_time: must be above report_interval, which is 30 s", "set down_time to 90 s"],
+        "ostler.toml:14:21": ["down_time: must be above report_interval, which is 30s", "set down_time to 1min 30s"],
         "ostler.toml:15:9": ['unknown key "wrokers"', 'did you mean "workers"?'],
         "devices.toml:4:10": ["EmptyDriver", "does not derive from DeviceDriver"],
         "devices.toml:6:10": ["WrongSignature", "minutes"],

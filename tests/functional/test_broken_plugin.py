@@ -57,6 +57,7 @@ def test_services_of_a_broken_plugin_are_left_out_and_the_rest_runs(daemon: Daem
     refused = daemon.command("call", "lamp", "echo", check=None).stderr
     assert "lamp on" in refused
     assert "is left out: " in refused
+    assert "service lamp is left out: " in daemon.command("service", "restart", "lamp", check=1).stderr
     # Another change can be applied, and does not bring it in again.
     daemon.configure(ECHO + "queue_limit = 2000\n")
     daemon.command("reload")
@@ -67,6 +68,42 @@ def test_services_of_a_broken_plugin_are_left_out_and_the_rest_runs(daemon: Daem
     (daemon.root / "etc/conf.d/second.toml").unlink()
     assert daemon.call("echo", "echo", text="again")["text"] == "again"
     assert daemon.stop() == 0
+
+
+FILTER = """
+from ostler import hookimpl
+import faulty_managers
+from ostler_scheduler import Filter
+
+class Dark(Filter):
+    def why_not(self, candidate, request):
+        return ""
+
+@hookimpl
+def ostler_extensions():
+    return {("scheduler.filter", "dark"): Dark}
+"""
+SCHEDULER = '[services.scheduler]\nmanager = "scheduler"\nfilters = ["capacity", "dark"]\n'
+
+
+@pytest.mark.failure_mode("Plugins", "one that fails to import")
+def test_a_scheduler_with_a_filter_of_a_broken_plugin_is_left_out_until_it_works(daemon: DaemonProcess) -> None:
+    daemon.install("lamp", GOOD)
+    daemon.install("night", FILTER.replace("faulty_managers", "a_module_that_nobody_has"))
+    daemon.configure(SCHEDULER, "conf.d/scheduler.toml")
+    assert "warning: service scheduler is left out: " in daemon.command("check", check=1, env=daemon.environ).stderr
+    daemon.start()
+    (said,) = daemon.status()["not_well"][1:]
+    assert said.startswith("service scheduler is left out: services.scheduler.filters[1]: no installed plugin provides")
+    assert "a_module_that_nobody_has" in said
+    refused = daemon.command("call", "scheduler", "filters", check=None)
+    assert refused.returncode
+    assert "is left out: " in refused.stderr
+    assert daemon.call("lamp", "echo", text="hello")["text"] == "hello"
+    (daemon.plugins / "night_module.py").write_text(FILTER)
+    daemon.command("reload")
+    assert daemon.status()["not_well"] == []
+    assert {service["topic"]: service["state"] for service in daemon.status()["services"]}["scheduler"] == "up"
 
 
 def test_the_configuration_can_be_changed_and_looked_at_while_a_plugin_is_broken(daemon: DaemonProcess) -> None:

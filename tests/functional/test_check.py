@@ -272,7 +272,7 @@ def test_a_driver_whose_probe_hangs_or_crashes_harms_no_other(make_daemon) -> No
         "raises": ("failed", ["OSError: burnt out"]),
         "exits": ("failed", ["its `probe` ended the process without an answer"]),
         "crashes": ("failed", ["its `probe` ended the process by SIGSEGV"]),
-        "hangs": ("failed", ["its `probe` did not return within 1 s"]),
+        "hangs": ("failed", ["its `probe` did not return within 1s"]),
         "silent": ("unknown", ["it has no `probe` of its own"]),
     }
     shown = daemon.command(*words, check=1, env=daemon.environ).stdout

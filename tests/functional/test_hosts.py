@@ -351,7 +351,7 @@ def test_a_caller_that_takes_it_back_ends_the_work_on_the_other_host(hosts: Host
     hosts.start(node1="talk", node2="volume")
     knows(hosts, "node1", "node2")
     client = Client(root=str(hosts["node1"].daemon.root), timeout=1.5)
-    with client, pytest.raises(Exception, match=r"within 1\.5 s"):
+    with client, pytest.raises(Exception, match=r"within 1\.5s"):
         client.call("talk", "ask", what="volume", at="node2", wait=30)
     wait_for(lambda: not in_flight(hosts, "node2"), "the end of the work", more=lambda: hosts["node2"].daemon.log)
 

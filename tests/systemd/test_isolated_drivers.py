@@ -136,7 +136,7 @@ def test_a_stuck_process_is_no_matter_of_the_watchdog(device: Device) -> None:
     device.start('call_timeout = "4s"\nkill_timeout = "0.2s"\n', IMPATIENT)  # twice the watchdog's time
     pid, main = device.number(), device.unit.pid
     with device.unit.call_in_background("device", "do", "driver=bad", "what=hold", "number=600") as call:
-        device.unit.await_entry("nor within 0.2 s of being cancelled")
+        device.unit.await_entry("nor within 200ms of being cancelled")
         assert call.wait(20) == 1
     device.until_ready()
     assert not device.is_running(pid)

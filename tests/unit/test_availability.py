@@ -26,12 +26,12 @@ ABSENT = [
         row(forced_down=OperatorOverride(by="bob", reason="its power is cut")),
         "volume on node2 was forced down by bob: its power is cut",
     ),
-    (row(link="node2 has been unreachable for 7 s: no cable"), "node2 has been unreachable for 7 s: no cable"),
+    (row(link="node2 has been unreachable for 7s: no cable"), "node2 has been unreachable for 7s: no cable"),
     (row(state=ServiceState.STOPPED), "volume on node2 is stopped"),
     (row(state=ServiceState.FAILED, why="no disk"), "volume on node2 is failed: no disk"),
-    (row(age=9.0, down_time=8.0), "volume on node2 has not reported for 9 s, its down time is 8 s"),
-    (row(age=61.0), "volume on node2 has not reported for 61 s, its down time is 60 s"),
-    (row(age=INFINITE_AGE), "volume on node2 has not reported, its down time is 60 s"),
+    (row(age=9.0, down_time=8.0), "volume on node2 has not reported for 9s, its down time is 8s"),
+    (row(age=61.0), "volume on node2 has not reported for 1min 1s, its down time is 1min"),
+    (row(age=INFINITE_AGE), "volume on node2 has not reported, its down time is 1min"),
 ]
 REFUSING = [
     (row(frozen=OperatorOverride(by="ann", reason="a new disk")), "volume on node2 is frozen by ann: a new disk"),
@@ -80,8 +80,8 @@ def test_one_that_is_well_may_be_chosen(service):
 
 
 def test_of_the_backends_of_a_service_those_that_are_well_may_be_chosen():
-    stuck = driver(DriverState.STUCK, why="create did not return within its 60 s")
-    why = "driver local of volume on node2 is stuck: create did not return within its 60 s"
+    stuck = driver(DriverState.STUCK, why="create did not return within its 1min")
+    why = "driver local of volume on node2 is stuck: create did not return within its 1min"
     assert unavailable_reason(row(drivers=[stuck]), "local") == why
     assert unavailable_reason(row(drivers=[stuck]), "other") == unavailable_reason(row(drivers=[stuck])) == ""
     for about in ("working local", "driver_ready local"):

@@ -173,7 +173,7 @@ def _root_callback(  # noqa: PLR0913, PLR0917 - `global_options.split_global_opt
     json: Annotated[bool, typer.Option("--json", help="Show results and errors as JSON: -o json")] = False,
     wide: Annotated[bool, typer.Option("--wide", help="Show all columns in full: -o wide")] = False,
     watch: Annotated[
-        bool, typer.Option("--watch", help="Show it again every 2 s, or with --watch=TIME, until Ctrl-C")
+        bool, typer.Option("--watch", help="Show it again every 2s, or with --watch=TIME, until Ctrl-C")
     ] = False,
     no_headers: Annotated[bool, typer.Option("--no-headers", help="Show tables without titles")] = False,
     no_color: Annotated[bool, typer.Option("--no-color", help="No colours (or NO_COLOR)")] = False,

@@ -20,6 +20,7 @@ from ostler.config.secret_references import PLACEHOLDER
 from ostler.driver import Driver
 from ostler.errors import error_line
 from ostler.redaction import redact
+from ostler.time_text import format_seconds
 
 if TYPE_CHECKING:
     from ostler.plugins import ResolvedObject
@@ -91,7 +92,7 @@ class _Child:
             found = json.loads(self.answer)
             return [truncate(str(each), WHY_LIMIT) for each in found[:_REASON_LIMIT]]
         if is_late:
-            return [f"its `probe` did not return within {self.timeout:g} s"]
+            return [f"its `probe` did not return within {format_seconds(self.timeout)}"]
         if has_ended and os.WIFSIGNALED(status):
             return [f"its `probe` ended the process by {signal.Signals(os.WTERMSIG(status)).name}"]
         return ["its `probe` ended the process without an answer"]

@@ -36,11 +36,11 @@ declarations of the commands (`python -m ostler.cli.reference > docs/cli.md`); a
 - `--json`: results as JSON on stdout (one line in a pipe, indented on a terminal; see [json.md](json.md)), and
   errors as one object on stderr:
   `{{"error": {{"name": …, "message": …, "hint": …, "exit_code": …}}}}`.
-- `--timeout TIME`: the time-out of a call (`30`, `5min`, `2h`), 60 s by default; of a stream, that of each item.
+- `--timeout TIME`: the time-out of a call (`30`, `5min`, `2h`), 1min by default; of a stream, that of each item.
 - `--address tcp://HOST:PORT`, `--server-key KEY|FILE`, `--secret-key FILE`: the daemon of another host, its public
   key, and the file of your own secret key (`ostler keys new`); or `OSTLER_ADDRESS`, `OSTLER_SERVER_KEY` and
   `OSTLER_SECRET_KEY`. Commands that need files of the daemon are refused.
-- `--watch`, `--watch=TIME`: show it again every 2 s, or TIME, until Ctrl-C: for commands that show something and change
+- `--watch`, `--watch=TIME`: show it again every 2s, or TIME, until Ctrl-C: for commands that show something and change
   nothing. A terminal shows the newest output; elsewhere outputs are appended, with `--json` one line each. An error
   after the first output is shown, and it is tried again.
 - `-q`, `--quiet`: no confirmations, remarks and progress; results and errors are shown.

@@ -9,7 +9,7 @@ Validation, the shipped file, the reference page, the JSON Schema and the tests 
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping
-from typing import Annotated, Any, Literal, TypeAlias
+from typing import Annotated, Any, Literal, Self, TypeAlias
 
 import msgspec
 import pydantic
@@ -18,6 +18,7 @@ from pydantic_core import PydanticCustomError
 
 from ostler.config.units import SECONDS_MAX, SIZE_MAX, parse_seconds, parse_size
 from ostler.errors import InvalidInput
+from ostler.spelling import nearest
 
 ReloadScope: TypeAlias = Literal["live", "driver", "service", "daemon"]
 """What a change of an option needs: nothing, or a restart of the driver, the service or the daemon."""
@@ -155,6 +156,26 @@ Faults: TypeAlias = "Iterable[tuple[str | tuple[str | int, ...], str]]"
 """The result of `validate`: the option, or the path below the table (`("filters", 2)`), and a sentence."""
 
 
+class MissingExtension(str):
+    """The sentence of an option that names an extension that no plugin provides; a `str` that says which.
+
+    Args:
+        text: The sentence.
+        kind: The kind of the extension.
+        name: Its name.
+    """
+
+    __slots__ = ("kind", "name")
+    kind: str
+    name: str
+
+    def __new__(cls, text: str, kind: str, name: str) -> Self:
+        """Return the text with these attributes."""
+        made = super().__new__(cls, text)
+        made.kind, made.name = kind, name
+        return made
+
+
 class ValidationContext(msgspec.Struct, frozen=True, kw_only=True):
     """The rest of a configuration, for `Manager.validate` and `Driver.validate`. None of it is running.
 
@@ -177,3 +198,24 @@ class ValidationContext(msgspec.Struct, frozen=True, kw_only=True):
     drivers: Mapping[tuple[str, str], OptionsModel] = {}
     sections: Mapping[str, OptionsModel] = {}
     extensions: Mapping[str, Mapping[str, Any]] = {}
+
+    def missing_extension(self, kind: str, name: str) -> MissingExtension:
+        """Return the sentence for an option that names an extension that is not in `extensions`.
+
+        With this sentence the daemon knows that the option is right once the plugin with the extension can be used:
+        while a plugin is broken or not loaded on purpose, the service is left out instead of the daemon refusing to
+        start.
+
+            for number, name in enumerate(options.filters):
+                if name not in others.extensions["scheduler.filter"]:
+                    yield ("filters", number), others.missing_extension("scheduler.filter", name)
+
+        Args:
+            kind: The kind of the extension: `scheduler.filter` is called `filter` in the sentence.
+            name: Its name in the option.
+        """
+        known = self.extensions.get(kind, {})
+        near = nearest(name, known)
+        advice = f'did you mean "{near}"?' if near else f"available: {', '.join(sorted(known)) or 'none'}"
+        what = kind.rpartition(".")[2]
+        return MissingExtension(f'no installed plugin provides the {what} "{name}"; {advice}', kind, name)

@@ -6,13 +6,16 @@ import math
 import re
 
 from ostler.errors import InvalidInput
+from ostler.time_text import format_seconds
+
+__all__ = ["SECONDS_MAX", "SIZE_MAX", "format_seconds", "format_size", "parse_seconds", "parse_size"]
 
 SIZE_MAX = 2**63 - 1
 """The largest size in bytes: the limit of SQLite, msgpack and the kernel."""
 SECONDS_MAX = 100 * 365.25 * 86400
 """The longest time span in seconds: a century, which threads and the kernel can wait for."""
-_SIZE_BEYOND, _SECONDS_BEYOND = 2.0**80, 1e11
-"""Limits of sizes and time spans that are shown. The value of a server may be infinite, or not a number."""
+_SIZE_BEYOND = 2.0**80
+"""The limit of sizes that are shown. The value of a server may be infinite, or not a number."""
 _EXACT = 10_000
 """From this number on a value of a unit is rounded."""
 
@@ -114,28 +117,3 @@ def parse_seconds(text: str) -> float:
     if not stripped or at < len(stripped) or not math.isfinite(total):
         raise InvalidInput(f'"{text}" is not a valid time span', hint=_TIME_HINT, value=text)
     return total
-
-
-def format_seconds(seconds: float, units: int = 0) -> str:
-    """Format seconds: `1h 30min`, `5min`, `45s`, `2.5s`, `200ms`; `-` for invalid values.
-
-    Args:
-        seconds: The time span.
-        units: How many of the largest units to show, rounded; 0 for all of them, so that the text can be parsed again.
-    """
-    if not abs(seconds) < _SECONDS_BEYOND:
-        return "-"
-    if seconds < 0:
-        return f"-{format_seconds(-seconds, units)}"
-    if units:
-        seconds = round(seconds, 3 if seconds < 1 else 1) if seconds < 10 else round(seconds)
-    if 0 < seconds < 1:
-        return f"{seconds * 1000:.4g}ms"
-    parts: list[str] = []
-    rest = seconds
-    for unit, factor in (("d", 86400), ("h", 3600), ("min", 60)):
-        count, rest = divmod(rest, factor)
-        if count or parts:
-            parts.append(f"{count:.0f}{unit}" if count else "")
-    parts.append(f"{rest:.6g}s" if rest or not parts else "")
-    return " ".join(part for part in parts[: units or None] if part)

@@ -65,7 +65,7 @@ def validate(  # noqa: PLR0913 - what a start, a reload and a check have to say 
     extra_checks: Callable[[Tables], Iterable[Fault]] = lambda _tables: (),
     tolerated: Callable[[], Iterable[Problem]] = list,
 ) -> Configuration:
-    """Return the whole configuration; the second of the two steps.
+    """Return the whole configuration; the second of the two steps. Keeps the texts of `raw`.
 
     Args:
         raw: The merged files.
@@ -92,7 +92,6 @@ def validate(  # noqa: PLR0913 - what a start, a reload and a check have to say 
     if found := [*raw.problems, *raw.conflicts, *checker.problems, *problems]:
         found = raw.sort_problems([*found, *tolerated()])
         raise ConfigurationError([_with_source(raw, problem, models) for problem in found])
-    raw.discard_texts()
     tables = {path: model for path, model in built.items() if model is not None}
     return Configuration(
         **_core_fields({name: tables[name,] for name in CORE_SECTIONS}),

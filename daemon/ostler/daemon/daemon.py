@@ -37,6 +37,7 @@ from ostler.operations import OperationLimits, Operations
 from ostler.service import HostServices, Runtime
 from ostler.service.left_out import left_out_topics
 from ostler.service.state_tracker import StateTracker
+from ostler.time_text import format_seconds
 from ostler.types import ServiceState
 
 if TYPE_CHECKING:
@@ -376,8 +377,8 @@ class Daemon:
         """Serve late imports from what was read: an upgrade may start as soon as the daemon is known to be ready."""
         if not snapshot.wait(_SNAPSHOT_TIMEOUT):
             _log.warning(
-                "the running code could not be read within %g s: restart the daemon after an upgrade",
-                _SNAPSHOT_TIMEOUT,
+                "the running code could not be read within %s: restart the daemon after an upgrade",
+                format_seconds(_SNAPSHOT_TIMEOUT),
             )
         snapshot.install()
         self._undo_stack.push_call("snapshot of the code", snapshot.remove)

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 
 from ostler.clock import Clock
 from ostler.errors import ServiceError, StoreError
+from ostler.time_text import format_duration
 
 if TYPE_CHECKING:
     from ostler.daemon.connectivity.messaging_stack import MessagingStack
@@ -75,4 +76,4 @@ async def probe_service(service: Service, clock: Clock) -> None:
     allowed = service.options.report_interval + service.options.down_time
     idle = clock.monotonic() - service.last_progress
     if idle > allowed:
-        raise ServiceError(f"its checks have not returned for {idle:.0f} s", service=service.topic)
+        raise ServiceError(f"its checks have not returned for {format_duration(idle)}", service=service.topic)

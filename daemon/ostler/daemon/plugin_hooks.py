@@ -7,6 +7,7 @@ import logging
 from typing import TYPE_CHECKING
 
 from ostler.aio import WorkerPool
+from ostler.time_text import format_seconds
 
 if TYPE_CHECKING:
     from ostler.daemon.startup.step_tracker import StepTracker
@@ -36,7 +37,7 @@ async def call_plugin_hooks(
         async with limit:
             await pool.run(lambda: plugins.call_hooks(hook, host=host), label=hook)
     except TimeoutError:
-        text = f"{step_tracker.current_step or hook} did not return within {timeout:g} s"
+        text = f"{step_tracker.current_step or hook} did not return within {format_seconds(timeout)}"
         _log.error("%s; no longer waiting for it", text)
         return [text]
     finally:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import logging
-import re
 from collections.abc import Callable, Iterable, Sequence
 from typing import TYPE_CHECKING
 
@@ -13,6 +12,7 @@ from ostler.daemon.process.stack_dump import format_dump, thread_stacks
 from ostler.daemon.reload_verdict import shown
 from ostler.daemon.startup.step_tracker import TIMEOUT_EXTENSION, StepTracker
 from ostler.errors import join_words
+from ostler.time_text import remove_duration
 from ostler.types import ServiceState
 
 if TYPE_CHECKING:
@@ -30,7 +30,6 @@ _LOG_LEVEL_BY_STATE = {
     ServiceState.DEGRADED: logging.WARNING,
     ServiceState.FAILED: logging.ERROR,
 }
-_DURATION_PATTERN = re.compile(r" for \d+ s")
 
 
 class ProgressReporter:
@@ -98,7 +97,7 @@ class ProgressReporter:
             left = self._stop_waits_for()
             text = f"stopping, waiting for {'; '.join(left)}" if left else "stopping"
             self._notifier.extend_timeout(TIMEOUT_EXTENSION, text)
-            kinds = {_DURATION_PATTERN.sub("", line) for line in left} if ticks else set()
+            kinds = {remove_duration(line) for line in left} if ticks else set()
             if news := kinds - said:  # each is logged once, when it has lasted for a second
                 said |= news
                 _log.info("stopping, waiting for %s", "; ".join(sorted(news)))

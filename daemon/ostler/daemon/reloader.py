@@ -24,6 +24,7 @@ from ostler.reload_types import OptionChange, ReloadPlan, ReloadResult
 from ostler.service.left_out import left_out_topics
 from ostler.service.service_changes import ReloadOptions, ReloadOutcome, ReversibleStep, daemon_step_position
 from ostler.service.service_plan import Action, ServiceStep
+from ostler.time_text import format_duration
 from ostler.types import CONTROL_TOPIC
 
 if TYPE_CHECKING:
@@ -235,7 +236,7 @@ class Reloader:
             if reading.done():
                 return reading.result()
             raise ServiceError(
-                f"{steps.current_step} has not returned for {loop.time() - self._current_read[0]:.0f} s; "
+                f"{steps.current_step} has not returned for {format_duration(loop.time() - self._current_read[0])}; "
                 "nothing has changed",
                 hint="`ostler dump` shows where it hangs; fix the cause, then reload again",
             )

@@ -9,6 +9,7 @@ from collections.abc import Awaitable, Callable
 from ostler.clock import Clock
 from ostler.errors import error_line
 from ostler.systemd import LivenessSignal, WatchdogGuard
+from ostler.time_text import format_duration
 
 _log = logging.getLogger(__name__)
 DEFAULT_PROBE_INTERVAL = 60.0
@@ -96,7 +97,9 @@ class Watchdog:
         self._last_check = now
         if late > self._guard.ping_interval:
             self._guard.forgive(late + self._guard.ping_interval)
-            _log.warning("the daemon did not run for %.0f s: it was suspended, or its event loop was blocked", late)
+            _log.warning(
+                "the daemon did not run for %s: it was suspended, or its event loop was blocked", format_duration(late)
+            )
 
     async def _probe(self, name: str, probe: Callable[[], Awaitable[None]], signal: LivenessSignal) -> None:
         try:

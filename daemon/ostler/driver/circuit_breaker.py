@@ -9,7 +9,7 @@ from ostler.clock import Clock
 from ostler.driver.driver_executor import DriverLabel
 from ostler.driver.failure_streak import FailureStreak
 from ostler.errors import DriverCircuitOpen
-from ostler.time_text import format_moment
+from ostler.time_text import format_duration, format_moment
 from ostler.types import BreakerState
 
 _JITTER = 0.25
@@ -116,7 +116,7 @@ def refusal_error(
     """Return the error of a call that is refused; `now` is wall time."""
     wait = max(0.0, breaker.trial_at - now)
     following = (
-        f"next trial in {wait:.0f} s, at {format_moment(breaker.trial_at)}"
+        f"next trial in {format_duration(wait)}, at {format_moment(breaker.trial_at)}"
         if breaker.trial_at
         else "a trial is in progress"
     )

@@ -11,7 +11,7 @@ from ostler.driver.contract import require_contract
 from ostler.driver.driver import BUDGET_ATTRIBUTE, Driver, DriverOptions, DriverSpec
 from ostler.driver.driver_executor import DriverLabel
 from ostler.errors import DriverNotReady, DriverStuck, PluginError
-from ostler.time_text import format_moment
+from ostler.time_text import format_duration, format_moment
 from ostler.types import DriverState
 
 
@@ -91,5 +91,5 @@ def not_ready_error(
     if state is DriverState.STOPPED:
         return DriverNotReady(f"{label} has been stopped", **facts)
     what = "is still initialising" if state is DriverState.INITIALISING else "is not ready"
-    after = f", next attempt in {retry_in:.0f} s" if retry_in is not None else ""
+    after = f", next attempt in {format_duration(retry_in)}" if retry_in is not None else ""
     return DriverNotReady(f"{label} {what}{after}{f': {why}' if why else ''}", hint="see `ostler status`", **facts)

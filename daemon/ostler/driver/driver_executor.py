@@ -20,7 +20,7 @@ from ostler.driver.failure_streak import IGNORED_METHODS, FailureStreak
 from ostler.errors import Busy, DriverError, DriverStuck, error_line
 from ostler.log.defects import UnexpectedErrors
 from ostler.messaging.wire.request_context import Context, current_account, current_context
-from ostler.time_text import format_moment
+from ostler.time_text import format_duration, format_moment, format_seconds
 
 _QUICK_WAIT = 0.02
 """Real seconds after which a call is not quick any longer: from then on the loop watches its budget too."""
@@ -288,7 +288,7 @@ class DriverExecutor:
         now = self._clock.monotonic()
         with self._lock:
             calls = sorted(self._active_calls, key=_start_time)
-        return [f"{call.label} (for {now - _start_time(call):.0f} s)" for call in calls]
+        return [f"{call.label} (for {format_duration(now - _start_time(call))})" for call in calls]
 
     def longest_runtime(self) -> float:
         """Return for how many seconds the longest call has been in progress, 0 when none is. Any thread."""
@@ -469,7 +469,7 @@ class DriverExecutor:
         seconds = now - _start_time(oldest)
         since = self._clock.wall() - seconds
         return DriverStuck(
-            f"{self._label} is stuck: {oldest.label} has not returned for {seconds:.0f} s, "
+            f"{self._label} is stuck: {oldest.label} has not returned for {format_duration(seconds)}, "
             f"since {format_moment(since)}",
             hint=self.stuck_hint,
             driver=self._label.driver,
@@ -505,7 +505,7 @@ class DriverExecutor:
 
     def _no_thread_error(self, call: DriverCall) -> Busy:
         return Busy(
-            f"{call.label} of {self._label} got no free thread within {call.budget:g} s",
+            f"{call.label} of {self._label} got no free thread within {format_seconds(call.budget)}",
             hint=f"running: {', '.join(sorted(self._running_labels()))}; "
             f"raise `workers` in [services.{self._label.topic}.drivers.{self._label.driver}]",
             driver=self._label.driver,

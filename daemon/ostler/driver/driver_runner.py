@@ -37,7 +37,7 @@ from ostler.errors import (
 from ostler.log import message_id
 from ostler.log.defects import UnexpectedErrors
 from ostler.redaction import redact
-from ostler.time_text import format_moment
+from ostler.time_text import format_duration, format_moment, format_seconds
 from ostler.types import BreakerState, DriverState, DriverStatus
 
 if TYPE_CHECKING:
@@ -205,7 +205,7 @@ class DriverRunner:
     def calls_in_progress(self) -> list[str]:
         """Return the calls that have not returned, a line each. Any thread."""
         rows = self._cleanup_pool.running_jobs() if self._cleanup_pool is not None else []
-        cleaning = [f"cleanup (for {row.seconds:.0f} s)" for row in rows]
+        cleaning = [f"cleanup (for {format_duration(row.seconds)})" for row in rows]
         return [f"{line} of {self.label}" for line in [*self._executor.active_lines(), *cleaning]]
 
     def call(self, method: str, arguments: tuple[Any, ...], named: dict[str, Any]) -> Any:
@@ -348,7 +348,7 @@ class DriverRunner:
         if self._state is DriverState.STUCK:
             return
         self._stuck_call = call.label, call.started_wall
-        why = f"{call.label} did not return within its {call.budget:g} s"
+        why = f"{call.label} did not return within its {format_seconds(call.budget)}"
         _log.error("%s is stuck: %s", self.label, why)
         if self._process is not None:
             self._end_overdue_call(call, self._process)
@@ -491,7 +491,7 @@ class DriverRunner:
         wait *= 1.0 - _RETRY_JITTER * self._rng.random()
         self._retry_at = self._clock.wall() + wait
         self._set_state(DriverState.FAILED, why)
-        _log.warning("%s %s %.3g s: %s", self.label, what, wait, why)
+        _log.warning("%s %s %s: %s", self.label, what, format_seconds(wait, 2), why)
         self._retry_timer = self._loop.call_later(wait, self.start)
 
     def _cancel_retry(self) -> None:
@@ -549,7 +549,8 @@ class DriverRunner:
         """Cancel a call in its process, and kill that if the call does not return."""
         process.cancel(call.label, call.context)
         grace = self.spec.options.kill_timeout
-        why = f"{call.label} did not return within its {call.budget:g} s, nor within {grace:g} s of being cancelled"
+        budget = format_seconds(call.budget)
+        why = f"{call.label} did not return within its {budget}, nor within {format_seconds(grace)} of being cancelled"
 
         def kill_if_overdue() -> None:
             with self._lock:
@@ -624,7 +625,7 @@ class DriverRunner:
             wanted, self._pending_spec = self._pending_spec, None
             if not cleaned:
                 self._stuck_call = "cleanup", self._clock.wall() - timeout
-                self._set_state(DriverState.STUCK, f"cleanup did not return within its {timeout:g} s")
+                self._set_state(DriverState.STUCK, f"cleanup did not return within its {format_seconds(timeout)}")
                 return
         if why:
             _log.warning("%s applies its new options although its %s", self.label, why)
@@ -656,7 +657,7 @@ class DriverRunner:
         if process is None:
             return cleaned, why
         if not cleaned:
-            why = f"cleanup did not return within its {timeout:g} s; its process was killed"
+            why = f"cleanup did not return within its {format_seconds(timeout)}; its process was killed"
             process.kill(why)
         await process.end(_EXIT_TIMEOUT)
         await self._executor.wait_idle(_EXIT_TIMEOUT)  # what hung in the process has its error now

@@ -11,13 +11,13 @@ from collections import Counter
 
 from ostler.aio import LoopQueue, TaskOwner, waiting_for
 from ostler.clock import Clock
-from ostler.config.units import format_seconds
 from ostler.errors import Cancelled, DeadlineExceeded, LockTimeout, StoreError, error_line
 from ostler.locks.lock_table import Holding, LockKey
 from ostler.manager_types import LockStatus
 from ostler.printable import printable
 from ostler.store import Store
 from ostler.store.records.lock_records import LockRecord, LockRecords
+from ostler.time_text import format_duration, format_seconds
 
 _log = logging.getLogger(__name__)
 _MIN_POLL_INTERVAL = 0.05
@@ -199,9 +199,8 @@ class StoredLocks:
                 except StoreError as error:
                     now = self._clock.monotonic()
                     failed_since = failed_since or now
-                    text = (
-                        "the locks of the cluster could not be renewed for %d s, other hosts take them after %g s: %s"
-                    )
-                    _log.warning(text, now - failed_since, self._records.lease_time, error_line(error))
+                    text = "the locks of the cluster could not be renewed for %s, other hosts take them after %s: %s"
+                    lease = format_seconds(self._records.lease_time)
+                    _log.warning(text, format_duration(now - failed_since), lease, error_line(error))
         finally:
             self._renew_task = None

@@ -16,6 +16,7 @@ from ostler.locks.lock_owner import LockOwner
 from ostler.locks.lock_table import Holding, LockKey, LockTable, Waiter, cancelled_error
 from ostler.manager_types import LockStatus
 from ostler.messaging.wire.request_context import Context
+from ostler.time_text import format_seconds
 
 _SHORT_WAIT = 0.02
 """Seconds after which a wait is no longer quick: from then on the thread that waits is replaced in its pool."""
@@ -316,7 +317,7 @@ class LockHold:
         return waiter.holding
 
     def _timeout_error(self, waiter: Waiter) -> LockTimeout:
-        waited = f"within {self._timeout:g} s" if self._timeout else "at once"
+        waited = f"within {format_seconds(self._timeout)}" if self._timeout else "at once"
         return LockTimeout(
             f"{waiter.key} could not be taken {waited}: {self._table.describe_holders(waiter.key)}",
             hint="`ostler lock list` shows who holds it", lock=waiter.key.name, service=waiter.key.service,

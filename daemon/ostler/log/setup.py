@@ -19,6 +19,7 @@ from ostler.log.journald import JOURNALD_SOCKET, JournalHandler, is_stderr_journ
 from ostler.log.log_writer import LogWriter
 from ostler.log.output_targets import DescriptorTarget, make_target
 from ostler.manager_types import LogLevel
+from ostler.time_text import format_duration
 
 _log = logging.getLogger(__name__)
 LEVELS: Mapping[str, int] = {
@@ -122,8 +123,8 @@ def log_status() -> tuple[str, list[str]]:
     problems = [problem] if (problem := handler.problem()) else []
     if seconds := writer.stalled_time():
         problems.append(
-            f"the log has not been read for {seconds:.0f} s ({handler.destination()}); {writer.queued_count} "
-            "lines are waiting"
+            f"the log has not been read for {format_duration(seconds)} ({handler.destination()}); "
+            f"{writer.queued_count} lines are waiting"
         )
     if writer.poll_failure:
         problems.append(f"cannot check whether plugins change how this process logs: {writer.poll_failure}")

@@ -22,6 +22,7 @@ from ostler.manager_types import DaemonAddresses
 from ostler.messaging import ServiceClient
 from ostler.messaging.events.notifications import Notifier
 from ostler.store import Store  # not only for the type checker: `pydoc` reads the fields' types
+from ostler.time_text import format_seconds
 from ostler.types import Json
 
 if TYPE_CHECKING:
@@ -90,11 +91,16 @@ class ManagerOptions(OptionsModel):
         """A service whose reports come no sooner than its down time would be called down between any two of them."""
         if self.down_time > self.report_interval:
             return
-        advice = f"set down_time to {3 * self.report_interval:g} s or more, so that one late report does no harm"
+        advice = (
+            f"set down_time to {format_seconds(3 * self.report_interval)} or more, so that one late report does no harm"
+        )
         if "down_time" in self.model_fields_set:
-            yield "down_time", f"must be above report_interval, which is {self.report_interval:g} s; {advice}"
+            yield (
+                "down_time",
+                f"must be above report_interval, which is {format_seconds(self.report_interval)}; {advice}",
+            )
         else:
-            yield "report_interval", f"must be below down_time, which is {self.down_time:g} s; {advice}"
+            yield "report_interval", f"must be below down_time, which is {format_seconds(self.down_time)}; {advice}"
 
 
 ManagerOptionsT = typing_extensions.TypeVar("ManagerOptionsT", bound=ManagerOptions, default=Any)

@@ -44,6 +44,7 @@ from ostler.store import (
     Store,
     requester_of,
 )
+from ostler.time_text import format_seconds
 from ostler.types import OperationState
 
 _log = logging.getLogger(__name__)
@@ -454,7 +455,8 @@ class Operations:
         self._clean_ups_due[record.id] = record, steps, tried + 1
         queue.end(record.id)
         self._attempts.pop(record.id, None)
-        _log.warning("undoing operation %s failed and will be retried in %g s: %s", record.id, delay, call.error)
+        wait = format_seconds(delay, 2)
+        _log.warning("undoing operation %s failed and will be retried in %s: %s", record.id, wait, call.error)
         self._put_later(queue, record.id, record.account, delay)
         self._fill(queue)
         return True

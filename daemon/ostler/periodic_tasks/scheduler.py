@@ -19,7 +19,7 @@ from ostler.periodic_tasks.task_runner import ServiceTasks, TaskRunner
 from ostler.periodic_tasks.task_status import TaskHealth, TaskProblem, problem_line, task_health, task_status
 from ostler.store import PeriodicRun
 from ostler.store.records.periodic_records import Pause, RunEntry, recent_runs
-from ostler.time_text import format_moment
+from ostler.time_text import format_moment, format_seconds
 from ostler.types import PeriodicStatus
 
 _log = logging.getLogger(__name__)
@@ -461,8 +461,8 @@ class PeriodicScheduler:
     def _postpone(self, task: PeriodicTask, now: float, why: str) -> None:
         """Postpone a task: a time that is not later than now would block the loop indefinitely."""
         if not task.postponed_reason:
-            text = "periodic task %s of %s (%s) is postponed by %g s: its next due time cannot be determined, %s"
-            _log.error(text, task.name, task.service, task.spacing_text, _POSTPONE_DELAY, why)
+            text = "periodic task %s of %s (%s) is postponed by %s: its next due time cannot be determined, %s"
+            _log.error(text, task.name, task.service, task.spacing_text, format_seconds(_POSTPONE_DELAY), why)
         task.postponed_reason = why
         task.plan_at(now + _POSTPONE_DELAY)
 

@@ -25,6 +25,7 @@ from ostler.store.records.periodic_records import (
     RunEntry,
     recent_runs,
 )
+from ostler.time_text import format_seconds
 
 _log = logging.getLogger(__name__)
 _SPILL_DELAY = 0.05
@@ -262,7 +263,7 @@ class TaskRunner:
             task.last_due, task.pending_due = task.pending_due, 0.0
         if task.is_late and task.is_in_time:
             task.is_late = False
-            _log.info("periodic task %s of %s took %.3g s", task.name, task.service, seconds)
+            _log.info("periodic task %s of %s took %s", task.name, task.service, format_seconds(seconds, 2))
         if error is None:
             self._record_success(task)
             add_to_history(task, started, seconds, "")

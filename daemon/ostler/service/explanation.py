@@ -8,7 +8,7 @@ import msgspec
 
 from ostler.availability import INFINITE_AGE, absence_reason, format_override, is_up
 from ostler.bounds import WHY_LIMIT, truncate
-from ostler.time_text import format_moment
+from ostler.time_text import format_duration, format_moment
 from ostler.types import (
     BreakerState,
     CauseKind,
@@ -123,7 +123,7 @@ def _absence(service: ServiceStatus, around: Surroundings) -> Iterator[StatusCau
 
 
 def _age_text(age: float) -> str:
-    return "from an earlier boot" if age >= INFINITE_AGE else f"{age:.0f} s old"
+    return "from an earlier boot" if age >= INFINITE_AGE else f"{format_duration(age)} old"
 
 
 def _phase(service: ServiceStatus) -> Iterator[StatusCause]:
@@ -266,7 +266,7 @@ def _dependencies(service: ServiceStatus, around: Surroundings) -> Iterator[Stat
 
 def _store(service: ServiceStatus, around: Surroundings) -> Iterator[StatusCause]:
     if around.outage and service.here and service.state is not ServiceState.GONE:
-        remedy = "free space or fix the disk: writing is tried again every 2 s; `ostler db check` when it works again"
+        remedy = "free space or fix the disk: writing is tried again every 2s; `ostler db check` when it works again"
         text = f"the database of its host cannot be written: {around.outage}"
         yield _cause("store outage", text, remedy, since=around.outage_since)
 

@@ -13,6 +13,7 @@ from ostler.bounds import WHY_LIMIT, safe_repr, safe_str, type_name
 from ostler.errors import ServiceError, error_line, is_a
 from ostler.log.defects import UnexpectedErrors
 from ostler.redaction import SECRETS, redact
+from ostler.time_text import format_seconds
 
 _MAX_PROBLEM_LINES = 20
 _NO_LIMIT = 2**31
@@ -61,7 +62,7 @@ async def call_hook(
         # A hook may raise a TimeoutError of its own, of a socket for example: then it has returned.
         if is_a(error, TimeoutError) and limit.expired():
             raise HookTimeout(
-                f"{name} of service {topic} did not return within {timeout:g} s",
+                f"{name} of service {topic} did not return within {format_seconds(timeout)}",
                 hint="`ostler dump` shows where it hangs; if it needs longer, raise `start_timeout`",
                 service=topic,
                 hook=name,

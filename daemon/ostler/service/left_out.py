@@ -11,6 +11,9 @@ from typing import Any
 
 from ostler.config.core_sections import CORE_SECTIONS
 from ostler.config.layers import RawConfiguration
+from ostler.config.options import MissingExtension
+from ostler.config.toml_positions import KeyPath
+from ostler.config.validation import Fault
 from ostler.errors import Problem
 from ostler.messaging.events.notifications import BUILTIN_SINKS, SINK_KIND
 from ostler.plugins import PluginHost
@@ -34,8 +37,7 @@ def leave_out(raw: RawConfiguration, plugins: PluginHost) -> list[str]:
     if not names:
         return []
     packages = plugins.left_out_packages()
-    reasons = [f"plugin {name} is {reason}" for name, reason in names.items()]
-    why = "the safe mode loads only plugins that come with Ostler" if plugins.is_safe else "; ".join(reasons)
+    why = _why_left_out(plugins)
     managers, drivers = plugins.managers(), plugins.drivers()
     services = raw.table(("services",))
     removed = []
@@ -60,6 +62,12 @@ def leave_out(raw: RawConfiguration, plugins: PluginHost) -> list[str]:
     return removed
 
 
+def _why_left_out(plugins: PluginHost) -> str:
+    if plugins.is_safe:
+        return "the safe mode loads only plugins that come with Ostler"
+    return "; ".join(f"plugin {name} is {reason}" for name, reason in plugins.left_out().items())
+
+
 def _remove_sinks(raw: RawConfiguration, known: Container[str]) -> Iterator[str]:
     for chosen in raw.table(("notifications",)).values():
         names = chosen if isinstance(chosen, list) else []
@@ -76,10 +84,9 @@ def leave_out_broken_sections(raw: RawConfiguration, plugins: PluginHost, broken
         plugins: The plugins, after their discovery.
         broken: Gets a line for each table; decides which may be left out.
     """
-    failed = plugins.failed()
     known = {*CORE_SECTIONS, *plugins.config_sections(), "services"}
-    why = "; ".join(f"plugin {name} failed: {reason}" for name, reason in failed.items())
-    for section in [name for name in raw.data if failed and name not in known]:
+    why = _why_failed(plugins)
+    for section in [name for name in raw.data if why and name not in known]:
         if nearest(section, CORE_SECTIONS, _SAME_WORD):  # [acess]: a start without it would be another daemon
             continue
         problem = raw.problem_at((section,), f"no plugin declares the table [{section}] ({why})")
@@ -105,9 +112,12 @@ class BrokenParts:
         self.unmet: list[Problem] = []
         """The problems of services that need what is left out, and stay."""
 
-    def leave_out(self, part: str, why: str, problem: Problem, path: tuple[str, ...] = ()) -> bool:
-        """Leave a part out, with the table at `path`, or return False: `problem` is an error then."""
-        if not self._may_leave_out(part):
+    def leave_out(self, part: str, why: str, problem: Problem, path: tuple[str, ...] = (), *, user: str = "") -> bool:
+        """Leave a part out, with the table at `path`, or return False: `problem` is an error then.
+
+        A part that only `user` uses may be left out whenever that may be.
+        """
+        if not self._may_leave_out(part) and not (user and self._may_leave_out(user)):
             return False
         if part not in self._lines:
             self.problems.append(problem)
@@ -155,6 +165,65 @@ class BrokenParts:
     def lines(self) -> list[str]:
         """What is left out, a line each."""
         return list(self._lines.values())
+
+
+def _why_failed(plugins: PluginHost) -> str:
+    return "; ".join(f"plugin {name} failed: {reason}" for name, reason in plugins.failed().items())
+
+
+class MissingExtensions:
+    """Leaves services out whose options name an extension of a plugin that cannot be used, or is not loaded.
+
+    Without the extension another rule would apply: a scheduler without one of its filters chooses what it must not.
+
+    Args:
+        raw: What was read.
+        plugins: The plugins, after their discovery.
+        broken: Gets the services that need an extension whose code cannot be used.
+    """
+
+    def __init__(self, raw: RawConfiguration, plugins: PluginHost, broken: BrokenParts) -> None:
+        self._raw = raw
+        self._plugins = plugins
+        self._broken = broken
+        self._unloaded = BrokenParts(lambda _part: True)
+
+    def without(self, faults: Iterable[Fault]) -> Iterator[Fault]:
+        """Yield the faults but for those of services that are left out for them."""
+        for path, what in faults:
+            if not isinstance(what, MissingExtension):
+                yield path, what
+            elif not self._leave_out(str(path[1]), path, what):
+                reasons = _why_failed(self._plugins)
+                yield path, f"{what} ({reasons})" if reasons else what
+
+    def _leave_out(self, topic: str, path: KeyPath, what: MissingExtension) -> bool:
+        if self._raw.table(("services", topic)).get("required") is True:
+            return False
+        problem = self._raw.problem_at(path, what)
+        if f"{what.kind} {what.name}" in self._broken.parts:
+            parts, why = self._broken, f"{what}, as that of its plugin cannot be used"
+        elif reason := _why_failed(self._plugins):
+            parts, why = self._broken, f"{what} ({reason})"
+        elif self._plugins.left_out():
+            parts, why = self._unloaded, _why_left_out(self._plugins)
+        else:
+            return False
+        return parts.leave_out(f"service {topic}", why, problem, ("services", topic))
+
+    def remove_from(self, raw: RawConfiguration) -> bool:
+        """Remove the services that are left out and those that need them; return whether there were any."""
+        return self._broken.remove_from(raw) | self._unloaded.remove_from(raw)
+
+    @property
+    def lines(self) -> list[str]:
+        """The services that are left out because a plugin is not loaded on purpose, a line each."""
+        return self._unloaded.lines
+
+    @property
+    def unmet(self) -> list[Problem]:
+        """The problems of required services that need what is left out."""
+        return self._unloaded.unmet
 
 
 def part_of(line: str) -> str:

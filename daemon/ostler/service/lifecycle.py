@@ -27,6 +27,7 @@ from ostler.service.service_pools import MAX_CONCURRENT_RESETS, ServicePools, li
 from ostler.service.service_spec import ServiceContext, ServiceSpec
 from ostler.service.state_tracker import StateTracker
 from ostler.store import Registration
+from ostler.time_text import format_duration
 from ostler.types import DriverState, OperatorOverride, ServiceSign, ServiceState, ServiceStatus
 
 _log = logging.getLogger(__name__)
@@ -355,7 +356,7 @@ class Service:
         label = f"{self.topic}.{name}"
         for row in self.pools.health.running_jobs():
             if row.label == label:
-                text = f"{name} of service {self.topic} has not returned for {row.seconds:.0f} s"
+                text = f"{name} of service {self.topic} has not returned for {format_duration(row.seconds)}"
                 raise HookTimeout(text, hint="`ostler dump` shows where it hangs", service=self.topic, hook=name)
         return await self._call_hook(name, hook, pool=self.pools.health, timeout=timeout)
 
@@ -664,7 +665,7 @@ class Service:
     def stuck_work(self) -> list[str]:
         """Return the stuck drivers and hanging hooks of a running service, a line each."""
         rows = [row for row in self.pools.hook_rows() if row.label in self._overdue_hooks]
-        hooks = [f"{row.label} (for {row.seconds:.0f} s)" for row in rows]
+        hooks = [f"{row.label} (for {format_duration(row.seconds)})" for row in rows]
         drivers = self.drivers.statuses() if self.drivers is not None else []
         return hooks + [f"driver {each.name} ({each.why})" for each in drivers if each.state is DriverState.STUCK]
 

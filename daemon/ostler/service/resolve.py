@@ -20,7 +20,7 @@ from ostler.manager import Manager, ManagerOptions
 from ostler.messaging.events.notifications import BUILTIN_SINKS, SINK_KIND, NotificationSink
 from ostler.plugins import DiscoveredPlugin, PluginHost, ResolvedObject, resolve_object
 from ostler.plugins.plugin_records import PluginRecords
-from ostler.service.left_out import BrokenParts, leave_out, leave_out_broken_sections
+from ostler.service.left_out import BrokenParts, MissingExtensions, leave_out, leave_out_broken_sections
 from ostler.service.service_checks import ServiceChecks
 from ostler.service.service_spec import ServiceSpec
 from ostler.service.start_order import DependencyCycle, start_order
@@ -124,24 +124,31 @@ def resolve_configuration(  # noqa: PLR0913 - what a start, a reload and a check
         plugins.refresh(section.required, section.disabled, records)
     left_out, broken = leave_out(raw, plugins), BrokenParts(may_leave_out)
     leave_out_broken_sections(raw, plugins, broken)
-    resolver = _Resolver(raw, plugins, on_step, broken)
-    resolver.resolve_all()
-    while broken.remove_from(raw):
-        resolver = _Resolver(raw, plugins, on_step, broken)
-        resolver.resolve_all()
-    on_step("checking options and reading secrets")
-    configuration = validate(
-        raw,
-        resolver.models,
-        environ,
-        partial=resolver.partial_paths,
-        problems=[*_missing_plugins(raw, plugins), *resolver.problems, *broken.unmet],
-        offline=offline,
-        as_daemon=as_daemon,
-        extra_checks=ServiceChecks(resolver.managers, resolver.drivers, resolver.extensions).faults,
-        tolerated=lambda: broken.problems,
-    )
+    missing = MissingExtensions(raw, plugins, broken)
+
+    def check(resolver: _Resolver) -> Configuration:
+        checks = ServiceChecks(resolver.managers, resolver.drivers, resolver.extensions)
+        return validate(
+            raw,
+            resolver.models,
+            environ,
+            partial=resolver.partial_paths,
+            problems=[*_missing_plugins(raw, plugins), *resolver.problems, *broken.unmet, *missing.unmet],
+            offline=offline,
+            as_daemon=as_daemon,
+            extra_checks=lambda tables: missing.without(checks.faults(tables)),
+            tolerated=lambda: broken.problems,
+        )
+
+    while True:
+        resolver = _resolve_usable(raw, plugins, on_step, broken)
+        on_step("checking options and reading secrets")
+        configuration = check(resolver)
+        if not missing.remove_from(raw):
+            break
+    raw.discard_texts()
     specs = [resolver.service_spec(topic, configuration) for topic in resolver.managers]
+    left_out += missing.lines
     return ResolvedConfiguration(
         configuration=configuration,
         plugins=plugins,
@@ -151,6 +158,17 @@ def resolve_configuration(  # noqa: PLR0913 - what a start, a reload and a check
         broken=broken.lines,
         sinks=resolver.sinks,
     )
+
+
+def _resolve_usable(
+    raw: RawConfiguration, plugins: PluginHost, on_step: Callable[[str], object], broken: BrokenParts
+) -> _Resolver:
+    """Return everything resolved, after what cannot be used was left out."""
+    while True:
+        resolver = _Resolver(raw, plugins, on_step, broken)
+        resolver.resolve_all()
+        if not broken.remove_from(raw):
+            return resolver
 
 
 def _missing_plugins(raw: RawConfiguration, plugins: PluginHost) -> Iterator[Problem]:
@@ -337,7 +355,7 @@ class _Resolver:
                 owner = self._plugins.owner("ostler_extensions", (kind, name))
                 what = f"{kind} {name} of plugin {owner} cannot be used: {error}"
                 problem = self._raw.problem_at((*path, "manager"), what)
-                if not self._broken.leave_out(f"{kind} {name}", what, problem):
+                if not self._broken.leave_out(f"{kind} {name}", what, problem, user=f"service {path[1]}"):
                     self.problems.append(problem)
                 continue
             found[kind][name] = loaded.value

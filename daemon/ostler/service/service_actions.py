@@ -261,6 +261,12 @@ class ServiceActions:
     def _service(self, topic: str) -> Service:
         self._raise_if_closed()
         service = self._group.services.get(topic)
+        if service is None and topic in self._group.left_out:
+            raise NotFound(
+                f"service {topic} is left out: {self._group.left_out[topic]}",
+                hint="`ostler reload` adds it when its plugin works; `ostler plugin list` shows that",
+                topic=topic,
+            )
         if service is None:
             raise NotFound(
                 f"service {topic} is not running on this host", hint="see `ostler service list`", topic=topic

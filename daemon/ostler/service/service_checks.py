@@ -11,7 +11,7 @@ from ostler import fork
 from ostler.config.configuration import Tables
 from ostler.config.core_sections import CORE_SECTIONS, DaemonSection
 from ostler.config.layers import dotted
-from ostler.config.options import OptionsModel, ValidationContext
+from ostler.config.options import MissingExtension, OptionsModel, ValidationContext
 from ostler.errors import error_line
 from ostler.manager import ManagerOptions
 from ostler.manager.manager import reserved_names
@@ -121,10 +121,17 @@ def _call_validate(
     try:
         validate = getattr(loaded.cls, "validate", None)  # a factory or module may have none
         found = list(validate(options, context) or ()) if validate is not None else []
-        faults = [((option,) if isinstance(option, str) else tuple(option), str(what)) for option, what in found]
+        faults = [((option,) if isinstance(option, str) else tuple(option), _text(what)) for option, what in found]
     except (Exception, SystemExit) as error:  # noqa: BLE001 - a plugin's own code, which may think itself a command
         fork.exit_if_child(error)
         yield (*path, kind), f"{kind} {loaded.reference}: its `validate` failed: {error_line(error)}"
         return
     for place, what in faults:
-        yield (*path, *place), f"{dotted((*path, *place))}: {what}"
+        text = f"{dotted((*path, *place))}: {what}"
+        if isinstance(what, MissingExtension):
+            text = MissingExtension(text, what.kind, what.name)
+        yield (*path, *place), text
+
+
+def _text(what: object) -> str:
+    return what if isinstance(what, MissingExtension) else str(what)

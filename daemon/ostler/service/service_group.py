@@ -12,6 +12,7 @@ from ostler.service.hook_calls import HookFailed
 from ostler.service.lifecycle import Service
 from ostler.service.service_spec import ServiceContext, ServiceSpec
 from ostler.service.start_order import start_order
+from ostler.time_text import format_seconds
 from ostler.types import ServiceState
 
 _log = logging.getLogger(__name__)
@@ -48,6 +49,8 @@ class ServiceGroup:
         self.order = start_order(self._dependencies)
         self._context, self._on_change = context, on_change
         self.services = {topic: Service(by_topic[topic], context, on_change) for topic in self.order}
+        self.left_out: Mapping[str, str] = {}
+        """The services that are left out of the configuration, with the reason."""
         self._start_futures: dict[str, asyncio.Future[bool]] = {}
         self._start_timeouts: set[asyncio.Timeout] = set()
 
@@ -145,7 +148,8 @@ class ServiceGroup:
             if not limit.expired():
                 raise
             raise StartFailed(
-                f"the services were not up after {timeout:g} s, waiting for {'; '.join(self.start_waits_for())}",
+                f"the services were not up after {format_seconds(timeout or 0)}, "
+                f"waiting for {'; '.join(self.start_waits_for())}",
                 hint="raise `start_timeout` in [daemon], or set `required = false` for services that are optional",
             ) from error
 
@@ -157,7 +161,7 @@ class ServiceGroup:
                 await self._wait_for_dependencies(service)
                 await service.start()
         except TimeoutError as error:
-            late = ServiceError(f"it was not up after {timeout:g} s, at {service.step}") if limit.expired() else error
+            late = _late_error(timeout, service) if limit.expired() else error
             await self._handle_start_failure(service, late)
         except Exception as error:  # noqa: BLE001 - a defect of one service is that service's failure
             await self._handle_start_failure(service, error)
@@ -207,7 +211,7 @@ class ServiceGroup:
             async with limit:
                 await service.start()
         except TimeoutError as error:
-            late = ServiceError(f"it was not up after {timeout:g} s, at {service.step}") if limit.expired() else error
+            late = _late_error(timeout, service) if limit.expired() else error
             await self._raise_start_error(service, late)
         except Exception as error:  # noqa: BLE001 - a defect of one service is that service's failure
             await self._raise_start_error(service, error)
@@ -232,7 +236,8 @@ class ServiceGroup:
         self._context.host.dispatcher.registry.begin_restart(topic, why, returns_after)
 
     def set_left_out(self, topics: Mapping[str, str]) -> None:
-        """See `TopicRegistry.set_left_out`."""
+        """See `TopicRegistry.set_left_out`; kept as `left_out`."""
+        self.left_out = topics
         self._context.host.dispatcher.registry.set_left_out(topics)
 
     def end_restart(self, topic: str) -> None:
@@ -327,3 +332,7 @@ class ServiceGroup:
         """Stop waiting for work in progress: the second SIGTERM."""
         for service in self:
             service.should_skip_drain = True
+
+
+def _late_error(timeout: float | None, service: Service) -> ServiceError:
+    return ServiceError(f"it was not up after {format_seconds(timeout or 0)}, at {service.step}")

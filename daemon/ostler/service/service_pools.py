@@ -6,6 +6,7 @@ from collections.abc import Collection, Iterator
 
 from ostler.aio import RunningJob, WorkerPool
 from ostler.manager import ManagerOptions
+from ostler.time_text import format_duration
 
 MAX_CONCURRENT_RESETS = 3
 """The most runs of `reset` at once, of which all but one hang."""
@@ -98,9 +99,9 @@ class ServicePools:
     def cleanup_lines(self) -> Iterator[str]:
         """Yield a line when `cleanup_host` has not returned."""
         for row in self.cleanup.running_jobs() if self.cleanup is not None else ():
-            yield f"{row.label} for {row.seconds:.0f} s"
+            yield f"{row.label} for {format_duration(row.seconds)}"
 
 
 def line(row: RunningJob) -> str:
     """Return a running job as a line."""
-    return f"{row.label} on {row.thread} for {row.seconds:.0f} s"
+    return f"{row.label} on {row.thread} for {format_duration(row.seconds)}"

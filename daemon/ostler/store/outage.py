@@ -8,6 +8,7 @@ import threading
 from ostler.clock import Clock
 from ostler.errors import error_line
 from ostler.log import message_id
+from ostler.time_text import format_duration
 
 
 class Outage:
@@ -60,6 +61,6 @@ class Outage:
                 return False
             self._started_at, self._attempts, self.why, self.since = None, 0, "", 0.0
         seconds = self._clock.monotonic() - began
-        text = "%s works again after %.0f s and %d failed attempts"
-        self._logger.warning(text, self._description, seconds, tries, extra=message_id("outage-over"))
+        text = "%s works again after %s and %d failed attempts"
+        self._logger.warning(text, self._description, format_duration(seconds), tries, extra=message_id("outage-over"))
         return True

@@ -10,6 +10,7 @@ from typing import Any
 from ostler.clock import Clock
 from ostler.log.rate_limit import RateLimitedLog
 from ostler.store.write_job import WriteJob, function_name
+from ostler.time_text import format_seconds
 
 _log = logging.getLogger(__name__)
 SLOW_TRANSACTION = 1.0
@@ -51,21 +52,23 @@ class SlowTransactions:
         self._limited_log.warning(
             f"write {function_name(job.fn)}",  # not the label, which may have a name in it and be a new one each time
             f"the write {_full_name(job)}{self._asked_by(job.context.run(self._requester))} blocked all others for "
-            f"{ran:.2f} s, after waiting for {waited:.2f} s; write in smaller pieces",
+            f"{format_seconds(ran, 2)}, after waiting for {format_seconds(waited, 2)}; write in smaller pieces",
         )
 
     def on_commit(self, count: int, seconds: float) -> None:
         """Log a commit that took too long: the disk is slow, whoever asked."""
         self._limited_log.warning(
-            "commit", f"the commit of {count} writes took {seconds:.2f} s: check the health and the load of the disk"
+            "commit",
+            f"the commit of {count} writes took {format_seconds(seconds, 2)}: "
+            "check the health and the load of the disk",
         )
 
     def on_lock(self, seconds: float) -> None:
         """Log that another program has kept the database locked for too long."""
         self._limited_log.warning(
             "lock",
-            f"all writes waited for {seconds:.2f} s for a database that another program had locked (a backup, an "
-            "sqlite3 shell)",
+            f"all writes waited for {format_seconds(seconds, 2)} for a database that another program had locked "
+            "(a backup, an sqlite3 shell)",
         )
 
     def on_read(self, fn: Callable[..., Any], seconds: float) -> None:
@@ -73,8 +76,8 @@ class SlowTransactions:
         name = function_name(fn)
         self._limited_log.warning(
             f"read {name}",
-            f"the read {name}{self._asked_by(self._requester())} took {seconds:.2f} s, during which the write-ahead "
-            "log could not be checkpointed; read in smaller pieces",
+            f"the read {name}{self._asked_by(self._requester())} took {format_seconds(seconds, 2)}, "
+            "during which the write-ahead log could not be checkpointed; read in smaller pieces",
         )
 
     @staticmethod

@@ -23,6 +23,7 @@ from ostler.store.sqlite_files.database_files import DatabaseFiles, NoDatabaseFi
 from ostler.store.statement import Statement, written_by
 from ostler.store.write_job import WriteJob, resolve_jobs
 from ostler.store.write_queue import WriteQueue
+from ostler.time_text import format_seconds
 
 T = TypeVar("T")
 
@@ -191,7 +192,7 @@ class Writer:
         working = self.current_job()
         if not self._thread.is_alive():
             return ""
-        return f"{working.label} for {working.seconds:.1f} s" if working else "the end of its thread"
+        return f"{working.label} for {format_seconds(working.seconds, 2)}" if working else "the end of its thread"
 
     def _enqueue(self, job: WriteJob) -> None:
         if fork.in_child:

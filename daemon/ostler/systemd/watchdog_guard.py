@@ -13,6 +13,7 @@ import msgspec
 
 from ostler.clock import Clock
 from ostler.errors import join_words
+from ostler.time_text import format_seconds
 
 
 def watchdog_interval(environ: Mapping[str, str], pid: int | None = None) -> float | None:
@@ -76,7 +77,7 @@ class StaleSignal(msgspec.Struct, frozen=True):
     max_age: float
 
     def __str__(self) -> str:
-        return f"{self.name} (silent for {self.age:.1f} s, the limit is {self.max_age:g} s)"
+        return f"{self.name} (silent for {format_seconds(self.age, 2)}, the limit is {format_seconds(self.max_age)})"
 
 
 class WatchdogVerdict(msgspec.Struct, frozen=True):

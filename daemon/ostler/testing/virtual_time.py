@@ -1,8 +1,9 @@
 """An event loop with virtual time.
 
 `VirtualTimeLoop` is an ordinary selector loop, except that its time stops while something can run and jumps to the next
-timer otherwise. Work in a `WorkerPool` counts as running, unless it was there before the loop; work that has made no
-progress for a moment of real time counts as hung, and time continues without it, so that time budgets can be tested.
+timer otherwise. Work in a `WorkerPool` counts as running, unless it was there before the loop, and so does work in an
+executor of this loop (`asyncio.to_thread`); work that has made no progress for a moment of real time counts as hung,
+and time continues without it, so that time budgets can be tested.
 """
 
 from __future__ import annotations
@@ -12,11 +13,12 @@ import selectors
 import threading
 import time
 from collections.abc import Callable, Coroutine, Hashable, Iterable
-from typing import Any, TypeVar
+from typing import Any, TypeVar, TypeVarTuple, Unpack
 
 from ostler.aio import Worker
 
 T = TypeVar("T")
+Arguments = TypeVarTuple("Arguments")
 _POLL_INTERVAL = 0.001
 
 
@@ -35,7 +37,8 @@ class VirtualTimeLoop(asyncio.SelectorEventLoop):
         self._stalled_recheck = stalled_recheck
         self._stalled: frozenset[Hashable] = frozenset()
         self._earlier_work: frozenset[Hashable] = frozenset()
-        self._probes: list[Callable[[], Iterable[Hashable]]] = []
+        self._executor_work: set[asyncio.Future[Any]] = set()
+        self._probes: list[Callable[[], Iterable[Hashable]]] = [lambda: self._executor_work]
         self._slow_probes: list[tuple[Callable[[], Iterable[Hashable]], float]] = []
         self._stalled_slow: frozenset[Hashable] = frozenset()
         self._real_selector = selectors.DefaultSelector()
@@ -47,6 +50,15 @@ class VirtualTimeLoop(asyncio.SelectorEventLoop):
     def time(self) -> float:
         """Return the virtual time in seconds. Any thread."""
         return self._now
+
+    def run_in_executor(
+        self, executor: Any, func: Callable[[Unpack[Arguments]], T], *args: *Arguments
+    ) -> asyncio.Future[T]:
+        """Do what the loop's own method does; time stops for the work."""
+        future = super().run_in_executor(executor, func, *args)
+        self._executor_work.add(future)
+        future.add_done_callback(self._executor_work.discard)
+        return future
 
     async def shutdown_default_executor(self, timeout: float | None = None) -> None:
         """Wait for the threads of the default executor: in real time, of which a virtual time-out says nothing."""

@@ -51,13 +51,6 @@ def make_weighers(
     }
 
 
-def unknown_name_message(kind: str, name: str, known: Mapping[str, Any]) -> str:
-    """Return the sentence for a filter or weigher that no installed plugin provides."""
-    near = nearest(name, known)
-    advice = f'did you mean "{near}"?' if near else f"available: {', '.join(sorted(known)) or 'none'}"
-    return f'no installed plugin provides the {kind} "{name}"; {advice}'
-
-
 def _check_known(kind: str, names: Iterable[str], known: Mapping[str, Any], where: str) -> None:
     unknown = [name for name in names if name not in known]
     if not unknown:

@@ -36,7 +36,7 @@ from ostler import (
 from ostler_scheduler.api_types import Candidate, Explanation, Judgement, Request, Selection, with_neighbours
 from ostler_scheduler.candidates import Candidates
 from ostler_scheduler.filters import Filter
-from ostler_scheduler.loading import make_filters, make_weighers, unknown_name_message
+from ostler_scheduler.loading import make_filters, make_weighers
 from ostler_scheduler.refusals import Refusals
 from ostler_scheduler.selector import (
     Selector,
@@ -120,10 +120,10 @@ class SchedulerManager(Manager):
         filters, weighers = others.extensions.get(FILTER_KIND, {}), others.extensions.get(WEIGHER_KIND, {})
         for number, name in enumerate(options.filters):
             if name not in filters:
-                yield ("filters", number), unknown_name_message("filter", name, filters)
+                yield ("filters", number), others.missing_extension(FILTER_KIND, name)
         for name in options.weighers:
             if name not in weighers:
-                yield ("weighers", name), unknown_name_message("weigher", name, weighers)
+                yield ("weighers", name), others.missing_extension(WEIGHER_KIND, name)
 
     def __init__(self, environment: ManagerEnvironment) -> None:
         super().__init__(environment)

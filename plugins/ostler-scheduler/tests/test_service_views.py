@@ -31,9 +31,7 @@ def test_nothing_is_judged_while_nothing_is_known_of_services(candidate):
 def test_what_the_daemon_sees_decides(judged):
     assert judged(row()).gone == ""
     assert judged(row(state=ServiceState.DRAINING)).gone == "volume on node1 is draining"
-    assert judged(row(link="node1 has been unreachable for 7 s: no cable")).gone.startswith(
-        "node1 has been unreachable"
-    )
+    assert judged(row(link="node1 has been unreachable for 7s: no cable")).gone.startswith("node1 has been unreachable")
     off = judged(row(enabled=False, disabled_by="alice", disabled_reason="a disk"))
     assert (off.gone, off.enabled) == ("volume on node1 is disabled by alice: a disk", False)
 

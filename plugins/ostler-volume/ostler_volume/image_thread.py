@@ -16,7 +16,7 @@ from collections.abc import Callable
 from pathlib import Path, PurePath
 from typing import Any, TypeVar
 
-from ostler import waiting_for
+from ostler import format_seconds, waiting_for
 from ostler_volume.errors import ImageNotResponding
 
 T = TypeVar("T")
@@ -193,7 +193,7 @@ def reader_for(descriptor: int) -> Callable[[Callable[[], T], Callable[[], objec
 
 def not_responding_error(what: str, seconds: float, place: str) -> ImageNotResponding:
     """Return the error for an image that does not respond."""
-    lasts = f" ({seconds:.0f} s)" if seconds >= 1 else ""
+    lasts = f" ({format_seconds(seconds, 2)})" if seconds >= 1 else ""
     return ImageNotResponding(
         f"{what} hangs{lasts}",
         hint=f"check the file system mounted at {place}; the backend itself keeps working",

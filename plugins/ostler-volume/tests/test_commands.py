@@ -157,12 +157,12 @@ def test_volumes_are_listed_in_columns(run):
 
 
 def test_lists_say_which_hosts_could_not_be_asked_and_are_still_lists_as_json(run):
-    away = {"node3": "node3 has been unreachable for 7 s"}
+    away = {"node3": "node3 has been unreachable for 7s"}
     for words, listing in (
         (["list"], VolumeListing(volumes=[A], unreachable=away)),
         (["snapshot", "list"], SnapshotListing(snapshots=[S], unreachable=away)),
     ):
-        assert "cannot query host node3: node3 has been unreachable for 7 s" in run(FakeClient(listing), *words).stderr
+        assert "cannot query host node3: node3 has been unreachable for 7s" in run(FakeClient(listing), *words).stderr
         assert len(json.loads(run(FakeClient(listing), *words, as_json=True).stdout)) == 1
 
 

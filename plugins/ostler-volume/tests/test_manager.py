@@ -261,7 +261,7 @@ def test_a_driver_that_is_stuck_leaves_an_error_that_is_repaired_when_it_comes_b
     def stuck(*arguments):
         create(*arguments)  # it does its work in the end, but nobody waits for it any more
         driver.inventory = refused
-        raise DriverStuck("local has been stuck in create for 60 s")
+        raise DriverStuck("local has been stuck in create for 1min")
 
     def refused():
         raise DriverStuck("local is stuck")

@@ -38,7 +38,7 @@ class FakeNetwork:
                 raise ServiceNotFound("no scheduler")
             return self.chosen
         if host in self.unreachable:
-            raise DaemonNotRunning(f"{host} has been unreachable for 7 s")
+            raise DaemonNotRunning(f"{host} has been unreachable for 7s")
         if host != here:
             self.log.append((here, host, method))
         ctx = Context("volume", method, clock=FakeClock())
@@ -148,7 +148,7 @@ def test_what_happens_with_names_while_a_host_is_away_is_said(net, one, ctx):
     assert "unreachable, and may also have a volume data: node2 (node2 has been unreachable" in made.note
     shown = listing(one, ctx)
     assert [each.host for each in shown.volumes] == ["node1"]
-    assert shown.unreachable == {"node2": "node2 has been unreachable for 7 s"}
+    assert shown.unreachable == {"node2": "node2 has been unreachable for 7s"}
     with pytest.raises(
         VolumeNotFound, match=r"volume web not found; unreachable hosts: node2 \(node2 has been unreachable"
     ):

@@ -69,7 +69,7 @@ def test_a_volume_for_another_host_is_passed_on(two, client, ctx, files):
     "error",
     [
         ServiceNotFound("service 'scheduler' not found on node1"),
-        DaemonNotRunning("node2 has been unreachable for 7 s"),
+        DaemonNotRunning("node2 has been unreachable for 7s"),
         Busy("scheduler on node1 is starting"),
         Draining("scheduler is being stopped"),
         ServiceDisabled("scheduler on node1 is disabled: upgrade"),
@@ -99,7 +99,7 @@ def test_a_deadline_that_passed_while_the_scheduler_was_waited_for_is_the_end(tw
 
     def select(host, arguments):
         clock.advance(6)
-        return DeadlineExceeded("no answer from scheduler.select within 5 s")
+        return DeadlineExceeded("no answer from scheduler.select within 5s")
 
     client.answers["scheduler", "select"] = select
     with pytest.raises(DeadlineExceeded):

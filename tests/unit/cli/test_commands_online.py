@@ -154,7 +154,7 @@ def test_a_reload_that_a_service_could_not_follow_ends_with_1(ostler: Any, answe
 
 
 def test_a_reload_says_which_drivers_take_their_options_later(ostler: Any, answer: Any) -> None:
-    line = "driver a of volume applies new options as soon as no call is in progress: clone (for 12 s)"
+    line = "driver a of volume applies new options as soon as no call is in progress: clone (for 12s)"
     answer("reload", ReloadResult(ok=True, at=NOW, summary="reloaded", pending=[line]))
     assert ostler("reload") == (0, f"reloaded\n  {line}\n", "")
 
@@ -182,10 +182,10 @@ def test_a_service_is_shown_with_its_drivers(ostler: Any, client: Any, answer: A
 
 def test_a_service_that_is_not_to_be_chosen_is_shown_with_why(ostler: Any, answer: Any) -> None:
     answer(
-        "service_show", ServiceStatus(topic="volume", host="node2", link="node2 has been unreachable for 7 s: no cable")
+        "service_show", ServiceStatus(topic="volume", host="node2", link="node2 has been unreachable for 7s: no cable")
     )
     out = ostler("service", "show", "volume", "--host", "node2").out
-    assert "available    no: node2 has been unreachable for 7 s: no cable\n" in out
+    assert "available    no: node2 has been unreachable for 7s: no cable\n" in out
 
 
 def test_a_service_whose_host_cannot_be_reached_says_so_in_the_list(ostler: Any, answer: Any) -> None:
@@ -287,9 +287,9 @@ def test_a_service_is_brought_back_on_its_host(
 def test_a_stop_says_what_has_not_come_back(ostler: Any, answer: Any) -> None:
     answer("service_stop", [])
     assert ostler("service", "stop", "volume").out == "volume is stopped, and nothing is left running.\n"
-    answer("service_stop", ["volume.create on volume-1 for 30 s"])
+    answer("service_stop", ["volume.create on volume-1 for 30s"])
     code, out, _ = ostler("service", "stop", "volume")
-    assert (code, out) == (1, "volume is stopped; still running:\n  volume.create on volume-1 for 30 s\n")
+    assert (code, out) == (1, "volume is stopped; still running:\n  volume.create on volume-1 for 30s\n")
 
 
 def test_enable_says_when_a_service_takes_no_calls_all_the_same(ostler: Any, answer: Any) -> None:
@@ -495,7 +495,7 @@ def test_describe_lists_methods_or_shows_one(ostler: Any, answer: Any) -> None:
 
 
 def test_what_holds_an_upgrade_back_is_shown_by_topic(ostler: Any, client: Any, answer: Any) -> None:
-    old = MemberVersion(host="node2", version="1.0", why="down, counted for another 20 s")
+    old = MemberVersion(host="node2", version="1.0", why="down, counted for another 20s")
     pinned = MemberVersion(host="", version="1.0", why="pinned by `rpc_pins` in [messaging]")
     rows = [
         Upgrade(topic="lamp", upgrading=True, cap="1.0", newest="1.1", pinned_by=[old]),
@@ -505,7 +505,7 @@ def test_what_holds_an_upgrade_back_is_shown_by_topic(ostler: Any, client: Any, 
     answer("service_versions", rows)
     assert ostler("service", "versions").out == (
         "TOPIC   USABLE  NEWEST  PIN   UPGRADING  LIMITED BY\n"
-        "lamp    1.0     1.1     auto  yes        node2 1.0 (down, counted for another 20 s)\n"
+        "lamp    1.0     1.1     auto  yes        node2 1.0 (down, counted for another 20s)\n"
         "other   1.0     1.0     auto  no         -\n"
         "volume  1.0     1.1     1.0   yes        1.0 (pinned by `rpc_pins` in [messaging])\n"
     )

@@ -32,8 +32,8 @@ EVIL = "A\x1b]0;pwned\x07\x1b[2J\x9b31mB\x7f\u202egnp\u2066\u200b\u200f\r\nFORGE
 RAW = set("\x1b\x07\x9b\x7f\u202e\u2066\u200b\u200f\r\x85\u2028\u2029\U000e0041")
 DRAWN = re.compile(r"\x1b\[[0-9;?]*[mKhlAGJH]")
 """What rich draws with."""
-NOT_RUN = {("run",)}
-"""Verbs that talk to no daemon, and do not end."""
+NOT_RUN = (("run",), ("plugin", "install"))
+"""Verbs that talk to no daemon: they do not end, or fetch packages from the network."""
 WORDS = {
     "words": "x=1", "arguments": "x=1", "key": "log.level", "value": "debug", "size": "1MiB", "new_size": "2MiB",
     "level": "debug", "into": "x",
@@ -160,7 +160,7 @@ def leaves(command: Any, context: Any, path: tuple[str, ...] = ()) -> Iterator[t
 def all_verbs() -> list[tuple[str, ...]]:
     command = root_command()
     with command.make_context("ostler", ["status"]) as context:
-        return [words for words in leaves(command, context) if words[:1] not in NOT_RUN]
+        return [words for words in leaves(command, context) if not any(words[: len(each)] == each for each in NOT_RUN)]
 
 
 ALL = all_verbs()

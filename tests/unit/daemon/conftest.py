@@ -39,6 +39,11 @@ class Trouble:
     def hang(self, where: str) -> threading.Event:
         return self.gates.setdefault(where, threading.Event())
 
+    async def met(self, where: str) -> None:
+        """Wait until a place is reached."""
+        while where not in self.calls:
+            await asyncio.sleep(0.01)
+
     def meet(self, where: str) -> None:
         self.calls.append(where)
         if where in self.gates:

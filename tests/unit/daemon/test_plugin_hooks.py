@@ -33,7 +33,7 @@ async def test_a_hook_that_hangs_is_named_and_left_behind(caplog) -> None:
 
     try:
         hung = await call_plugin_hooks(SimpleNamespace(call_hooks=call_hooks), "ostler_stopping", "node1", 5.0, steps)
-        assert hung == ["ostler_stopping of plugin lamps did not return within 5 s"]
+        assert hung == ["ostler_stopping of plugin lamps did not return within 5s"]
         assert "no longer waiting for it" in caplog.text
     finally:
         gate.set()

@@ -11,6 +11,7 @@ from ostler.daemon.progress_reporter import ProgressReporter
 from ostler.daemon.startup.step_tracker import StepTracker
 from ostler.service.state_tracker import StateTracker
 from ostler.systemd import FakeNotifier
+from ostler.time_text import format_duration
 from ostler.types import ServiceState
 
 pytestmark = pytest.mark.virtual_time
@@ -62,12 +63,12 @@ async def test_a_stop_says_what_it_waits_for_and_logs_each_kind_once(caplog):
     b = Bench()
     seconds = iter(range(100))
     service = b.service(step="stopping drivers")
-    service.in_progress = lambda: [f"lamp.work on lamp-1 for {next(seconds)} s"]
+    service.in_progress = lambda: [f"lamp.work on lamp-1 for {format_duration(next(seconds) * 61)}"]
     b.group = Group([service])
     running = asyncio.ensure_future(b.reporter.report_stop())
     await asyncio.sleep(3.5)
     running.cancel()
-    assert b.notifier.statuses[1] == "stopping, waiting for lamp.work on lamp-1 for 1 s; lamp: stopping drivers"
+    assert b.notifier.statuses[1] == "stopping, waiting for lamp.work on lamp-1 for 1min 1s; lamp: stopping drivers"
     assert [record.getMessage() for record in caplog.records] == [
         "stopping, waiting for lamp.work on lamp-1; lamp: stopping drivers"
     ]

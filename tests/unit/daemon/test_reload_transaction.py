@@ -165,7 +165,7 @@ async def test_a_driver_that_hangs_with_its_new_options_is_given_up(bench, troub
         trouble.hang("initialise desk red")
         b.configure(HEAD + LAMP + slow + 'colour = "red"\n')
         verdict = await b.daemon.reloader.reload("a")
-        assert "is stuck: initialise did not return within its 5 s" in verdict.summary
+        assert "is stuck: initialise did not return within its 5s" in verdict.summary
         (status,) = b.daemon.services[0].drivers.statuses()
         assert (str(status.state), status.abandoned) == ("ready", 1)
         assert b.daemon.services[0].driver_options("desk").colour == "white"

@@ -373,7 +373,7 @@ async def test_a_reload_hangs_in_reading_is_given_up_and_named(bench, trouble) -
         await b.ready()
         trouble.hang("read")
         b.on_read = lambda: trouble.meet("read")
-        with pytest.raises(ServiceError, match="reading the bench's configuration has not returned for 60 s"):
+        with pytest.raises(ServiceError, match="reading the bench's configuration has not returned for 1min"):
             await b.daemon.reloader.reload("a")
         assert b.ready_lines[-1].startswith("reload failed: reading the bench's configuration")
         assert any("reloading: reading the bench's" in text for text in b.notifier.statuses)

@@ -232,7 +232,7 @@ async def test_a_call_that_holds_the_interpreter_is_killed_after_its_limit(rig):
 async def test_an_initialise_that_hangs_is_killed_and_tried_again(rig):
     r = await rig(begin="hang", ready=False, init_timeout=1.5, kill_timeout=0.1)
     status = await r.until(DriverState.FAILED)
-    assert "initialise did not return within its 1.5 s" in status.why
+    assert "initialise did not return within its 1.5s" in status.why
 
 
 async def test_a_late_call_is_cancelled_before_its_process_would_be_killed(rig):

@@ -83,14 +83,14 @@ SENTENCES = [
     ),
     (row(S.GONE, why="not configured"), "gone", "it is gone: not configured", "`ostler service delete lamp`"),
     (
-        far(link="node2 has been unreachable for 9 s: no cable", age=9.0), "host gone",
-        "node2 has been unreachable for 9 s: no cable", "`ostler service force-down lamp --host node2`",
+        far(link="node2 has been unreachable for 9s: no cable", age=9.0), "host gone",
+        "node2 has been unreachable for 9s: no cable", "`ostler service force-down lamp --host node2`",
     ),
     (
-        far(age=100.0), "host gone", "lamp on node2 has not reported for 100 s, its down time is 60 s",
+        far(age=100.0), "host gone", "lamp on node2 has not reported for 1min 40s, its down time is 1min",
         "look at the daemon on node2",
     ),
-    (far(age=INFINITE_AGE), "host gone", "lamp on node2 has not reported, its down time is 60 s", "daemon on node2"),
+    (far(age=INFINITE_AGE), "host gone", "lamp on node2 has not reported, its down time is 1min", "daemon on node2"),
     (
         far(addressable=False), "host gone", "node2 is unreachable from here: it is not in [network.peers]",
         "add [network.peers.node2] and reload",
@@ -140,7 +140,7 @@ def test_attempts_of_a_driver_and_its_next_one_are_told():
 
 def test_the_last_report_of_a_host_that_is_gone_is_told():
     (cause,) = explain(far(link="no cable", age=9.0), Surroundings())
-    assert (cause.since, cause.tried) == (6.0, "its last report is 9 s old")
+    assert (cause.since, cause.tried) == (6.0, "its last report is 9s old")
     (cause,) = explain(far(age=INFINITE_AGE), Surroundings())
     assert cause.tried == "its last report is from an earlier boot"
 

@@ -168,6 +168,6 @@ async def test_versions_follow_what_is_seen_of_services_here_and_elsewhere(bench
 
         assert await members() == {"node1": ("1.0", "up"), "node2": ("0.9", "up")}
         b.router.peers = Fleet(replace(there, link="node2 cannot be reached", age=9.0))
-        assert (await members())["node2"] == ("0.9", "down, counted for another 291 s")
+        assert (await members())["node2"] == ("0.9", "down, counted for another 4min 51s")
         b.router.peers = Fleet(replace(there, link="node2 cannot be reached", age=301.0))
         assert (await members())["node2"] == ("0.9", "down, not counted")

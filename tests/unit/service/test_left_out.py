@@ -5,7 +5,7 @@ from types import ModuleType
 
 import pytest
 
-from ostler import Driver, Manager, hookimpl
+from ostler import Driver, Field, Manager, ManagerOptions, hookimpl
 from ostler.config.layers import load_text
 from ostler.errors import ConfigurationError
 from ostler.plugins import in_memory_plugin
@@ -20,6 +20,26 @@ class LampDriver(Driver):
 
 class LampManager(Manager):
     driver_type = LampDriver
+
+
+class Rule:
+    pass
+
+
+class RuleOptions(ManagerOptions):
+    rules: list[str] = Field([], help="The rules, in their order", reload="live")
+
+
+class RuleManager(Manager[RuleOptions, Driver]):
+    extension_kinds = {"rule": Rule}
+
+    @classmethod
+    def validate(cls, options, others):
+        for number, name in enumerate(options.rules):
+            if name not in others.extensions["rule"]:
+                yield ("rules", number), others.missing_extension("rule", name)
+        if "never" in options.rules:
+            yield "rules", "never is no rule to have"
 
 
 def module(name, **contents):
@@ -174,3 +194,80 @@ def test_a_reload_leaves_out_no_service_because_it_needs_one_that_is_left_out(re
     with pytest.raises(ConfigurationError, match="service b cannot run: it needs torch, which is left out"):
         resolve_broken(NEEDS, left_out.__contains__)
     assert resolve_broken(NEEDS, {*left_out, "service b"}.__contains__).specs == []
+
+
+RULED = (
+    '[services.judge]\nmanager = "rules"\nrules = ["light", "dark"]\n[services.lamp]\nmanager = "lamp"\n'
+    '[services.court]\nmanager = "lamp"\ndepends_on = ["judge"]\n'
+)
+
+
+@pytest.fixture
+def resolve_rules():
+    """Resolve a text with a plugin `lamp` and a `torch` that is held, broken, well, or brings a broken rule."""
+    lamp = module(
+        "lamp",
+        ostler_managers=hookimpl(lambda: {"lamp": LampManager, "rules": RuleManager}),
+        ostler_extensions=hookimpl(lambda: {("rule", "light"): Rule}),
+    )
+    torches = {
+        "held": module("torch"),
+        "broken": module("torch", ostler_api="99.0"),
+        "rule": module("torch", ostler_extensions=hookimpl(lambda: {("rule", "dark"): "a_module_that_nobody_has:R"})),
+        "well": module("torch"),
+    }
+
+    def run(text, torch, may_leave_out=lambda _part: True):
+        holds = {"torch": PluginHold(why="it leaks", since=1.0)} if torch == "held" else {}
+        return resolve_configuration(
+            load_text(text),
+            {},
+            entry_points=[in_memory_plugin("lamp", lamp), in_memory_plugin("torch", torches[torch])],
+            records=PluginRecords(holds=holds),
+            may_leave_out=may_leave_out,
+        )
+
+    return run
+
+
+@pytest.mark.parametrize(
+    ("torch", "why", "is_broken"),
+    [
+        ("held", "plugin torch is disabled: it leaks", False),
+        ("broken", 'no installed plugin provides the rule "dark"; available: light (plugin torch failed', True),
+        ("rule", 'no installed plugin provides the rule "dark"', True),
+    ],
+)
+def test_a_service_whose_option_names_an_extension_of_such_a_plugin_is_left_out(resolve_rules, torch, why, is_broken):
+    found = resolve_rules(RULED, torch)
+    assert [spec.topic for spec in found.specs] == ["lamp"]
+    lines = {part_of(line): line for line in found.left_out}
+    assert why in lines["service judge"]
+    assert lines["service court"] == "service court is left out: it needs judge, which is left out"
+    assert ("service judge" in {part_of(line) for line in found.broken}) is is_broken
+    required = RULED.replace('"dark"]', '"dark"]\nrequired = true')
+    with pytest.raises(ConfigurationError, match="dark"):
+        resolve_rules(required, torch)
+    with pytest.raises(ConfigurationError, match="court cannot run: it needs judge"):
+        resolve_rules(RULED + "required = true\n", torch)
+
+
+def test_other_faults_of_the_service_and_unknown_names_are_errors_as_before(resolve_rules):
+    with pytest.raises(ConfigurationError, match="never is no rule") as caught:
+        resolve_rules(RULED.replace('"light"', '"never"'), "broken")
+    (problem,) = [each for each in caught.value.problems if "no rule to have" in each.what]
+    assert problem.source is not None, "with its line: the texts are kept until all is checked"
+    with pytest.raises(
+        ConfigurationError, match=r'services.judge.rules\[1\]: no installed plugin provides the rule "dark"'
+    ):
+        resolve_rules(RULED, "well")
+    with pytest.raises(ConfigurationError, match="plugin torch failed"):
+        resolve_rules(RULED, "broken", lambda _part: False)
+
+
+def test_an_extension_that_breaks_in_another_way_refuses_no_reload(resolve_rules):
+    left_out = {part_of(line) for line in resolve_rules(RULED, "broken").broken}
+    found = resolve_rules(RULED, "rule", left_out.__contains__)
+    assert {part_of(line) for line in found.broken} == {*left_out, "rule dark"}
+    with pytest.raises(ConfigurationError, match="rule dark of plugin torch cannot be used"):
+        resolve_rules(RULED, "rule", (left_out - {"service judge"}).__contains__)

@@ -81,7 +81,7 @@ async def test_a_hook_that_hangs_fails_the_start_and_nothing_is_cleaned_up_besid
     async with bench(OPTIONAL + 'start_timeout = "40s"\n') as b:
         await b.runtime.start()
         assert b.state() == "failed"
-        assert "did not return within 40 s" in b.why()
+        assert "did not return within 40s" in b.why()
         assert "cleanup_host lamp" not in trouble.calls
         hung = await b.runtime.stop(10)
         assert len(hung) == 1
@@ -125,7 +125,7 @@ async def test_cleanup_host_that_hangs_is_named_and_leaves_time_for_the_drivers(
         before = loop.time()
         hung = await b.service().stop(20)
         assert loop.time() - before <= 21
-        assert hung == ["cleanup_host of service lamp did not return within 10 s"]
+        assert hung == ["cleanup_host of service lamp did not return within 10s"]
         assert "cleanup desk" in trouble.calls
 
 

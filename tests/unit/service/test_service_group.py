@@ -118,7 +118,7 @@ async def test_one_that_hangs_takes_no_time_from_the_others(bench, trouble) -> N
         await b.runtime.start()
         loop = asyncio.get_running_loop()
         before = loop.time()
-        assert await b.group.stop(20) == ["cleanup_host of service right did not return within 10 s"]
+        assert await b.group.stop(20) == ["cleanup_host of service right did not return within 10s"]
         assert loop.time() - before < 21
         assert "end of cleanup_host left" in trouble.calls
 

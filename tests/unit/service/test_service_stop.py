@@ -150,7 +150,7 @@ async def test_a_reset_that_has_outlived_its_time_is_named_and_not_waited_for(be
     async with bench(LAMP + 'start_timeout = "5s"\n') as b:
         await b.runtime.start()
         (problem,) = await b.reset(LAMP + 'start_timeout = "5s"\n')
-        assert "did not return within 5 s" in problem
+        assert "did not return within 5s" in problem
         seconds, (hung,) = await stopped(b)
         assert seconds < 2
         assert hung.startswith("lamp.reset on lamp-reset-1")
@@ -173,7 +173,7 @@ async def test_a_reset_is_run_again_beside_one_that_hangs_and_not_too_often(benc
     gate = trouble.gates["reset lamp"] = threading.Event()
     async with bench(config) as b:
         await b.runtime.start()
-        assert "did not return within 5 s" in (await b.reset(config))[0]
+        assert "did not return within 5s" in (await b.reset(config))[0]
         del trouble.gates["reset lamp"]
         assert await b.reset(config) == []
         trouble.gates["reset lamp"] = gate

@@ -21,7 +21,7 @@ def test_it_is_said_once_and_once_when_it_is_back(outage, clock, caplog):
     assert not outage.worked()
     assert [record.message for record in caplog.records] == [
         "the services table failed; further failures are not logged until it works again: it is locked",
-        "the services table works again after 50 s and 6 failed attempts",
+        "the services table works again after 50s and 6 failed attempts",
     ]
 
 

@@ -56,7 +56,7 @@ def test_who_is_silent_is_named_with_how_long_and_how_long_is_allowed():
     finding = guard.poll()
     assert not finding.is_alive
     assert [(entry.name, entry.age, entry.max_age) for entry in finding.stale] == [("store", 4, 3)]
-    assert str(finding) == "no response from store (silent for 4.0 s, the limit is 3 s)"
+    assert str(finding) == "no response from store (silent for 4s, the limit is 3s)"
 
 
 def test_silence_is_news_once_and_its_end_once():

@@ -56,6 +56,22 @@ def test_time_stands_still_while_a_pool_works(pool):
     run_virtual(main())
 
 
+def test_time_stands_still_while_a_thread_of_asyncio_works():
+    async def main():
+        loop = asyncio.get_running_loop()
+        sleeper = asyncio.ensure_future(asyncio.sleep(3600))
+        before, real = loop.time(), threading.Event()
+        await asyncio.to_thread(real.wait, 0.05)
+        assert loop.time() == before
+        cancelled = asyncio.ensure_future(asyncio.to_thread(real.wait, 30))
+        await asyncio.sleep(10)  # it hangs, and time goes on without it
+        cancelled.cancel()
+        real.set()
+        await sleeper
+
+    run_virtual(main())
+
+
 def test_work_that_was_there_before_the_loop_does_not_delay_it(pool):
     """A thread that an earlier test had left cost a hundredth of a second for each of 40,000 timers."""
     gate, began = threading.Event(), threading.Event()

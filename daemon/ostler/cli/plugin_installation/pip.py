@@ -15,6 +15,7 @@ import msgspec
 from ostler.cli.plugin_installation.requirements import normalise_name
 from ostler.errors import PluginError
 from ostler.plugins.plugin_directory import active_plugins
+from ostler.time_text import format_seconds
 
 _TIME_LIMIT = 1800.0
 """Seconds for one run of pip: it may compile."""
@@ -153,7 +154,7 @@ class Pip:
                 errors="replace", timeout=_TIME_LIMIT, check=False, umask=0o022, cwd=self._scratch,
             )  # fmt: skip
         except subprocess.TimeoutExpired:
-            raise PluginError(f"{what}: pip took more than {_TIME_LIMIT:.0f} s") from None
+            raise PluginError(f"{what}: pip took more than {format_seconds(_TIME_LIMIT)}") from None
         if done.returncode != 0:
             raise PluginError(f"{what}: {_reason_of(done)}", hint="nothing was changed")
         return done.stdout

@@ -18,6 +18,7 @@ from typing import IO
 import msgspec
 
 from ostler.errors import PluginError
+from ostler.time_text import format_seconds
 
 _TIME_LIMIT = 120.0
 """Seconds for the import and the checks of all plugins."""
@@ -52,7 +53,7 @@ def verify_packages(packages: Path) -> list[VerifiedPlugin]:
             code = child.wait(_TIME_LIMIT)
         except subprocess.TimeoutExpired:
             raise PluginError(
-                f"the plugins cannot be imported: that took more than {_TIME_LIMIT:.0f} s", hint=_UNCHANGED
+                f"the plugins cannot be imported: that took more than {format_seconds(_TIME_LIMIT)}", hint=_UNCHANGED
             ) from None
         finally:
             # Before the child is collected, whose number the group has; it may be collected by `wait` already, then

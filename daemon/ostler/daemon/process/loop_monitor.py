@@ -21,6 +21,7 @@ import msgspec
 
 from ostler import log
 from ostler.aio.optional_thread import start_optional_thread
+from ostler.time_text import format_seconds
 
 _log = logging.getLogger(__name__)
 BUSY_INTERVAL = 0.05
@@ -108,7 +109,8 @@ class LoopMonitor:
         since = self._monotonic() - PROBLEM_LIFETIME
         recent = [each for each in list(self._places.values()) if each.is_plugin and each.last_at >= since]
         return [
-            f"the event loop was blocked {_times(each.count)}, for up to {each.longest:.2g} s, by {each.text}"
+            f"the event loop was blocked {_times(each.count)}, "
+            f"for up to {format_seconds(each.longest, 2)}, by {each.text}"
             for each in recent
         ]
 
@@ -150,8 +152,8 @@ class LoopMonitor:
             place.logged_at = now
             _log.log(
                 logging.WARNING if is_plugin else logging.INFO,
-                "the event loop was blocked for %.2g s by %s (%s so far)%s",
-                seconds, text, _times(place.count),
+                "the event loop was blocked for %s by %s (%s so far)%s",
+                format_seconds(seconds, 2), text, _times(place.count),
                 "; move that to a method that is not async, or await it" if is_plugin else "",
                 extra=log.message_id("loop-blocked"),
             )  # fmt: skip

@@ -11,6 +11,7 @@ from ostler.aio import WorkerPool
 from ostler.clock import Clock
 from ostler.config.configuration import Configuration
 from ostler.errors import MessagingError, OstlerError
+from ostler.time_text import format_duration
 
 _log = logging.getLogger(__name__)
 _RETRY_DELAY = 1.0
@@ -50,7 +51,8 @@ async def wait_for_addresses(
                 raise error
             if begun <= now:
                 begun = math.inf
-                _log.warning("waiting up to %.0f s for an address of [network]: %s", until - now, error.message)
+                limit = format_duration(until - now)
+                _log.warning("waiting up to %s for an address of [network]: %s", limit, error.message)
             on_wait(f"the address {address}")
             await asyncio.sleep(_RETRY_DELAY)
     on_wait("")

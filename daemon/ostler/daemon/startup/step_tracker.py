@@ -18,6 +18,7 @@ from ostler.aio.optional_thread import start_optional_thread
 from ostler.daemon.process.shutdown_watchdog import force_exit
 from ostler.daemon.process.stack_dump import format_dump, thread_stacks
 from ostler.systemd import ServiceNotifier
+from ostler.time_text import format_duration, format_seconds
 
 _log = logging.getLogger(__name__)
 _STATUS_INTERVAL = 1.0
@@ -58,7 +59,7 @@ class StepTracker:
         """Return a description of the current step."""
         name, since = self._current
         seconds = time.monotonic() - since
-        lasts = f" for {seconds:.0f} s" if seconds >= self._slow_threshold else ""
+        lasts = f" for {format_duration(seconds)}" if seconds >= self._slow_threshold else ""
         return f"{self.activity}: {name}{lasts}" if name else self.activity
 
     def report(self, notifier: ServiceNotifier) -> None:
@@ -147,7 +148,9 @@ class LoadingMonitor:
         if time.monotonic() < self._deadline:
             self._step_tracker.report(self._notifier)
             return
-        text = f"{self._step_tracker.to_text()} did not return; the daemon gives up after {self._timeout:g} s"
+        text = (
+            f"{self._step_tracker.to_text()} did not return; the daemon gives up after {format_seconds(self._timeout)}"
+        )
         self._notifier.status(text)
         _log.critical("%s", text, extra=log.message_id("start-failed"))
         force_exit([], 1, self._exit_process)

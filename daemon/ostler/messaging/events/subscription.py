@@ -33,6 +33,7 @@ from ostler.messaging.wire.envelope import (
     error_from_failure,
 )
 from ostler.messaging.wire.transport import CONTROL_PREFIX, Data
+from ostler.time_text import format_seconds
 
 if TYPE_CHECKING:
     from ostler.messaging.events.replay import GapFill, Replay, Since
@@ -378,7 +379,7 @@ class EventFeed:
     def unanswered_error(self) -> ConnectionLost:
         """Return the error of a subscription that the daemon has not answered in time."""
         return ConnectionLost(
-            f"the daemon did not answer a subscription within {self.subscription.admission_timeout:g} s",
+            f"the daemon did not answer a subscription within {format_seconds(self.subscription.admission_timeout)}",
             hint="see `systemctl status ostler` and the daemon's log",
         )
 

@@ -31,6 +31,7 @@ from ostler.messaging.clients.async_client import AsyncClient
 from ostler.messaging.network.peer_identities import IDENTITY_HINT, identity_mismatch
 from ostler.messaging.wire.transport import AsyncLink, OnLost, OnMessage, Transport
 from ostler.spelling import suggest
+from ostler.time_text import format_duration
 from ostler.types import (
     CONTROL_TOPIC,
     CapabilityReport,
@@ -178,7 +179,7 @@ class PeerDaemon:
     def unreachable_error(self) -> DaemonNotRunning:
         """Return the error of a call to a daemon that is known to be away."""
         return DaemonNotRunning(
-            f"{self.host} has been unreachable for {self._clock.wall() - self.since:.0f} s: {self.why}",
+            f"{self.host} has been unreachable for {format_duration(self._clock.wall() - self.since)}: {self.why}",
             hint="retrying automatically; see `ostler status` on that host",
             host=self.host,
             since=self.since,

@@ -31,6 +31,7 @@ from ostler.messaging.rpc.in_flight import DeadlineTimer
 from ostler.messaging.rpc.rpc_server import RpcServer, WireCall
 from ostler.messaging.wire.envelope import CAST, FANOUT, Request, decode_to_client, encode_message, peek_header
 from ostler.messaging.wire.transport import ClientId
+from ostler.time_text import format_seconds
 from ostler.types import Peer
 
 _IDS_PER_RESULT = 10
@@ -273,8 +274,8 @@ class DedupedCall(WireCall):
     def _on_orphan_timeout(self) -> None:
         self._orphan_timer = None
         self.is_caller_gone = True
-        grace = self.server.dedup_limits.orphan_grace
-        why = f"{self.full_name} was cancelled: its caller disconnected and did not come back within {grace:g} s"
+        grace = format_seconds(self.server.dedup_limits.orphan_grace)
+        why = f"{self.full_name} was cancelled: its caller disconnected and did not come back within {grace}"
         self.server.cancel(self, Cancelled(why, method=self.full_name))
 
 

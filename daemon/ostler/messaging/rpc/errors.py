@@ -10,6 +10,7 @@ from ostler.messaging.rpc.call import Call
 from ostler.messaging.rpc.endpoint import Endpoint, Method
 from ostler.messaging.wire.envelope import STREAM
 from ostler.messaging.wire.request_context import Relayed
+from ostler.time_text import format_seconds
 from ostler.types import Peer
 
 FROZEN_RETRY_DELAY = 10.0
@@ -76,7 +77,7 @@ def deadline_error(call: Call) -> DeadlineExceeded:
     if call.is_started and call.request.flags & STREAM:
         begun = "yielded no item"
     return DeadlineExceeded(
-        f"{call.full_name} {begun} within {call.request.timeout:g} s",
+        f"{call.full_name} {begun} within {format_seconds(call.request.timeout or 0)}",
         hint="increase the timeout, or use `ostler dump` to see what it is waiting for",
         topic=call.request.topic,
         method=call.request.method,

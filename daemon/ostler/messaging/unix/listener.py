@@ -32,6 +32,7 @@ from ostler.messaging.unix.protocol import (
 from ostler.messaging.unix.socket_stream import CHUNK_SIZE, CONGESTION_LIMIT, SharedBuffers, SocketStream
 from ostler.messaging.wire.peer_quotas import PeerQuotas, RateLimiter, make_quotas
 from ostler.messaging.wire.transport import Admission, LinkHandler, TransportLimits
+from ostler.time_text import format_seconds
 from ostler.types import Peer
 
 OpenConnection = Callable[[socket.socket, Peer], None]
@@ -311,7 +312,9 @@ class ClientConnection:
     def _on_handshake_timeout(self) -> None:
         self._handshake_timer = None
         limit = self._listener.limits.handshake_timeout
-        self._listener.handler.on_invalid_message(self.peer, "handshake", f"no handshake within {limit:g} s")
+        self._listener.handler.on_invalid_message(
+            self.peer, "handshake", f"no handshake within {format_seconds(limit)}"
+        )
         self.disconnect()
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from ostler.errors import ConnectionLost, DeadlineExceeded, MalformedMessage, MessageTooLarge, OstlerError
+from ostler.time_text import format_duration, format_seconds
 
 FORK_REASON = "fork"
 """The `reason` of the error of a call from before a fork, in the child."""
@@ -11,7 +12,7 @@ FORK_REASON = "fork"
 def no_reply_error(where: str, timeout: float | None, *, item: bool = False) -> DeadlineExceeded:
     """Return the error of a call that had no answer in time, or of a stream that had no item."""
     return DeadlineExceeded(
-        f"no {'item' if item else 'answer'} from {where} within {timeout or 0:g} s",
+        f"no {'item' if item else 'answer'} from {where} within {format_seconds(timeout or 0)}",
         hint="increase the timeout, or use `ostler dump` to see what the daemon is waiting for",
         method=where,
         timeout=timeout,
@@ -21,7 +22,7 @@ def no_reply_error(where: str, timeout: float | None, *, item: bool = False) -> 
 def silent_server_error(where: str, seconds: float) -> ConnectionLost:
     """Return the error of a call about which the server has sent nothing for so long."""
     return ConnectionLost(
-        f"no response from {where} for {seconds:.0f} s; it may or may not have been executed",
+        f"no response from {where} for {format_duration(seconds)}; it may or may not have been executed",
         hint="see `systemctl status ostler` and the daemon's log",
         method=where,
         silent=seconds,

@@ -17,6 +17,7 @@ from ostler.service.capabilities.capability_facts import to_plain_facts
 from ostler.service.capabilities.service_capabilities import ALL_BACKENDS, CapabilityQuery, ServiceCapabilities
 from ostler.service.store_outage import StoreOutage
 from ostler.store import CapabilityRecords, ServiceRecords
+from ostler.time_text import format_seconds
 from ostler.types import CapabilityReport, Json
 
 if TYPE_CHECKING:
@@ -210,7 +211,8 @@ class CapabilityReporter:
         if not done:
             late = "the last known ones stay in use" if state.has_offer else "it is not offered until then"
             service.state_tracker.set_problem(
-                _problem_key(name), f"{_describe_source(topic, name)} did not arrive within {limit:g} s; {late}"
+                _problem_key(name),
+                f"{_describe_source(topic, name)} did not arrive within {format_seconds(limit)}; {late}",
             )
 
     def _schedule_next_query(self, service: Service, state: ServiceCapabilities, query: CapabilityQuery) -> None:

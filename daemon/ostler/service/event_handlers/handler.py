@@ -16,6 +16,7 @@ from ostler.messaging.events.subscription import Subscription
 from ostler.messaging.wire.request_context import Context, serving_to_end
 from ostler.printable import printable
 from ostler.store.records.position_records import EventPosition
+from ostler.time_text import format_duration, format_seconds
 
 if TYPE_CHECKING:
     from ostler.aio import WorkerPool
@@ -315,7 +316,8 @@ class EventHandler:
     def health(self) -> str:
         """Return for which reason its service is degraded; empty when it is not."""
         if slow := self._slow_calls():
-            return f"{self.label} has been handling {printable(slow[0][1])} for longer than {_SLOW_AFTER:.0f} s"
+            limit = format_seconds(_SLOW_AFTER)
+            return f"{self.label} has been handling {printable(slow[0][1])} for longer than {limit}"
         if self._failures >= _FAILING_EVENTS:
             error = printable(self._last_error)
             return f"{self.label} failed {_FAILING_EVENTS} times in a row or more often: {error}"
@@ -343,7 +345,7 @@ class EventHandler:
             lines.append(f"{self.label} failed, {self._errors} errors: {printable(self._last_error)}")
         now = self._clock.monotonic()
         lines += [
-            f"{self.label} has been handling {printable(key)} for {now - since:.0f} s"
+            f"{self.label} has been handling {printable(key)} for {format_duration(now - since)}"
             for since, key in self._slow_calls()
         ]
         return lines

@@ -9,6 +9,7 @@ import msgspec
 
 from ostler.availability import absence_reason
 from ostler.clock import Clock
+from ostler.time_text import format_duration
 from ostler.types import MemberVersion, ServiceState, ServiceStatus
 
 _ENDED_STATES = (ServiceState.STOPPED, ServiceState.FAILED)
@@ -67,7 +68,7 @@ class MemberVersions:
             self._seconds_in_state(status, "")
             return True, str(status.state)
         if gone <= grace:
-            return True, f"{why}, counted for another {grace - gone:.0f} s"
+            return True, f"{why}, counted for another {format_duration(grace - gone)}"
         return False, f"{why}, not counted"
 
     def _seconds_in_state(self, status: ServiceStatus, what: str) -> float:

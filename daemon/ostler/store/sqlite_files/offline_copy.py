@@ -20,6 +20,7 @@ from ostler.files import UnreadableFile, open_directory, open_regular
 from ostler.files.ownership import user_name
 from ostler.store.session import Database
 from ostler.store.sqlite_files.sqlite_connection import APPLICATION_ID, translate_errors
+from ostler.time_text import format_seconds
 
 MAX_COPY_SIZE = 2 * 1024**3
 """The most bytes of a database, with its write-ahead log, that are copied."""
@@ -159,7 +160,7 @@ def _enforce_timeout(path: Path, timeout: float) -> Iterator[None]:
         name = getattr(cause, "sqlite_errorname", "")
         if name == "SQLITE_INTERRUPT":
             raise StoreUnavailable(
-                f"reading the database {path} took longer than {timeout:g} s, and was cancelled",
+                f"reading the database {path} took longer than {format_seconds(timeout)}, and was cancelled",
                 hint="request less, or start the daemon", path=path,
             ) from None  # fmt: skip
         if name == "SQLITE_TOOBIG":

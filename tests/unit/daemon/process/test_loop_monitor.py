@@ -71,7 +71,7 @@ def test_a_turn_that_takes_long_is_named_with_its_line_and_task(bench, caplog):
     caplog.set_level(logging.INFO)
     bench.block(looks=4)
     (line,) = bench.monitor.problems()
-    assert line.startswith("the event loop was blocked once, for up to 0.2 s, by ")
+    assert line.startswith("the event loop was blocked once, for up to 200ms, by ")
     assert f"{__file__}:" in line
     assert "in _block, within " in line
     assert "threading.py:" in line
@@ -96,7 +96,7 @@ def test_one_place_is_counted_and_logged_once_a_minute(bench, caplog):
     bench.now += LOG_INTERVAL
     bench.block(looks=6)
     assert "(4 times so far)" in caplog.records[-1].message
-    assert "for up to 0.3 s" in bench.monitor.problems()[0]
+    assert "for up to 300ms" in bench.monitor.problems()[0]
 
 
 def test_what_was_long_ago_is_no_problem(bench):

@@ -38,9 +38,9 @@ def test_systemd_and_the_log_are_told_of_a_step_while_it_lasts(notifier, caplog)
     steps("importing plugin lamps")
     for _ in range(3):
         steps.report(notifier)
-    assert notifier.statuses == ["starting: importing plugin lamps for 0 s"] * 3
+    assert notifier.statuses == ["starting: importing plugin lamps for 0s"] * 3
     assert notifier.count("EXTEND_TIMEOUT_USEC") == 3
-    assert caplog.text.count("importing plugin lamps for 0 s, and it has not returned yet") == 1
+    assert caplog.text.count("importing plugin lamps for 0s, and it has not returned yet") == 1
 
 
 def test_a_loading_that_never_ends_is_given_up(notifier, caplog):

@@ -96,4 +96,4 @@ def test_when_nobody_can_be_asked_any_more_the_gap_stays_and_the_rest_is_given()
 
 
 def test_the_error_of_a_subscription_without_an_answer_says_how_long_was_waited():
-    assert "within 3 s" in str(EventFeed(Subscription(["volume"], timeout=3)).unanswered_error())
+    assert "within 3s" in str(EventFeed(Subscription(["volume"], timeout=3)).unanswered_error())

@@ -116,7 +116,7 @@ async def test_a_peer_is_away_until_it_has_answered_and_known_by_its_services_th
     with pytest.raises(DaemonNotRunning):
         await node2.poll()
     clock.advance(7)
-    assert "node2 has been unreachable for 7 s" in str(node2.unreachable_error())
+    assert "node2 has been unreachable for 7s" in str(node2.unreachable_error())
     other.start()
     rows = await node2.poll()
     assert [each.topic for each in rows] == ["volume", "image", "lamp", "fan"]

@@ -87,7 +87,7 @@ class Other:
         return msgspec.structs.replace(self.services[topic], link="" if self.up else self.unreachable_error().message)
 
     def unreachable_error(self):
-        return DaemonNotRunning(f"{self.host} has been unreachable for 7 s")
+        return DaemonNotRunning(f"{self.host} has been unreachable for 7s")
 
     async def describe(self, topic, method):
         if not self.up:
@@ -215,7 +215,7 @@ async def test_nobody_is_left_and_nobody_has_it_are_told_apart(bench):
     joined(bench, Other("node2", up=False))
     failed = await answer(bench, wire())
     assert (name_of(failed), failed.message) == (
-        "DaemonNotRunning", "no host can serve lamp.switch now: node2 has been unreachable for 7 s",
+        "DaemonNotRunning", "no host can serve lamp.switch now: node2 has been unreachable for 7s",
     )  # fmt: skip
     other = encode_request(Request(PROTOCOL_VERSION, 1, "none", "x", {}, None, "r", 0))
     assert name_of(await answer(bench, other)) == "ServiceNotFound"

@@ -58,7 +58,7 @@ class Other:
         return topic in self.services and not unavailable_reason(self.status_of(topic))
 
     def unreachable_error(self):
-        return DaemonNotRunning(f"{self.host} has been unreachable for 7 s: no cable")
+        return DaemonNotRunning(f"{self.host} has been unreachable for 7s: no cable")
 
     def retry_now(self):
         self.hurried += 1
@@ -143,7 +143,7 @@ def test_services_of_other_hosts_are_those_of_the_fleet_and_the_rest_say_why_not
     routes = router(Other("node2", "volume"), Other("node3", up=False))
     assert routes.is_peer("node2")
     assert routes.missing_reason("lamp", "node2") == "node2 no longer has a service lamp"
-    assert routes.missing_reason("lamp", "node3") == "node3 has been unreachable for 7 s: no cable"
+    assert routes.missing_reason("lamp", "node3") == "node3 has been unreachable for 7s: no cable"
 
 
 @pytest.mark.parametrize(
@@ -178,7 +178,7 @@ def test_members_away_disabled_or_draining_are_not_asked_and_named_if_none_is_le
     with pytest.raises(DaemonNotRunning) as caught:
         ask(router(away, off, stops))
     said = str(caught.value)
-    assert "node2 has been unreachable for 7 s: no cable" in said
+    assert "node2 has been unreachable for 7s: no cable" in said
     assert "volume on node3 is disabled" in said
     assert "volume on node4 is draining" in said
     assert not off.asked + stops.asked

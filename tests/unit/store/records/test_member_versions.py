@@ -63,7 +63,7 @@ def test_a_stale_record_pins_nobody(fleet, clock, seen, cap):
     for _ in range(29):
         clock.advance(10)
         records.save_reports([ServiceReport("volume", UP)])
-    assert seen(records, grace=GRACE)["node2"] == (True, "down, counted for another 10 s")
+    assert seen(records, grace=GRACE)["node2"] == (True, "down, counted for another 10s")
     assert cap(records) == "1.0"
     clock.advance(11)
     records.save_reports([ServiceReport("volume", UP)])
@@ -75,7 +75,7 @@ def test_a_stale_record_pins_nobody(fleet, clock, seen, cap):
 def test_one_that_was_stopped_counts_for_the_grace_time(fleet, clock, state, seen):
     records, other = fleet
     other.save_reports([ServiceReport("volume", state)])
-    assert seen(records, grace=GRACE)["node2"] == (True, f"{state}, counted for another 300 s")
+    assert seen(records, grace=GRACE)["node2"] == (True, f"{state}, counted for another 5min")
     clock.advance(301)
     assert seen(records, grace=GRACE)["node2"] == (False, f"{state}, not counted")
 
@@ -83,7 +83,7 @@ def test_one_that_was_stopped_counts_for_the_grace_time(fleet, clock, state, see
 def test_a_disabled_one_counts_for_the_grace_time_and_at_once_when_it_is_enabled(fleet, clock, seen):
     records, other = fleet
     records.set_enabled("volume", "node2", enabled=False, reason="old", requester="alice")
-    assert seen(records, grace=GRACE)["node2"] == (True, "disabled: old, counted for another 300 s")
+    assert seen(records, grace=GRACE)["node2"] == (True, "disabled: old, counted for another 5min")
     clock.advance(301)
     other.save_reports([ServiceReport("volume", UP)])
     assert seen(records, grace=GRACE)["node2"] == (False, "disabled: old, not counted")
