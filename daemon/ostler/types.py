@@ -247,7 +247,8 @@ class ServiceStatus(msgspec.Struct, frozen=True, kw_only=True):
     never set, and `link` says why its host cannot be reached from the observer's, empty when it can; one that is not
     `addressable` is on a host that the observer has no address of. `frozen` is set while it takes no new work and
     finishes what it has, `forced_down` while an operator said that its host is dead, whatever its reports say. `causes`
-    explains why it is not up and well, where that was asked for; `signs` are those of its last report.
+    explains why it is not up and well, where that was asked for; `signs` are those of its last report. `addresses` is
+    where its manager listens itself, of services of this daemon.
     """
 
     topic: str
@@ -284,6 +285,7 @@ class ServiceStatus(msgspec.Struct, frozen=True, kw_only=True):
     depends_on: list[str] = []
     causes: list[StatusCause] = []
     signs: list[ServiceSign] = []
+    addresses: list[str] = []
 
 
 class ForcedDownResult(msgspec.Struct, frozen=True, kw_only=True):

@@ -60,8 +60,7 @@ def _show(check: bool) -> int:
 def show_status(status: DaemonStatus) -> None:
     """Show the status of a daemon to people."""
     kit.heading(headline(status))
-    also = f", for other hosts on {kit.printable(status.network)}" if status.network else ""
-    kit.say(f"  listens on {kit.printable(status.rpc)}{also}")
+    _show_addresses(status)
     if status.log:
         kit.say(f"  logs to {kit.printable(status.log)}")
     if status.callers_memory > status.max_memory // _MEMORY_DISPLAY_DIVISOR:
@@ -88,6 +87,14 @@ def show_status(status: DaemonStatus) -> None:
         kit.say("No problems.")
     else:
         kit.say(no_services_hint(status))
+
+
+def _show_addresses(status: DaemonStatus) -> None:
+    also = f", for other hosts on {kit.printable(status.network)}" if status.network else ""
+    kit.say(f"  listens on {kit.printable(status.rpc)}{also}")
+    for service in status.services:
+        if service.here and service.addresses:
+            kit.say(kit.printable(f"  {service.topic} listens on {', '.join(service.addresses)}"))
 
 
 def change_texts(change: OptionChange) -> tuple[str, str]:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any, ClassVar, Generic, Protocol
 
 import msgspec
@@ -164,7 +164,7 @@ class ManagerEnvironment(msgspec.Struct, frozen=True, kw_only=True):
 
 def reserved_names() -> frozenset[str]:
     """Return the attribute names of every manager: an exposed method of such a name could not be called."""
-    return frozenset({"environment", "gateway", *ManagerEnvironment.__struct_fields__})
+    return frozenset({"environment", "gateway", "listen_addresses", *ManagerEnvironment.__struct_fields__})
 
 
 def namespace_versions(manager: type[Manager]) -> dict[str, str]:
@@ -223,6 +223,10 @@ class Manager(Generic[ManagerOptionsT, DriverT]):
     namespaces: ClassVar[Mapping[str, type]] = {}
     """Further objects on the same topic: `{"admin": LampAdmin}` offers the `@exposed` methods of `LampAdmin` as
     `admin.reset`. Each is created with the manager, before `init_host_with_rpc`, and has its own `rpc_version`."""
+
+    listen_addresses: Sequence[str] = ()
+    """Where the manager listens itself, as clients write it; `ostler status` shows it. Set it to another one on any
+    thread."""
 
     def __init_subclass__(cls, **arguments: Any) -> None:
         super().__init_subclass__(**arguments)

@@ -484,6 +484,7 @@ class Service:
             capability_interval=self.options.capability_interval,
             depends_on=self.options.depends_on,
             signs=self.signs,
+            addresses=[escape_surrogates(str(each)) for each in getattr(self.manager, "listen_addresses", ())],
         )
 
     # ---------------------------------------------------------------- stop

@@ -81,7 +81,8 @@ class HttpManager(Manager[HttpOptions]):
         assert self._server is not None and self._thread is not None  # noqa: S101, PT018 - set by the only callers
         before = self._server.urls()
         self._thread.call(self._server.apply(self.options, self._make_tls_context()), _APPLY_TIMEOUT)
-        if (after := self._server.urls()) != before:
+        self.listen_addresses = after = self._server.urls()
+        if after != before:
             self.log.info("listening on %s", ", ".join(after))
             self.client.publish("listening", {"addresses": [*after]})
 
@@ -124,6 +125,7 @@ class HttpManager(Manager[HttpOptions]):
         """Stop: listeners first, then WebSockets and event streams are told, then requests have `stop_timeout`."""
         server, thread = self._server, self._thread
         self._server = self._thread = None
+        self.listen_addresses = ()
         if server is not None and thread is not None:
             timeout = self.options.stop_timeout
             with contextlib.suppress(TimeoutError, OstlerError):

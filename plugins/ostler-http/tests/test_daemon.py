@@ -64,6 +64,7 @@ def test_it_serves_is_listed_and_stops(make):
     daemon = make('["127.0.0.1:0"]')
     port = port_of(daemon)
     assert get(port) == (200, b"anonymous")
+    assert f"web listens on http://127.0.0.1:{port}" in daemon.command("status").stdout
     rows = daemon.json("http", "list")
     assert rows[0]["addresses"] == [f"http://127.0.0.1:{port}"]
     assert daemon.json("http", "address") == [{"service": "web", "address": f"http://127.0.0.1:{port}"}]

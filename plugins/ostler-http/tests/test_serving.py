@@ -43,6 +43,7 @@ def test_port_0_is_a_random_port_that_status_event_and_command_report(serve):
         address = web.address()
         assert address.startswith("http://127.0.0.1:")
         assert web.port() > 0
+        assert web.host.status("web").addresses == [address]
         assert web.host.events("web.*.listening")[0].payload == {"addresses": [address]}
         assert web.host.command("http", "address", "web").stdout == f"{address}\n"
         assert web.host.command("http", "address").stdout == f"web {address}\n"

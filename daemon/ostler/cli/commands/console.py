@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import ast
+import codeop
 import sys
 from collections.abc import Iterator
 from typing import Any
@@ -67,9 +69,7 @@ def _inputs(names: str) -> Iterator[str]:
         if source := sys.stdin.read():
             yield source
         return
-    import ast
-    import codeop
-    import readline  # noqa: F401 - gives `input` editing and a history of this session
+    import readline  # noqa: F401 - changes `input`: editing, and a history of this session
 
     compiler = codeop.CommandCompiler()
     compiler.compiler.flags |= ast.PyCF_ALLOW_TOP_LEVEL_AWAIT

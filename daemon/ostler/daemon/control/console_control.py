@@ -90,7 +90,7 @@ class ConsoleControl:
         check_length("the input", source, _MAX_SOURCE_LENGTH)
         peer, found = self._sessions.get(session, (None, None))
         if found is None or peer != ctx.peer:
-            raise NotFound("there is no such console of this process", hint="run `ostler console`")
+            raise NotFound("this process has no console with that id", hint="run `ostler console`")
         self._note(ctx.peer, "line", source)  # before it runs: it may end the daemon
         async with aclosing(found.run(source)) as parts:
             async for text in parts:

@@ -22,6 +22,7 @@ from typing import Any, TextIO
 
 from ostler import fork
 from ostler.redaction import redact
+from ostler.time_text import format_seconds
 
 MAX_HOLD_TIME = 2.0
 """Seconds for which a statement may keep the loop: a client of the daemon counts it as dead after four."""
@@ -183,7 +184,9 @@ class _HoldGuard:
     def _on_signal(self, *_: object) -> None:
         if self._is_overdue():  # else it has ended meanwhile
             self._held_since = monotonic()  # what catches it has as long again
-            raise ConsoleInterrupted(f"the statement kept the event loop for {self._limit:g} s; use `await` in it")
+            raise ConsoleInterrupted(
+                f"the statement kept the event loop for {format_seconds(self._limit)}; use `await` in it"
+            )
 
 
 @types.coroutine

@@ -17,6 +17,7 @@ from ostler.daemon.process.stack_dump import task_stacks, thread_stacks
 from ostler.errors import error_line
 from ostler.messaging.wire.transport import SupportsPeers
 from ostler.redaction import redact
+from ostler.time_text import format_duration
 
 if TYPE_CHECKING:
     from ostler.daemon.active_configuration import ActiveConfiguration
@@ -185,7 +186,7 @@ def _pools_dump(pools: ServicePools | None) -> dict[str, Any]:
             "size": pool.size,
             "queued": pool.queued_count,
             "running": limited_rows(
-                f"{job.label} on {job.thread} for {job.seconds:.1f} s" for job in pool.running_jobs()
+                f"{job.label} on {job.thread} for {format_duration(job.seconds)}" for job in pool.running_jobs()
             ),
         }
         for name, pool in pools.all_pools().items()
@@ -196,7 +197,7 @@ def _store_dump(store: Store) -> dict[str, Any]:
     job, outage = store.current_job(), store.outage
     return {
         **store.stats(),
-        "writing": f"{job.label} for {job.seconds:.1f} s" if job is not None else "",
+        "writing": f"{job.label} for {format_duration(job.seconds)}" if job is not None else "",
         "outage": outage.why if outage.is_active else "",
         "problems": store.problems(),
     }

@@ -64,6 +64,8 @@ class HttpConnection(HttpToolsProtocol):
         self.peer = peer
         self.certificate = ""
         """The name in the client's certificate; empty without one."""
+        self.was_opened = False
+        """Whether its handshake has come to its end."""
         self.phase = Phase.IDLE
         self.since = self.loop.time()
         """When the phase began, as time of the loop."""

@@ -10,7 +10,7 @@ import time
 from collections import Counter
 from collections.abc import Awaitable, Callable
 from email.utils import formatdate
-from typing import Any
+from functools import partial
 
 from uvicorn.config import Config
 from uvicorn.server import ServerState
@@ -66,7 +66,9 @@ class Connections:
         self.limits = limits
         self.config = self._make_config(limits)
         self._open: dict[HttpConnection, None] = {}
-        self._handshakes: dict[asyncio.Task[Any], ConnectionPeer] = {}
+        self._handshakes: set[asyncio.Task[None]] = set()
+        self._pending = 0
+        """Connections that were accepted and are not open yet."""
         self._by_client: Counter[str] = Counter()
         self._sweep: asyncio.TimerHandle | None = None
         self._is_closed = False
@@ -93,7 +95,7 @@ class Connections:
             connection.timeout_keep_alive = self.config.timeout_keep_alive
 
     def __len__(self) -> int:
-        return len(self._open) + len(self._handshakes)
+        return len(self._open) + self._pending
 
     # Accepting ------------------------------------------------------------------------------------------------------
 
@@ -115,8 +117,12 @@ class Connections:
             accepted.close()
             return
         self._by_client[peer.client] += 1
-        task = self.loop.create_task(self._open_connection(accepted, peer, self.tls if is_tls else None))
-        self._handshakes[task] = peer
+        self._pending += 1
+        connection = HttpConnection(self, peer)
+        task = self.loop.create_task(self._shake_hands(accepted, connection, self.tls if is_tls else None))
+        self._handshakes.add(task)
+        # Not in the task: one that the stop cancels before its first step would do nothing at all.
+        task.add_done_callback(partial(self._on_handshake_end, accepted, connection))
         if self._sweep is None:
             self._sweep = self.loop.call_later(self._sweep_interval(), self._check_times)
 
@@ -138,22 +144,27 @@ class Connections:
                     return True
         return False
 
-    async def _open_connection(self, accepted: socket.socket, peer: ConnectionPeer, tls: ssl.SSLContext | None) -> None:
-        connection = HttpConnection(self, peer)
+    async def _shake_hands(
+        self, accepted: socket.socket, connection: HttpConnection, tls: ssl.SSLContext | None
+    ) -> None:
         timeouts = {"ssl_handshake_timeout": self.limits.header_timeout} if tls is not None else {}
         try:
             await self.loop.connect_accepted_socket(lambda: connection, accepted, ssl=tls, **timeouts)
         except (OSError, TimeoutError, ssl.SSLError):
             self.counters.refuse("tls_handshake" if tls is not None else "malformed")
+
+    def _on_handshake_end(self, accepted: socket.socket, connection: HttpConnection, task: asyncio.Task[None]) -> None:
+        self._handshakes.discard(task)
+        if not connection.was_opened:
+            self._pending -= 1
             accepted.close()
-        finally:
-            task = asyncio.current_task()
-            if task is not None and self._handshakes.pop(task, None) is not None and connection not in self._open:
-                self._forget(peer)
-            self._change.set()
+            self._forget(connection.peer)
+        self._change.set()
 
     def on_open(self, connection: HttpConnection) -> None:
         """Record that the handshake of a connection is over."""
+        connection.was_opened = True
+        self._pending -= 1
         self._open[connection] = None
 
     def on_lost(self, connection: HttpConnection) -> None:

@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import socket
 import struct
+from ipaddress import IPv6Network
 from typing import Any
 
 import msgspec
 
 _CREDENTIALS = struct.Struct("3i")
+_IPV6_PREFIX = 64
 
 
 class ConnectionPeer(msgspec.Struct, frozen=True):
@@ -16,7 +18,8 @@ class ConnectionPeer(msgspec.Struct, frozen=True):
 
     Attributes:
         kind: `tcp` or `unix`.
-        client: What bounds go by: the IP address, or `uid N`.
+        client: What bounds go by: the IPv4 address, the network of an IPv6 address, of which one host has many, or
+            `uid N`.
         pid: The process, of a unix socket.
         uid: The user, of a unix socket.
         gid: The user's group, of a unix socket.
@@ -39,7 +42,14 @@ def peer_of(connection: socket.socket) -> ConnectionPeer:
         found = connection.getsockopt(socket.SOL_SOCKET, socket.SO_PEERCRED, _CREDENTIALS.size)
         pid, uid, gid = _CREDENTIALS.unpack(found)
         return ConnectionPeer("unix", f"uid {uid}", pid, uid, gid)
-    return ConnectionPeer("tcp", str(connection.getpeername()[0]))
+    return ConnectionPeer("tcp", client_of(connection.getpeername()[0]))
+
+
+def client_of(address: str) -> str:
+    """Return what bounds go by for an IP address: itself, or its network of 64 bits."""
+    if ":" not in address:
+        return address
+    return str(IPv6Network((address.partition("%")[0], _IPV6_PREFIX), strict=False))
 
 
 def certificate_name(certificate: dict[str, Any] | None) -> str:
