@@ -89,7 +89,8 @@ def test_the_audit_log_names_the_caller_and_not_the_service(door) -> None:
     secret = new_token(door, "ci", "--role", "admin")
     door.call("door", "ask", who=f"token:{secret}", topic="ostler", method="log_level", arguments={"level": "info"})
     row: dict[str, Any] = next(row for row in door.json("audit") if row["method"] == "log_level")
-    assert (row["who"], row["uid"], row["result"]) == ("token:ci", -1, "done")
+    assert (row["who"], row["uid"], row["key"], row["result"]) == ("token:ci", -1, "token:ci", "done")
+    assert [row["method"] for row in door.json("audit", "--who", "token:ci")] == ["log_level"]
 
 
 def test_certificates_and_users_have_the_roles_of_the_configuration(door) -> None:

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
+from functools import partial
 from typing import TYPE_CHECKING
 
 from msgspec.structs import replace
@@ -65,9 +66,13 @@ class ActiveConfiguration:
 
     def effective_values(self, services: Iterable[Service]) -> list[OptionValue]:
         """Return every option with the value in effect: options that need a restart have the value of the start."""
+        return self.values_reader(services)()
+
+    def values_reader(self, services: Iterable[Service]) -> Callable[[], list[OptionValue]]:
+        """Return what returns `effective_values` as of now, on any thread: for many services it takes long."""
         actual: dict[tuple[str, ...], OptionsModel] = {}
         for service in services:
             actual["services", service.topic] = service.options
             for name in service.drivers or ():
                 actual["services", service.topic, "drivers", name] = service.driver_options(name)
-        return effective_values(self.running, self.options, actual)
+        return partial(effective_values, self.running, self.options, actual)

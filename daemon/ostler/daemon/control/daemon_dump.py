@@ -6,9 +6,10 @@ import asyncio
 import heapq
 import math
 from collections import Counter
-from collections.abc import Awaitable, Callable, Iterator
+from collections.abc import Awaitable, Callable, Iterable, Iterator
+from functools import partial
 from itertools import islice
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TypeVar
 
 import msgspec
 
@@ -33,6 +34,7 @@ MAX_ROWS = 200
 """Rows of each table of the dump; of further ones there is only the number."""
 _MAX_TIMERS = 20
 
+T = TypeVar("T")
 RunInThread = Callable[[Callable[[], Any]], Awaitable[Any]]
 
 
@@ -73,11 +75,11 @@ class DaemonDump:
         for name, gather in self._loop_sections():
             found[name] = _guarded(gather)
             await asyncio.sleep(0)
-        return {**found, **await run_in_thread(_thread_sections)}
+        return {**found, **await run_in_thread(partial(_gather, self._thread_sections()))}
 
     def collect_now(self) -> dict[str, Any]:
         """Return all sections at once, for a signal."""
-        return {**{name: _guarded(gather) for name, gather in self._loop_sections()}, **_thread_sections()}
+        return _gather([*self._loop_sections(), *self._thread_sections()])
 
     def _loop_sections(self) -> Iterator[tuple[str, Callable[[], Any]]]:
         parts, store = self._find_parts(), self._find_store()
@@ -94,12 +96,17 @@ class DaemonDump:
         yield "store", lambda: _store_dump(store) if store is not None else {}
         yield "timers", _timers
         yield "tasks", task_stacks
-        yield (
-            "configuration",
-            lambda: {
-                value.path: f"{value.value!r} ({value.origin})" for value in self._active.effective_values(services)
-            },
-        )
+
+    def _thread_sections(self) -> list[tuple[str, Callable[[], Any]]]:
+        """Return what needs the file system, or takes long: to be gathered on any thread."""
+        parts = self._find_parts()
+        read_values = self._active.values_reader(list(parts.runtime.group) if parts is not None else ())
+        return [
+            ("threads", thread_stacks),
+            ("process", _process_facts),
+            ("versions", _versions),
+            ("configuration", lambda: {each.path: f"{each.value!r} ({each.origin})" for each in read_values()}),
+        ]
 
     def _daemon(self) -> dict[str, Any]:
         tracker = self._state_tracker
@@ -114,7 +121,7 @@ def _parts_sections(parts: DaemonParts) -> Iterator[tuple[str, Callable[[], Any]
     yield (
         "requests",
         lambda: limited_rows(
-            _request_dump(call, dispatcher.clock.monotonic()) for call in dispatcher.in_flight_since(-math.inf)
+            dispatcher.in_flight_since(-math.inf), partial(_request_dump, now=dispatcher.clock.monotonic())
         ),
     )
     yield "streams", lambda: limited_rows(dispatcher.streams.rows() if dispatcher.streams is not None else ())
@@ -130,13 +137,20 @@ def _parts_sections(parts: DaemonParts) -> Iterator[tuple[str, Callable[[], Any]
     yield "audit", parts.audit_service.log.stats
 
 
-def _thread_sections() -> dict[str, Any]:
-    """Return what needs the file system, or looks at the stacks of all threads. Any thread."""
-    from ostler.daemon.process.process_facts import process_facts, versions  # 20 ms: only for a dump
+def _process_facts() -> dict[str, Any]:
+    from ostler.daemon.process.process_facts import process_facts  # 20 ms: only for a dump, and on its thread
 
-    return {name: _guarded(gather) for name, gather in (
-        ("threads", thread_stacks), ("process", process_facts), ("versions", versions),
-    )}  # fmt: skip
+    return process_facts()
+
+
+def _versions() -> dict[str, Any]:
+    from ostler.daemon.process.process_facts import versions  # as above
+
+    return versions()
+
+
+def _gather(sections: Iterable[tuple[str, Callable[[], Any]]]) -> dict[str, Any]:
+    return {name: _guarded(gather) for name, gather in sections}
 
 
 def _guarded(gather: Callable[[], Any]) -> Any:
@@ -146,10 +160,15 @@ def _guarded(gather: Callable[[], Any]) -> Any:
         return f"(could not be gathered: {redact(error_line(error))})"
 
 
-def limited_rows(rows: Any) -> list[Any]:
-    """Return the first rows, and how many are left out."""
+def limited_rows(rows: Iterable[T], describe: Callable[[T], Any] = lambda row: row) -> list[Any]:
+    """Return the first rows as they are shown, and how many are left out, of which nothing is made.
+
+    Args:
+        rows: What there is.
+        describe: Returns what is shown of one.
+    """
     iterator = iter(rows)
-    shown = list(islice(iterator, MAX_ROWS))
+    shown = [describe(row) for row in islice(iterator, MAX_ROWS)]
     left = sum(1 for _ in iterator)
     return [*shown, f"{left} more"] if left else shown
 

@@ -312,3 +312,11 @@ def test_of_what_is_relayed_is_kept_what_changes_something_on_the_other_host():
     assert len(book.flushed()) == 1
     assert book.log.in_flight_entry(relayed(changes=False)) is None
     assert book.log.in_flight_entry(relayed(changes=True)) is not None
+
+
+async def test_refusals_of_two_tokens_are_two_entries(book) -> None:
+    for name in ("token:one", "token:two", "token:one"):
+        book.log.record(call(admitted=False, peer=Peer(name=name, principal=name)), NotPermitted("no"))
+    await book.log.flush()
+    found = {entry.key: entry.times for entry in book.rows.values()}
+    assert found == {"token:one": 2, "token:two": 1}
