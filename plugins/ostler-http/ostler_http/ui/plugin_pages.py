@@ -27,7 +27,7 @@ from typing import TYPE_CHECKING, Any
 
 import msgspec
 
-from ostler import ContractError, DeadlineExceeded, InternalError, NotFound, OstlerError
+from ostler import ContractError, DeadlineExceeded, InternalError, NotFound, OstlerError, format_seconds
 from ostler_http.ui.actions import Action, Field
 from ostler_http.ui.pages import Page
 
@@ -126,7 +126,7 @@ class PluginPages:
         except OstlerError:
             raise
         except TimeoutError:
-            what = f"the page {name} was not ready in {_RENDER_TIMEOUT:g} s"
+            what = f"the page {name} was not ready in {format_seconds(_RENDER_TIMEOUT)}"
             raise DeadlineExceeded(what, hint="one of the services that it asks does not answer") from None
         except Exception as error:
             visit.parts.environment.log.exception("the page %s has failed", name)
