@@ -572,9 +572,10 @@ class AuditEntry(msgspec.Struct, frozen=True, kw_only=True):
     """One line of the audit log: who asked for what, and how that ended.
 
     `at` is the wall time at which it ended. `who` is what the daemon calls the peer (`uid 1000`), `user` the name of
-    that uid, `key` the public key of a peer on the network, or the principal (`token:ci`) of one that came by a gateway.
-    `arguments` are JSON text, cut off where they are long, with `***` for what is secret. `result` is `done` or the name of an error, `text` its sentence. `refused` says that
-    the work was not begun. The same refusal of the same peer within a minute is one entry, with `times` and `last`.
+    that uid, `key` the public key of a peer on the network, or the principal (`token:ci`) of one that came by the
+    gateway. `arguments` are JSON text, cut off where they are long, with `***` for what is secret. `result` is `done`
+    or the name of an error, `text` its sentence. `refused` says that the work was not begun. The same refusal of the
+    same peer within a minute is one entry, with `times` and `last`.
     """
 
     number: int = 0

@@ -27,6 +27,7 @@ PARTS = {
     "call_breakdown": "one call, step by step",
     "events": "events beside a bare PUB",
     "streams": "streams beside a bare PUSH",
+    "gateway": "calls by the gateway beside the bare way between two loops",
     "commits": "group commit beside one commit each",
     "heartbeats": "heartbeats during 50,000 writes",
     "operations": "submits beside one commit each",

@@ -72,6 +72,7 @@ class GatewayHost:
         with self._lock:
             if self._gateway is None:
                 self._gateway = self._open_gateway(self.tokens)
+                self._loop.call_soon_threadsafe(self._read_early)
             return self._gateway
 
     async def all_tokens(self) -> list[Token]:
@@ -150,6 +151,16 @@ class GatewayHost:
         tokens = [_token_of(record) for record in self._store.read(self._records.list)]
         self._loop.call_soon_threadsafe(self._watch_expiry)
         return tokens
+
+    def _read_early(self) -> None:
+        """Read the tokens before the first caller comes, whose loop would wait for the database."""
+        self._tasks.spawn(self._try_to_load(), name="read the tokens")
+
+    async def _try_to_load(self) -> None:
+        try:
+            await self._ensure_loaded()
+        except StoreError as error:  # whoever comes with a token is told
+            _log.debug("tokens could not be read: %s", error_line(error))
 
     async def _ensure_loaded(self) -> None:
         if not self.tokens.is_loaded:

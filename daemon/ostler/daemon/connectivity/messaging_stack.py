@@ -104,6 +104,7 @@ class MessagingStack:
         self._make_peer_links: Callable[[Configuration], PeerLinks | None] = _no_peer_links
         self._loop_queue = loop_queue
         self._gateway_host: GatewayHost | None = None
+        self._gateway_server: RpcServer | None = None
         self._gateway_lock = threading.Lock()
         self.dispatcher = self._make_dispatcher(configuration, clock, registry, audit)
         rpc_links, self._events_link = self._bind(configuration)
@@ -147,12 +148,16 @@ class MessagingStack:
             self.publisher,
             self.quotas,
             tokens,
-            self._servers.append,
+            self._add_gateway_server,
             own_uid=os.geteuid(),
             timeout=options.call_timeout,
             max_message_size=options.max_message_size,
             limits=server_limits(options),
         )
+
+    def _add_gateway_server(self, server: RpcServer) -> None:
+        self._gateway_server = server
+        self._servers.append(server)
 
     def _publish_fanout(self, topic: str, method: str, request_id: str) -> None:
         self.publisher.publish_fanout(topic, method, request_id)
@@ -433,6 +438,8 @@ class MessagingStack:
             "notifications": self.notifications.stats(),
             "topics": self.dispatcher.stats(),
         }
+        if self._gateway_server is not None:
+            found["gateway"] = self._gateway_server.stats()
         if self.network_listener is not None:
             found["network"] = {**self.network_listener.stats(), "calls": self._servers[1].stats()}
         if self.peer_links is not None:

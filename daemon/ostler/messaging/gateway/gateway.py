@@ -19,11 +19,14 @@ from ostler.messaging.clients.async_client import AsyncClient
 from ostler.messaging.gateway.caller import ANONYMOUS, VIA_GATEWAY, Caller
 from ostler.messaging.gateway.gateway_client import GatewayClient
 from ostler.messaging.gateway.links import GatewayEventLink, GatewayServerLink, GatewayTransport
+from ostler.messaging.wire.peer_quotas import RateLimiter
 from ostler.types import Peer, Role
 
 if TYPE_CHECKING:
     from ostler.errors import OstlerError
 
+_REFUSAL_RATE, _REFUSAL_BURST = 20.0, 100.0
+"""Refusals a second, and at once, that are told to the daemon: who guesses tokens must not keep its loop busy."""
 _MAX_CONNECTIONS = 256
 """Links of one loop that are kept for callers who may come again; what has something in progress is kept anyhow."""
 
@@ -97,9 +100,13 @@ class Gateway:
     """Who has not said who it is: it may do nothing."""
 
     def __init__(self, port: GatewayPort) -> None:
-        self._port = port
+        self.port = port
+        """Where it is connected to its daemon."""
         self._sides: dict[asyncio.AbstractEventLoop, _LoopSide] = {}
         self._lock = threading.Lock()
+        self._refusal_rate = RateLimiter(_REFUSAL_RATE, _REFUSAL_BURST)
+        self.refused_count = 0
+        """How often somebody came with a token that is not valid."""
 
     def caller_of_token(self, secret: str, *, origin: str = "") -> Caller:
         """Return who has a token.
@@ -116,12 +123,18 @@ class Gateway:
         """
         self._check_process()
         try:
-            name, role = self._port.tokens.authenticate(secret)
+            name, role = self.port.tokens.authenticate(secret)
         except NotPermitted as error:
-            stranger = Peer(name=f"token from {truncate(origin, NAME_LIMIT)}" if origin else "unknown token")
-            self._port.loop_queue.post(partial(self._port.record_refusal, stranger, "token", error))
+            self._record_refusal(origin, error)
             raise
         return _named_caller(f"{TOKEN_PREFIX}{name}", role)
+
+    def _record_refusal(self, origin: str, error: NotPermitted) -> None:
+        self.refused_count += 1
+        if self._refusal_rate.allows("token"):
+            name = f"token from {truncate(origin, NAME_LIMIT)}" if origin else "unknown token"
+            stranger = Peer(name=name, via=VIA_GATEWAY)
+            self.port.loop_queue.post(partial(self.port.record_refusal, stranger, "token", error))
 
     def caller_of_user(self, uid: int, gid: int, pid: int) -> Caller:
         """Return who is behind a unix socket of the caller's own, by what the kernel says (`SO_PEERCRED`).
@@ -136,7 +149,7 @@ class Gateway:
         self._check_process()
         # All processes of a user are one caller, and share one link; the pid is for the audit log.
         peer = Peer(uid, gid, pid, f"uid {uid}", via=VIA_GATEWAY)
-        return Caller(peer.name, self._port.current_access().role_of(peer), peer)
+        return Caller(peer.name, self.port.current_access().role_of(peer), peer)
 
     def caller_of_certificate(self, name: str) -> Caller:
         """Return who has a client certificate, which the server has checked.
@@ -157,7 +170,7 @@ class Gateway:
                 hint="a name has 1 to 255 characters that can be printed",
             )
         principal = f"{CERTIFICATE_PREFIX}{name}"
-        return _named_caller(principal, self._port.current_access().role_of(_peer_of(principal)))
+        return _named_caller(principal, self.port.current_access().role_of(_peer_of(principal)))
 
     def client(self, caller: Caller) -> GatewayClient:
         """Return what makes requests as a caller. Costs next to nothing: make one for each request that comes in."""
@@ -174,23 +187,26 @@ class Gateway:
             return client
         if len(side.connections) >= _MAX_CONNECTIONS:
             side.drop_idle()
-        port = self._port
-        client = side.connections[peer] = AsyncClient(
-            transport=GatewayTransport(port.server, port.events, peer, side.queue), timeout=port.timeout
-        )
+        # Apart from the request in which it is first needed, whose variables it would keep alive.
+        client = side.connections[peer] = contextvars.Context().run(self._connect, peer, side.queue)
         return client
 
+    def _connect(self, peer: Peer, queue: LoopQueue) -> AsyncClient:
+        port = self.port
+        return AsyncClient(transport=GatewayTransport(port.server, port.events, peer, queue), timeout=port.timeout)
+
     def stats(self) -> dict[str, int]:
-        """Return on how many loops callers are, and how many links they have there. Any thread."""
+        """Return on how many loops callers are, their links there, and how often a token was refused. Any thread."""
         sides = [side for loop, side in list(self._sides.items()) if not loop.is_closed()]
-        return {"loops": len(sides), "links": sum(len(side.connections) for side in sides)}
+        links = sum(len(side.connections) for side in sides)
+        return {"loops": len(sides), "links": links, "refused": self.refused_count}
 
     def _add_side(self, loop: asyncio.AbstractEventLoop) -> _LoopSide:
         """Begin with a loop, and forget those that have been closed."""
         with self._lock:
             self._sides = {other: side for other, side in self._sides.items() if not other.is_closed()}
             side = self._sides[loop] = _LoopSide(loop)
-        port = self._port
+        port = self.port
         port.loop_queue.post(port.server.drop_closed_loops)
         port.loop_queue.post(port.events.drop_closed_loops)
         return side

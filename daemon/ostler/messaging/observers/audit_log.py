@@ -210,8 +210,9 @@ class AuditLog:
         if self._count_repeat(key, now):
             return
         entry = AuditEntry(
-            at=wall, who=peer.name, uid=peer.uid, pid=peer.pid, key=peer.key or peer.principal, topic=topic, method=method,
-            result=refusal, text=_redact_and_cut(safe_str(error.message, MESSAGE_LIMIT)), refused=True, last=wall,
+            at=wall, who=peer.name, uid=peer.uid, pid=peer.pid, key=peer.key or peer.principal, topic=topic,
+            method=method, result=refusal, text=_redact_and_cut(safe_str(error.message, MESSAGE_LIMIT)), refused=True,
+            last=wall,
         )  # fmt: skip
         self._add_entry(key, now, entry)
 

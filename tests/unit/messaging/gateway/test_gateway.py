@@ -3,7 +3,10 @@
 from __future__ import annotations
 
 import asyncio
+import contextvars
+import gc
 import threading
+import weakref
 from collections.abc import AsyncIterator, Iterator
 
 import pytest
@@ -16,6 +19,7 @@ from ostler import (
     DeadlineExceeded,
     Durable,
     Gap,
+    Gateway,
     InvalidInput,
     Manager,
     NotPermitted,
@@ -333,4 +337,34 @@ async def test_callers_that_come_no_more_are_forgotten(shop_host):
     gateway = shop_host.gateway
     for pid in range(400):
         await gateway.client(gateway.caller_of_user(0, 0, pid)).call("shop", "who")
-    assert gateway.stats() == {"loops": 1, "links": 256}
+    assert gateway.stats() == {"loops": 1, "links": 256, "refused": 0}
+
+
+def test_who_guesses_tokens_does_not_keep_the_loop_of_the_daemon_busy(shop_host):
+    told = []
+    gateway = Gateway(shop_host.gateway.port._replace(record_refusal=lambda peer, what, error: told.append(peer.name)))
+    for number in range(5000):
+        with pytest.raises(NotPermitted):
+            gateway.caller_of_token(f"guess {number}", origin="192.0.2.1")
+    shop_host.run(asyncio.sleep(0))  # what was told stands before this in the queue of the loop
+    assert gateway.stats()["refused"] == 5000
+    assert 100 <= len(told) < 1000
+    assert set(told) == {"token from 192.0.2.1"}
+
+
+async def test_the_link_of_a_caller_does_not_keep_the_request_alive_that_it_was_made_in(shop_host):
+    class OfRequest:
+        pass
+
+    variable = contextvars.ContextVar("of the request")
+
+    async def serve() -> weakref.ref[OfRequest]:
+        held = OfRequest()
+        variable.set(held)
+        await client_of(shop_host).call("shop", "who", timeout=60)
+        return weakref.ref(held)
+
+    held = await asyncio.create_task(serve())
+    await client_of(shop_host).call("shop", "who")
+    gc.collect()
+    assert held() is None
