@@ -274,3 +274,32 @@ def test_hostile_names_run_nothing(page, daemon):
             assert page.locator("img[src=x]").count() == 0
     finally:
         daemon.command("service", "enable", "scheduler")
+
+
+def test_what_is_replaced_keeps_focus_text_and_what_was_opened(page):
+    """The stream is ours here: the order of a list changes while somebody types and reads."""
+    order, base = ["a", "b", "c"], f"{page.base}/services"
+
+    def answer(route):
+        if "text/event-stream" not in route.request.headers["accept"]:
+            route.continue_()
+            return
+        rows = "".join(f"<li data-key='{key}'><button id='{key}'>{key}</button></li>" for key in order)
+        live = f"<ul>{rows}</ul><input id='typed' value=''><details id='more'><summary>more</summary>text</details>"
+        data = json.dumps({"live": live, "health": "", "title": "-".join(order)})
+        route.fulfill(content_type="text/event-stream", body=f"retry: 50\n\nevent: live\ndata: {data}\n\n")
+
+    page.route(base, answer)
+    page.goto(base)
+    page.locator("#typed").fill("half a word")
+    page.get_by_text("more").click()
+    page.locator("#c").focus()
+    page.locator("#c").evaluate("each => { each.marker = 'the same element' }")
+    order[:] = ["c", "b", "new"]
+    page.locator("#new").wait_for()
+    assert page.locator("#live li").all_inner_texts() == ["c", "b", "new"]
+    assert page.locator("#c").evaluate("each => each.marker") == "the same element"
+    assert page.locator("#c").evaluate("each => each === document.activeElement")
+    assert page.locator("#typed").input_value() == "half a word"
+    assert page.locator("#more").evaluate("each => each.open")
+    page.unroute(base)
