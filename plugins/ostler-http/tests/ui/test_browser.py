@@ -118,6 +118,7 @@ def test_what_happens_is_seen_without_a_reload(page, daemon):
     daemon.command("service", "disable", "scheduler", "--reason", "new disks")
     page.get_by_text("1 problem").wait_for()
     page.get_by_text("new disks").first.wait_for()
+    page.get_by_role("listitem").filter(has_text="service disabled scheduler by").first.wait_for()
     assert page.title().startswith("(1) ")
     assert page.evaluate("window.marker") == "same document"
     assert link.evaluate("each => each === document.activeElement")
