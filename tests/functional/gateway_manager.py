@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextvars
 import threading
 from collections.abc import Coroutine
 from typing import Any
@@ -45,8 +46,9 @@ class DoorManager(Manager):
     @exposed(role="viewer", secret=["who"])
     def begin_wait(self, ctx: Context, who: str) -> None:
         """Begin a request that lasts."""
-        client = self.gateway.client(self._caller(who))
-        self.waits.append(asyncio.run_coroutine_threadsafe(client.call("door", "sleep"), self.loop))
+        work = self.gateway.client(self._caller(who)).call("door", "sleep")
+        # Not within this request, with which it would be cancelled.
+        self.waits.append(contextvars.Context().run(asyncio.run_coroutine_threadsafe, work, self.loop))
 
     @exposed(role="viewer", changes=False)
     def end_of_wait(self, ctx: Context) -> str:

@@ -18,7 +18,7 @@ from ostler.daemon.process.stack_dump import task_stacks, thread_stacks
 from ostler.errors import error_line
 from ostler.messaging.wire.transport import SupportsPeers
 from ostler.redaction import redact
-from ostler.time_text import format_duration
+from ostler.time_text import format_duration, format_seconds
 
 if TYPE_CHECKING:
     from ostler.daemon.active_configuration import ActiveConfiguration
@@ -256,7 +256,9 @@ def _timers() -> dict[str, Any]:
     following = heapq.nsmallest(_MAX_TIMERS, scheduled, key=asyncio.TimerHandle.when)
     return {
         "count": len(scheduled),
-        "next": [f"in {handle.when() - now:.3f} s: {_callback_name(handle)}" for handle in following],
+        "next": [
+            f"in {format_seconds(max(0.0, handle.when() - now), 2)}: {_callback_name(handle)}" for handle in following
+        ],
     }
 
 

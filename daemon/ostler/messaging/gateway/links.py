@@ -13,7 +13,7 @@ from functools import partial
 from typing import TYPE_CHECKING, Protocol
 
 from ostler.aio import LoopQueue
-from ostler.errors import ConnectionLost, DaemonNotRunning
+from ostler.errors import ConnectionLost, DaemonNotRunning, MessagingError, NotPermitted
 from ostler.messaging.events.event import KEY_TERMINATOR
 from ostler.messaging.wire.transport import (
     CONTROL_PREFIX,
@@ -35,6 +35,11 @@ _CONGESTED_BYTES = 4 * 1024 * 1024
 """Bytes that wait for a loop from which on no more items of streams are made for it."""
 _MAX_WAITING_EVENTS = 10_000
 """Events that may wait for a loop which does not run; further ones are dropped, and seen as a gap."""
+_ROLE_HINT = "an administrator makes tokens, and grants roles in [access]"
+
+
+def _stopping_error() -> ConnectionLost:
+    return ConnectionLost("the daemon is stopping", hint="make the request again when it has started")
 
 
 class _ServerEnd(Protocol):
@@ -87,9 +92,9 @@ class ForeignLink:
             self.waiting_bytes += len(data)
         self._queue.post(partial(self._receive, data))
 
-    def lose(self, reason: str) -> None:
+    def lose(self, error: MessagingError) -> None:
         """Tell this end that the daemon's has gone, after everything that was delivered before. Any thread."""
-        self._queue.post(partial(self._report_lost, reason))
+        self._queue.post(partial(self._report_lost, error))
 
     def send(self, data: bytes) -> None:
         """See `AsyncLink.send`."""
@@ -114,10 +119,10 @@ class ForeignLink:
         if not self._is_closed:
             self._on_message(data)
 
-    def _report_lost(self, reason: str) -> None:
+    def _report_lost(self, error: MessagingError) -> None:
         if not self._is_closed:
             self._is_closed = True
-            self._on_lost(ConnectionLost(reason, hint="make the request again"))
+            self._on_lost(error)
 
 
 class _DaemonEnd:
@@ -156,7 +161,7 @@ class _DaemonEnd:
 
     def _attach(self, link: ForeignLink) -> None:
         if self.is_closed:
-            link.lose("the daemon is stopping")
+            link.lose(_stopping_error())
             return
         link.number = next(self._numbers)
         self._links[link.number] = link
@@ -183,7 +188,7 @@ class _DaemonEnd:
         for link in list(self._links.values()):
             if not allowed(link.peer):
                 self._detach(link)
-                link.lose(f"{link.peer.name} has no role here any more")
+                link.lose(NotPermitted(f"{link.peer.name} has no role here any more", hint=_ROLE_HINT))
 
     def close(self) -> None:
         """See `ServerLink.close` and `EventLink.close`."""
@@ -191,7 +196,7 @@ class _DaemonEnd:
         links, self._links = self._links, {}
         for link in links.values():
             link.number = 0
-            link.lose("the daemon is stopping")
+            link.lose(_stopping_error())
 
 
 class GatewayServerLink(_DaemonEnd):
@@ -229,7 +234,7 @@ class GatewayServerLink(_DaemonEnd):
             return False
         if link.waiting_bytes > _MAX_WAITING_BYTES:
             self._detach(link)
-            link.lose("the loop of this client does not take what is sent to it")
+            link.lose(ConnectionLost("the loop of this client does not take what is sent to it"))
             return False
         link.deliver(data)
         return True
