@@ -226,8 +226,7 @@ def test_the_keyboard_alone_is_enough(page):
     page.get_by_role("heading", name="Services", level=1).wait_for()
 
 
-@pytest.mark.parametrize("scheme", ["light", "dark"])
-@pytest.mark.parametrize("width", [1280, 390])
+@pytest.mark.parametrize(("scheme", "width"), [("light", 1280), ("dark", 390)])
 def test_axe_finds_nothing_and_nothing_is_wider_than_the_screen(open_page, scheme, width):
     page = open_page(color_scheme=scheme)
     page.set_viewport_size({"width": width, "height": 800})
