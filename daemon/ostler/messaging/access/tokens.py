@@ -137,6 +137,7 @@ class TokenTable:
 
     def remove(self, name: str) -> None:
         """Forget a token that has been revoked."""
+        self._used_at.pop(name, None)
         self._replace(lambda known: {digest: token for digest, token in known.items() if token.name != name})
 
     def next_expiry(self) -> float | None:
