@@ -71,10 +71,10 @@ class VolumePage:
         """Return what the page shows.
 
         Args:
-            request: `topic`: the service of volumes.
+            request: `topic`: the service of volumes; `host`: this host.
             client: Calls with the rights of the visitor.
         """
-        topic = request["topic"]
+        topic, here = request["topic"], request["host"]
         volumes, snapshots, reports = await asyncio.gather(
             client.call(topic, "volume_listing", {}, timeout=10.0),
             client.call(topic, "snapshot_listing", {}, timeout=10.0),
@@ -88,19 +88,31 @@ class VolumePage:
                     {"text": f"{host} cannot be asked: {why}", "tone": "notice warn"}
                     for host, why in unreachable.items()
                 ),
-                {"table": _volumes_table(volumes["volumes"])},
-                {"title": "Snapshots", "table": _snapshots_table(snapshots["snapshots"])},
+                {"table": _volumes_table(volumes["volumes"], here)},
+                {"title": "Snapshots", "table": _snapshots_table(snapshots["snapshots"], here)},
                 {"title": "Backends", "table": _backends_table(reports, topic)},
             ],
         }
 
 
-def _volumes_table(volumes: list[dict[str, Any]]) -> dict[str, Any]:
-    return {
+def _volumes_table(volumes: list[dict[str, Any]], here: str) -> dict[str, Any]:
+    table = {
         "columns": ["Volume", "Size", "State", "Backend", "Host", "Snapshots", "Created"],
         "rows": [_volume_row(volume) for volume in volumes],
         "empty": "There are no volumes.",
     }
+    return _without_host(table, volumes, here)
+
+
+def _without_host(table: dict[str, Any], listed: list[dict[str, Any]], here: str) -> dict[str, Any]:
+    """Return a table without the column of hosts when all is on this one; it is wide enough without."""
+    if any(one["host"] != here for one in listed):
+        return table
+    place = table["columns"].index("Host")
+    del table["columns"][place]
+    for row in table["rows"]:
+        del row["cells"][place]
+    return table
 
 
 def _volume_row(volume: Mapping[str, Any]) -> dict[str, Any]:
@@ -128,7 +140,7 @@ def _volume_row(volume: Mapping[str, Any]) -> dict[str, Any]:
     }
 
 
-def _snapshots_table(snapshots: list[dict[str, Any]]) -> dict[str, Any]:
+def _snapshots_table(snapshots: list[dict[str, Any]], here: str) -> dict[str, Any]:
     rows = []
     for snapshot in snapshots:
         arguments = {"volume": snapshot["volume"], "name": snapshot["name"], "on_host": snapshot["host"]}
@@ -146,11 +158,12 @@ def _snapshots_table(snapshots: list[dict[str, Any]]) -> dict[str, Any]:
                 "actions": [["delete_snapshot", arguments]] if is_deletable else [],
             }
         )
-    return {
+    table = {
         "columns": ["Snapshot", "Size", "State", "Host", "Created"],
         "rows": rows,
         "empty": "There are no snapshots.",
     }
+    return _without_host(table, snapshots, here)
 
 
 def _backends_table(reports: list[dict[str, Any]], topic: str) -> dict[str, Any]:

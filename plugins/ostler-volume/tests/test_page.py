@@ -33,7 +33,9 @@ class FakeClient:
 
 
 def rendered(**given):
-    return asyncio.run(VolumePage().render({"topic": "disks", "role": "operator"}, FakeClient(**given)))
+    return asyncio.run(
+        VolumePage().render({"topic": "disks", "host": "node1", "role": "operator"}, FakeClient(**given))
+    )
 
 
 def table(page, number):
@@ -97,3 +99,11 @@ def test_what_loses_data_asks_first():
 
 def test_the_page_is_found_by_its_import_path():
     assert ostler_extensions() == {("http.page", "volumes"): "ostler_volume.page:VolumePage"}
+
+
+@pytest.mark.parametrize(("hosts", "expected"), [(["node1"], False), (["node1", "node2"], True), ([], False)])
+def test_hosts_are_shown_where_there_are_several(hosts, expected):
+    volumes = [Volume(name="a", size=5, state="available", backend="fast", host=host) for host in hosts]
+    volumes_table = table(rendered(volumes=volumes), 0)
+    assert ("Host" in volumes_table["columns"]) is expected
+    assert all(len(row["cells"]) == len(volumes_table["columns"]) for row in volumes_table["rows"])

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 from starlette.requests import Request
 from starlette.responses import HTMLResponse, Response
 
-from ostler import InvalidInput, NotPermitted, OstlerError, error_line
+from ostler import InvalidInput, NotPermitted, OstlerError
 from ostler_http.ui.actions import ACTIONS, Action, filled
 from ostler_http.ui.forms import read_form
 from ostler_http.ui.login_views import safe_target
@@ -21,7 +21,6 @@ if TYPE_CHECKING:
     from ostler_http.ui.parts import Parts
 
 _PREFIX = "arg."
-_ENDING = ("service_stop", "service_restart", "service_drain")
 _NOT_OURS = "the request did not come from a page of this session; nothing was done"
 
 
@@ -67,7 +66,7 @@ class ActionView:
         except OstlerError as error:
             if action.asks:
                 return await self._ask(visit, name, action, given, back, error)
-            self._parts.notices.put(visit.csrf, "bad", error_line(error), error.hint)
+            self._parts.notices.put(visit.csrf, "bad", error.message, error.hint)
             return redirect(back)
 
     async def _carry_out(self, visit: Visit, action: Action, given: dict[str, str], back: str) -> Response:
@@ -75,24 +74,21 @@ class ActionView:
         if action.submit:
             operation = await visit.client.submit(action.topic, action.method, arguments, lenient=True)
             return redirect(f"{visit.base}/operations/{operation}")
-        if self._ends_this_page(action, arguments):
+        if action.cast:
             await visit.client.cast(action.topic, action.method, arguments, lenient=True)
-            self._parts.notices.put(visit.csrf, "warn", "This page is part of that service, and ends with it")
+            self._parts.notices.put(visit.csrf, *self._begun(action, given))
             return redirect(back)
         result = await visit.client.call(action.topic, action.method, arguments, timeout=action.timeout, lenient=True)
         kind, text = _verdict(action, given, result)
         self._parts.notices.put(visit.csrf, kind, text)
         return redirect(back)
 
-    def _ends_this_page(self, action: Action, arguments: Mapping[str, Any]) -> bool:
-        """Return whether an action waits for the end of requests, of which the one that asks for it would be one."""
-        environment = self._parts.environment
-        is_ours = arguments.get("topic") == environment.topic and arguments.get("on_host") in (
-            None,
-            "",
-            environment.host,
-        )
-        return is_ours and action.topic == "ostler" and action.method in _ENDING
+    def _begun(self, action: Action, given: Mapping[str, str]) -> tuple[str, str]:
+        """Return what is said of an action whose end nobody waits for."""
+        text, environment = filled(action.done, given), self._parts.environment
+        if given.get("topic") == environment.topic and given.get("on_host", "") in ("", environment.host):
+            return "warn", f"{text}. This page is part of it, and ends with it."
+        return "good", text
 
     async def _ask(
         self,

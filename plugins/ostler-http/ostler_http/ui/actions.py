@@ -43,6 +43,8 @@ class Action(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=Tr
         done: What is said when it has succeeded.
         danger: Whether what it does cannot be undone, or takes something away from others.
         submit: Whether it is submitted as an operation, whose progress is then shown.
+        cast: Whether nobody waits for its end: it takes long, and the page shows what comes of it. What a browser waits
+            for is limited, and who no longer waits for a call cancels it.
         timeout: Seconds to wait for its end.
     """
 
@@ -54,7 +56,8 @@ class Action(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=Tr
     done: str = ""
     danger: bool = False
     submit: bool = False
-    timeout: float = 60.0
+    cast: bool = False
+    timeout: float = 50.0
 
     @property
     def asks(self) -> bool:
@@ -82,17 +85,17 @@ ACTIONS: Mapping[str, Action] = {
     ),
     "service.thaw": Action(label="Thaw", method="service_thaw", done="{topic} takes work again"),
     "service.drain": Action(
-        label="Drain…", method="service_drain", fields=[_WAIT], done="{topic} takes no new work",
-        question="Drain {topic}? New requests are refused until it is resumed.", timeout=600.0,
+        label="Drain…", method="service_drain", fields=[_WAIT], done="{topic} is being drained", cast=True,
+        question="Drain {topic}? New requests are refused until it is resumed.",
     ),
     "service.resume": Action(label="Resume", method="service_resume", done="{topic} takes work again"),
-    "service.start": Action(label="Start", method="service_start", done="{topic} was started", timeout=300.0),
+    "service.start": Action(label="Start", method="service_start", done="{topic} is being started", cast=True),
     "service.stop": Action(
-        label="Stop…", method="service_stop", fields=[_WAIT], danger=True, done="{topic} was stopped", timeout=600.0,
+        label="Stop…", method="service_stop", fields=[_WAIT], danger=True, done="{topic} is being stopped", cast=True,
         question="Stop {topic}? It answers nothing until it is started again, here or with the daemon.",
     ),
     "service.restart": Action(
-        label="Restart…", method="service_restart", fields=[_WAIT], done="{topic} was restarted", timeout=600.0,
+        label="Restart…", method="service_restart", fields=[_WAIT], done="{topic} is being restarted", cast=True,
         question="Restart {topic}? Calls are refused meanwhile, with the advice to try again.",
     ),
     "service.forget": Action(
@@ -100,7 +103,7 @@ ACTIONS: Mapping[str, Action] = {
         question="Remove the record of {topic} on {on_host}? That is for services that no longer exist.",
     ),
     "driver.restart": Action(
-        label="Restart…", method="driver.restart", done="driver {name} was initialised again", timeout=300.0,
+        label="Restart…", method="driver.restart", done="driver {name} was initialised again",
         question="Initialise the driver {name} of {service} again? Calls wait meanwhile.",
     ),
     "driver.reset": Action(label="Let calls through", method="driver.reset", done="calls of {name} are let through"),
@@ -121,7 +124,7 @@ ACTIONS: Mapping[str, Action] = {
     ),
     "periodic.resume": Action(label="Resume", method="periodic_resume", done="{task} of {service} runs again"),
     "reload": Action(
-        label="Reload…", method="reload", done="the configuration was reloaded", timeout=600.0,
+        label="Reload…", method="reload", done="the configuration was reloaded",
         question="Apply the configuration as it is in the files now? A failure undoes all of it.",
     ),
 }  # fmt: skip

@@ -22,9 +22,10 @@ from ostler_http.ui.page_view import page_endpoint
 from ostler_http.ui.pages import all_pages
 from ostler_http.ui.parts import Parts
 from ostler_http.ui.plugin_pages import PluginPage, PluginPages
-from ostler_http.ui.responses import message_page, status_of
+from ostler_http.ui.responses import message_page, redirect, status_of
 from ostler_http.ui.security import SecurityHeaders
 from ostler_http.ui.static_files import static_file
+from ostler_http.ui.visit import base_of
 
 
 class UiApplication(Application):
@@ -58,7 +59,9 @@ class UiApplication(Application):
             OstlerError: self._refused,
             500: self._failed,
         }
-        return SecurityHeaders(Starlette(routes=routes, exception_handlers=handlers))
+        site = Starlette(routes=routes, exception_handlers=handlers)
+        site.router.redirect_slashes = False  # it would name the host and scheme that a proxy has told us
+        return SecurityHeaders(site)
 
     async def start(self) -> None:
         """Begin to keep what happens to services; see `Application.start`."""
@@ -95,6 +98,8 @@ class UiApplication(Application):
         return f"/login#once={self.parts.codes.issue(peer)}"
 
     async def _not_found(self, request: Request, error: Exception) -> Response:
+        if request.scope["path"] in ("", request.scope["root_path"]):
+            return redirect(f"{base_of(request)}/")
         status = getattr(error, "status_code", 404)
         return message_page(self.parts, request, status, "Not found", "There is no such page.")
 

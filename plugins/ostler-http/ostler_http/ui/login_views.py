@@ -45,7 +45,7 @@ class LoginViews:
         target = safe_target(request, form.get("next", ""))
         address = request.client.host if request.client else "unix"
         if wait := self._parts.limit.seconds_to_wait(address):
-            text = f"Too many logins from {address} have failed. Try again in {format_seconds(round(wait), 2)}."
+            text = f"Too many logins from {address} have failed. Try again in {format_seconds(wait, units=1)}."
             return self._form(request, target, text, 429, {"retry-after": f"{wait:.0f}"})
         if not self._is_ours(request, form):
             return self._form(request, target, _STALE, 403)

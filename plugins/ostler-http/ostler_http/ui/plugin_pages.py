@@ -179,7 +179,7 @@ class PluginPage(Page):
         topics = await pages.topics(visit, name)
         topic = visit.request.query_params.get("topic", "") or (topics[0] if topics else "")
         if topic not in topics:
-            raise NotFound(f"service {topic} not found for this page", hint="see the page Services")
+            raise NotFound(f"service {topic} for this page not found", hint="see the page Services")
         shown = await pages.render(visit, name, topic)
         await visit.learn_methods(topic)
 

@@ -123,9 +123,14 @@ def test_a_sentence_is_filled_without_being_interpreted():
     assert filled("stop {topic} of {x}", {"topic": "{host} %s {0}", "host": "b"}) == "stop b %s {0} of {x}"
 
 
-@pytest.mark.parametrize(("topic", "host", "expected"), [("web", "", True), ("web", "node1", True),
-                                                         ("web", "node2", False), ("volume", "", False)])  # fmt: skip
-def test_a_stop_of_the_service_of_the_page_itself_waits_for_nothing(admin, gateway, topic, host, expected):
+@pytest.mark.parametrize(
+    ("topic", "host", "expected"),
+    [("web", "", True), ("web", "node1", True), ("web", "node2", False), ("volume", "", False)],
+)
+def test_a_stop_is_begun_and_not_waited_for(admin, gateway, topic, host, expected):
     admin.do("service.stop", confirmed="yes", arg_topic=topic, arg_on_host=host)
-    assert (gateway.cast == ["service_stop"]) is expected
+    assert gateway.cast == ["service_stop"]
     assert [call[2] for call in gateway.changes()] == ["service_stop"]
+    page = admin.get("/services").text
+    assert f"{topic} is being stopped" in page
+    assert ("ends with it" in page) is expected

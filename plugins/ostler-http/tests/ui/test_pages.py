@@ -225,3 +225,35 @@ def test_a_topic_that_cannot_be_read_hides_no_other(admin, gateway):
     assert admin.get("/events").status_code == 200
     asked = [call[3] for call in gateway.calls if call[2] == "events_since"]
     assert [len(arguments["positions"]) for arguments in asked] == [5, 5, 2]
+
+
+def test_services_of_other_hosts_are_told_apart_and_asked_there(admin, gateway):
+    here = {**gateway.answers["service_list"][0], "topic": "volume", "host": "node1", "state": "up", "enabled": True}
+    there = {**here, "host": "node2", "here": False, "link": "no answer for 12 s", "last_report": NOW}
+    gateway.answers["service_list"] = [there, here]
+    gateway.answers["status"] |= {"services": [here, there], "host": "node1", "not_well": ["host node2: no answer"]}
+    page = admin.get("/services").text
+    assert page.index("node1</td>") < page.index("node2</td>")
+    assert 'href="/services/volume?host=node2"' in page
+    assert "no answer for 12 s" in admin.get("/hosts").text
+    assert "host node2: no answer" in admin.get("/").text
+    gateway.answers["service_show"] = there
+    page = admin.get("/services/volume?host=node2").text
+    assert gateway.calls[-1][2:] == ("service_show", {"topic": "volume", "on_host": "node2"})
+    assert 'name="arg.on_host" value="node2"' in page
+    assert 'value="driver.restart"' not in page, "drivers are restarted on their own host only"
+
+
+@pytest.mark.parametrize(("root_path", "path", "expected"), [("/ui", "/ui", "/ui/"), ("", "", "/")])
+def test_the_mount_itself_leads_to_its_first_page_on_the_same_host(admin, root_path, path, expected):
+    app = admin.browser.app
+
+    async def mounted(scope, receive, send):
+        await app({**scope, "root_path": root_path, "path": path}, receive, send)
+
+    admin.browser = type(admin.browser)(mounted, base_url="http://node1:8080", follow_redirects=False)
+    assert admin.get("/x").headers["location"] == expected
+
+
+def test_a_slash_too_many_is_another_path(admin):
+    assert admin.get("/services/").status_code == 404

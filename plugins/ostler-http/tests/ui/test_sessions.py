@@ -138,3 +138,19 @@ def test_addresses_that_fail_are_bounded(clock):
         limit.record_failure(str(number))
     assert limit.seconds_to_wait("0") == 0
     assert limit.seconds_to_wait("1000") > 0
+
+
+@pytest.mark.parametrize(
+    ("one", "other", "together"),
+    [
+        ("2001:db8::1", "2001:db8::ffff:2", True),
+        ("2001:db8::1", "2001:db8:0:1::1", False),
+        ("192.0.2.1", "192.0.2.2", False),
+        ("192.0.2.1", "::ffff:192.0.2.1", True),
+        ("unix", "192.0.2.2", False),
+    ],
+)
+def test_addresses_of_one_network_of_ipv6_wait_together(clock, one, other, together):
+    limit = LoginLimit(clock, 1)
+    limit.record_failure(one)
+    assert (limit.seconds_to_wait(other) > 0) is together
