@@ -73,9 +73,8 @@ def test_a_call_that_blocks_the_loop_is_named_with_file_and_line(make_daemon) ->
     daemon = make_daemon('[services.slow]\nmanager = "faulty_managers:BlockingManager"\n').start()
     assert daemon.json("call", "slow", "block", "seconds=0.6") == "done"
     logged = daemon.wait_log("the event loop was blocked for ")
-    assert re.search(r"blocked for [0-9.]+m?s by .*/faulty_managers\.py:[0-9]+ in block \(once so far\)", logged), (
-        logged
-    )
+    said = r"blocked for [0-9.]+m?s by .*/faulty_managers\.py:[0-9]+ in block \(once so far\)"
+    assert re.search(said, logged), logged
     (line,) = [line for line in daemon.status()["not_well"] if "event loop" in line]
     assert "faulty_managers.py" in line
     assert line in daemon.command("status").stdout
