@@ -27,7 +27,7 @@ STARTING = health(state="starting", started=False, ready=False, waiting_for=["la
                   services=[service(state="starting", ready=False, why="init_host")])  # fmt: skip
 STOPPING = health(state="draining", ready=False, why=["the daemon is draining"])
 HANGING_STORE = health(
-    live=False, ready=False, stale=["the store (silent for 40 s)"], why=["no sign of life: the store"]
+    live=False, ready=False, stale=["the store (silent for 40s)"], why=["no sign of life: the store"]
 )
 LAMP_FAILED = service(state="failed", ready=False, required=True, why="no light")
 FAILED = health(state="degraded", ready=False, why=["service lamp is failed"], services=[LAMP_FAILED, service("fan")])
