@@ -120,7 +120,7 @@ def test_everything_that_can_be_wrong_is_said_at_once(make_daemon) -> None:
             "remove it from `required`",
         ],
         "ostler.toml:5:19": ["module faulty_managers has no EchoManger, did you mean EchoManager?"],
-        "ostler.toml:7:19": ["module no not found", "available: scheduler, volume", "ostler plugin list"],
+        "ostler.toml:7:19": ["module no not found", "available: http, scheduler, volume", "ostler plugin list"],
         "ostler.toml:9:19": ["no plugin provides a manager named 'lamp'", "plugin broken failed"],
         "ostler.toml:12:31": ["service late needs ehco", "did you mean echo?"],
         "ostler.toml:12:39": ["service late needs nobody", "add it, or remove it from `depends_on`"],
