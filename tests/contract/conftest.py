@@ -5,6 +5,7 @@ import os
 from collections.abc import AsyncIterator, Callable, Iterator
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
+from types import CodeType
 
 import pytest
 from msgspec.structs import replace
@@ -24,6 +25,32 @@ from ostler.messaging.wire.transport import ALLOW_ALL, Transport, TransportLimit
 from ostler.testing.memory_transport import MemoryTransport
 from ostler.types import Peer
 from support.async_tests import loop_fixture
+
+
+def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
+    """Leave out tests of the blocking client by the gateway, which is for loops alone."""
+    left_out = [item for item in items if isinstance(item, pytest.Function) and needs_a_blocking_gateway(item)]
+    if left_out:
+        config.hook.pytest_deselected(items=left_out)
+        items[:] = [item for item in items if item not in set(left_out)]
+
+
+def needs_a_blocking_gateway(item: pytest.Function) -> bool:
+    """Return whether a test is of the gateway and uses a blocking client: by its code, or by the case it is given."""
+    values = item.callspec.params if hasattr(item, "callspec") else {}
+    is_blocking = makes_blocking_client(item.function) or any(str(each).startswith("sync_") for each in values.values())
+    return values.get("make_transport") == "gateway" and is_blocking
+
+
+def makes_blocking_client(function: Callable[..., object]) -> bool:
+    """Return whether the code of a function, or of one within it, names what only a blocking client has."""
+    codes = [function.__code__]
+    while codes:
+        code = codes.pop()
+        if "sync_client" in code.co_names or "connect" in code.co_names:
+            return True
+        codes += [each for each in code.co_consts if isinstance(each, CodeType)]
+    return False
 
 
 @dataclass
@@ -55,8 +82,6 @@ class ServerUnderTest:
         return client
 
     def sync_client(self, **options) -> Client:
-        if isinstance(self.transport, LoopsTransport):
-            pytest.skip("no blocking client comes by the gateway")
         client = Client(transport=self.transport, **options)
         self.sync_clients.append(client)
         return client
@@ -139,10 +164,10 @@ class LoopsTransport:
         return events
 
     def connect(self):
-        pytest.skip("no blocking client comes by the gateway")
+        raise AssertionError("no blocking client comes by the gateway")
 
     def subscribe(self, prefixes):
-        pytest.skip("no blocking client comes by the gateway")
+        raise AssertionError("no blocking client comes by the gateway")
 
     def _transport(self) -> GatewayTransport:
         return GatewayTransport(*self._ends, self.peer, current_queue())

@@ -144,7 +144,7 @@ def test_a_plugin_is_disabled_and_enabled_without_a_daemon(bomb) -> None:
 def test_in_safe_mode_only_bundled_plugins_are_loaded_and_status_says_so(bomb) -> None:
     bomb.start("--safe")
     states = {row["name"]: row["state"] for row in bomb.json("plugin", "list")}
-    assert states == {"bomb": "disabled", "scheduler": "loaded", "volume": "loaded"}
+    assert states == {"bomb": "disabled", "http": "loaded", "scheduler": "loaded", "volume": "loaded"}
     assert bomb.status()["safe"] is True
     assert "in safe mode" in bomb.command("status").stdout
     assert any("safe mode" in notice.get("STATUS", "") for notice in bomb.notices.received)

@@ -76,7 +76,7 @@ class Paths(msgspec.Struct, frozen=True):
         """
         paths = cls.find(root, environ, uid=uid)
         system = cls.system({})
-        if paths.root is None and not paths.rpc_socket.exists() and system.rpc_socket.exists():
+        if paths.root is None and not _is_there(paths.rpc_socket) and _is_there(system.rpc_socket):
             return system
         return paths
 
@@ -180,3 +180,11 @@ def _check_socket_path(paths: Paths) -> Paths:
             hint="choose a root with a shorter path",
         )
     return paths
+
+
+def _is_there(path: Path) -> bool:
+    """Return whether a file is there; False in a folder that is closed, as root's home is after `setpriv`."""
+    try:
+        return path.exists()
+    except OSError:
+        return False

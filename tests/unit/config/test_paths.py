@@ -1,5 +1,8 @@
+import os
+import shutil
 import subprocess
 import sys
+import tempfile
 from pathlib import Path
 
 import pytest
@@ -100,6 +103,20 @@ def test_a_user_without_a_daemon_is_led_to_the_systems(tmp_path):
     own.runtime_dir.mkdir(parents=True)
     own.rpc_socket.touch()
     assert Paths.for_client(None, {"HOME": str(tmp_path)}, uid=7) == own
+
+
+@pytest.mark.root
+@pytest.mark.skipif(os.geteuid() != 0, reason="needs root, to become another user")
+def test_a_home_that_is_closed_has_no_daemon_of_its_own():
+    home = Path(tempfile.mkdtemp())  # 0700; `tmp_path` may be below such a folder itself
+    (home / ".local").mkdir()
+    os.seteuid(65534)
+    try:
+        paths = Paths.for_client(None, {"HOME": str(home)}, uid=65534)
+    finally:
+        os.seteuid(0)
+        shutil.rmtree(home)
+    assert paths in (Paths.find(None, {"HOME": str(home)}, uid=65534), Paths.system({}))
 
 
 def test_paths_and_units_do_not_import_pydantic():
