@@ -132,6 +132,29 @@ def test_work_that_is_watched_holds_time_up():
     run_virtual(main())
 
 
+def test_work_that_ends_is_seen_before_time_goes_on_also_while_other_work_hangs():
+    async def main():
+        loop, under_way, seen = asyncio.get_running_loop(), {"hangs"}, []
+        assert isinstance(loop, VirtualTimeLoop)
+        end_at = float("inf")
+
+        def probe():
+            if time.monotonic() >= end_at and "piece" in under_way:
+                loop.call_soon_threadsafe(lambda: seen.append(loop.time() - before))
+                under_way.discard("piece")
+            return set(under_way)
+
+        loop.watch(probe)
+        await asyncio.sleep(1)  # from here on it counts as hung
+        under_way.add("piece")
+        before, end_at = loop.time(), time.monotonic() + 0.05
+        await asyncio.sleep(60)
+        assert seen == [0.0]
+        loop.call_soon(under_way.clear)
+
+    run_virtual(main())
+
+
 def test_the_wall_clock_can_be_set_alone():
     async def main():
         clock = virtual_clock()
