@@ -213,8 +213,8 @@ class Host(GatewayCallers, SyncCallMethods):
             transport = transport.as_peer(Peer(uid, uid, 1, f"uid {uid}"))
         return Client(transport=transport, timeout=_VIRTUAL_CALL_TIMEOUT if self._time else WAIT_TIMEOUT)
 
-    def _token_role(self, name: str) -> Role | None:
-        return self._host_gateway.tokens.role_of(name) if self._host_gateway is not None else None
+    def _token_role(self, name: str, proof: str) -> Role | None:
+        return self._host_gateway.tokens.role_of(name, proof) if self._host_gateway is not None else None
 
     def command(self, *words: str, stdin: str = "", environ: Mapping[str, str] | None = None) -> CommandResult:
         """Run the command `ostler` against this host: `h.command("lamp", "list", "--json").json()`.
