@@ -14,7 +14,6 @@ import msgspec
 
 from ostler.aio import TaskOwner
 from ostler.errors import (
-    Busy,
     Conflict,
     Draining,
     FeatureNotSupported,
@@ -309,10 +308,7 @@ class Operations:
         account = new.requester.account
         may_begin = queue.is_idle
         if not may_begin and not queue.has_room(account):
-            raise Busy(
-                f"{len(queue)} operations of {queue.topic} are waiting",
-                hint="retry in a second, or see `ostler operation list`", retry_after=1.0,
-            )  # fmt: skip
+            raise queue.full_error()
         if may_begin:
             queue.reserve(new.id)
         stored = False

@@ -132,7 +132,7 @@ def test_work_that_is_watched_holds_time_up():
     run_virtual(main())
 
 
-def test_work_that_ends_is_seen_before_time_goes_on_also_while_other_work_hangs():
+def test_work_that_ends_beside_work_that_hangs_is_seen_before_time_goes_on():
     async def main():
         loop, under_way, seen = asyncio.get_running_loop(), {"hangs"}, []
         assert isinstance(loop, VirtualTimeLoop)

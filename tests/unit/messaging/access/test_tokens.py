@@ -92,7 +92,7 @@ def test_the_table_is_read_once_and_again_after_it_could_not_be(clock):
     assert len(reads) == 2
 
 
-def test_what_is_revoked_while_another_thread_reads_the_table_stays_so_and_waits_for_nobody(clock):
+def test_what_is_revoked_while_another_thread_reads_the_table_stays_revoked(clock):
     reading, go_on = threading.Event(), threading.Event()
 
     def load():
