@@ -337,7 +337,7 @@ class Daemon:
             "daemon": self, "store": parts.store, "services": group.services, "messaging": parts.messaging,
             "runtime": parts.runtime, "client": parts.messaging.client, "clock": self._clock, "dump": self.dump,
         }  # fmt: skip
-        return ConsoleControl(lambda: names, parts.audit_service.log.record_action)
+        return ConsoleControl(lambda: names, parts.audit_service.log)
 
     async def _start_services(self, parts: DaemonParts, timeout: float) -> None:
         more = self.tasks.spawn(_extend_start(parts, timeout), name="extend the start while the disk is full")
