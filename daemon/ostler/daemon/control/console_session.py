@@ -189,11 +189,15 @@ class _HoldGuard:
     @staticmethod
     def _on_signal(*_: object) -> None:
         for guard in _HoldGuard._open:
-            if guard._is_overdue():  # else it has ended meanwhile
-                guard._held_since = monotonic()  # what catches it has as long again
-                raise ConsoleInterrupted(
-                    f"the statement kept the event loop for {format_seconds(guard._limit)}; use `await` in it"
-                )
+            guard.interrupt_if_overdue()
+
+    def interrupt_if_overdue(self) -> None:
+        """Raise in what keeps the loop for too long; it may have ended since the signal was sent."""
+        if self._is_overdue():
+            self._held_since = monotonic()  # what catches it has as long again
+            raise ConsoleInterrupted(
+                f"the statement kept the event loop for {format_seconds(self._limit)}; use `await` in it"
+            )
 
 
 @types.coroutine

@@ -111,8 +111,10 @@ class ServerSocket:
         """Return who is connected, for people; of who has not proved a key yet there is the address."""
         if self.monitor is None:
             return [session.peer for session in self._sessions_by_user.values()]
-        sessions = [(each.address, each.session) for each in self.monitor.connections.values()]
-        return [session.peer if session else Peer(name=f"{address} (without a key yet)") for address, session in sessions]
+        return [
+            each.session.peer if each.session is not None else Peer(name=f"{each.address} (without a key yet)")
+            for each in self.monitor.connections.values()
+        ]
 
     def disconnect_unless(self, allowed: Callable[[Peer], bool]) -> None:
         """Cut the connections of peers that are not allowed any more."""
