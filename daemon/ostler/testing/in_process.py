@@ -56,6 +56,7 @@ from ostler.store import Store
 from ostler.testing.controlled_time import ControlledTimeLoop
 from ostler.testing.driver_faults import DriverFaults, DriverHandle, with_faults
 from ostler.testing.host_gateway import GatewayCallers, HostGateway
+from ostler.testing.loop_end import cancel_other_tasks
 from ostler.testing.memory_transport import MemoryTransport
 from ostler.testing.metric_values import metric_value
 from ostler.testing.virtual_time import VirtualClock
@@ -538,6 +539,7 @@ class Host(GatewayCallers, SyncCallMethods):
             faults.clear()
         try:
             hung = self.run(self._while_time_passes(self._stop()))
+            self.run(cancel_other_tasks())
         finally:
             self._loop.call_soon_threadsafe(self._loop.stop)
             self._thread.join(WAIT_TIMEOUT)
