@@ -15,6 +15,8 @@ from http_harness import DEFAULT, TIMEOUT, EchoApp, configuration, read_all, rea
 from ostler import ConfigurationError, ServiceError, ServiceState
 
 
+# private: _server, _thread: a loop that is too slow for a stop would have to be slow for seconds
+
 @pytest.fixture(autouse=True)
 def _forget():
     EchoApp.started.clear()
@@ -88,7 +90,6 @@ def test_stop_cuts_what_has_not_ended_at_its_deadline(serve, blocker):
 
 
 def test_a_stop_that_is_given_up_leaves_no_connection_open(serve, blocker):
-    # private: _server, _thread: a loop that is too slow for a stop would have to be slow for seconds
     mounts = '[services.web.apps."/"]\napp = "slow"\nfilters = []'
     with serve(mounts, apps={"slow": slow_wsgi(blocker)}) as web, web.connect() as connection:
         connection.sendall(b"GET / HTTP/1.1\r\nhost: x\r\n\r\n")
