@@ -14,8 +14,8 @@ from http_harness import DEFAULT, TIMEOUT, EchoApp, configuration, read_all, rea
 
 from ostler import ConfigurationError, ServiceError, ServiceState
 
-
 # private: _server, _thread: a loop that is too slow for a stop would have to be slow for seconds
+
 
 @pytest.fixture(autouse=True)
 def _forget():

@@ -53,7 +53,8 @@ class TokenControl:
         _check_name(name)
         if not 0.0 <= lifetime <= _MAX_LIFETIME:
             raise InvalidInput(
-                f"a token cannot live for {lifetime:g} seconds", hint="ten years are the most; 0 (`never`) is without an end"
+                f"a token cannot live for {lifetime:g} seconds",
+                hint="ten years are the most; 0 (`never`) is without an end",
             )
         if ROLE_ORDER[role] > ROLE_ORDER[ctx.role]:
             raise NotPermitted(
