@@ -35,7 +35,7 @@ Those that programs decide by have a type, whatever a peer sent: `retry_after`, 
     │   ├── NotPermitted               4  which role is missing
     │   ├── DeadlineExceeded              no answer in time
     │   ├── Cancelled                 the caller cancelled it
-    │   ├── Busy                          a queue is full; try again later
+    │   ├── Busy                          a queue is full, or the caller's share of it; try again later
     │   ├── Draining                      the service is being stopped
     │   │   └── ServiceFrozen             an operator has frozen it: it finishes what it has and accepts no new work
     │   ├── ServiceDisabled               an operator has disabled it: it accepts no new work that is placed by choice
@@ -81,6 +81,8 @@ EXIT_USAGE = 2
 EXIT_NOT_RUNNING = 3
 EXIT_NOT_PERMITTED = 4
 EXIT_CONFIGURATION = 78
+OWN_SHARE = "share"
+"""The `reason` of a `Busy` that is about what the caller itself has in progress."""
 MAX_RETRY_AFTER = 300.0
 """Seconds that a server can make a client wait before it tries again."""
 
@@ -363,7 +365,15 @@ class Cancelled(MessagingError):
 
 
 class Busy(MessagingError):
-    """Raised when a queue is full, or a service is starting; `retry_after` says when to try again."""
+    """Raised when a queue is full, or a service is starting; `retry_after` says when to try again.
+
+    `reason` is `share` when it is the caller that has as much as it may, while others are served.
+    """
+
+    @property
+    def is_own_share(self) -> bool:
+        """Whether the caller has used its share: it is to do less, and nobody else is affected."""
+        return self.reason == OWN_SHARE
 
 
 class Draining(MessagingError):

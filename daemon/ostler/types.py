@@ -134,7 +134,8 @@ class Peer(msgspec.Struct, frozen=True):
     `uid` and `pid` are -1 for a peer that is not known by uid. `name` is for people (`uid 1000`, `local`). `key` is the
     public CURVE key (Z85) that a peer on the network has proved to hold, empty for others. `principal` is what a caller
     that came by the gateway has proved to be: `token:ci`, `cert:alice`; empty for others. `via` is `gateway` for all
-    that came by it, also users of a unix socket of a plugin's own, who may be somebody's proxy.
+    that came by it, also users of a unix socket of a plugin's own, who may be somebody's proxy. `proof` tells a token
+    from another that has its name later; it is empty for all others.
     """
 
     uid: int = -1
@@ -144,6 +145,7 @@ class Peer(msgspec.Struct, frozen=True):
     key: str = ""
     principal: str = ""
     via: str = ""
+    proof: str = ""
 
     @property
     def account(self) -> Hashable:

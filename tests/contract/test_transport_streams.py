@@ -420,10 +420,11 @@ async def test_the_number_of_open_streams_is_bounded_by_caller_and_in_all(world,
     for each in (client, other):
         with pytest.raises(Busy, match="has 2 open streams, which is the limit") as caught:
             [item async for item in each.stream("source", method)]
-        assert caught.value.retry_after == 1.0
+        assert (caught.value.retry_after, caught.value.is_own_share) == (1.0, True)
     world.dispatcher.apply(world.dispatcher.access, DispatcherLimits(max_streams=2, max_streams_per_peer=3))
-    with pytest.raises(Busy, match="this daemon has 2 open streams"):
+    with pytest.raises(Busy, match="this daemon has 2 open streams") as caught:
         [item async for item in other.stream("source", method)]
+    assert not caught.value.is_own_share
     streams[0].close()
     await until(lambda: world.dispatcher.streams.open_count == 1)
     assert [item async for item in client.stream("source", method)] == list(range(10))

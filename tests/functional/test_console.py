@@ -14,7 +14,7 @@ import pytest
 from daemon_process import OSTLER, DaemonProcess, as_nobody, cannot_become_nobody
 
 from ostler import Client
-from ostler.errors import NotFound, NotPermitted
+from ostler.errors import NotFound, NotPermitted, OstlerError
 
 CONFIG = """
 [daemon]
@@ -119,6 +119,27 @@ def test_a_hostile_input_is_over_soon_and_the_daemon_goes_on(daemon, session, so
     assert time.monotonic() - began < 10
     assert session.run("'still there'") == "'still there'\n"
     assert daemon.call("ostler", "echo", text="x") == "x"
+
+
+def test_a_session_that_has_ended_does_not_disarm_the_others(daemon) -> None:
+    with Client(root=daemon.root) as first, Client(root=daemon.root) as second:
+        Session(first)
+        other = Session(second)
+        first.close()
+        while not [row for row in daemon.json("audit") if row["method"] == "console.end"]:
+            second.call("ostler", "echo")
+        assert "kept the event loop for 2s" in other.run("while True: pass")
+
+
+def test_an_input_that_ends_the_daemon_is_in_the_audit_log_with_all_of_it(daemon, session) -> None:
+    padding = "".join(f"# padding {number:04}\n" for number in range(200))
+    with pytest.raises(OstlerError):
+        session.run(f"{padding}import os; os._exit(7)")
+    assert daemon.process.wait(10) == 7
+    daemon.start()
+    lines = [row["text"] for row in daemon.json("audit") if row["method"] == "console.line"]
+    whole = "".join(text.partition(") ")[2] for text in sorted(lines))
+    assert whole == f"{padding}import os; os._exit(7)"
 
 
 def test_an_input_that_is_too_long_is_refused(session) -> None:

@@ -49,6 +49,11 @@ def test_details_that_programs_decide_by_have_a_type():
     assert not hasattr(Busy("full"), "needs")
 
 
+def test_who_is_refused_for_its_own_share_can_tell_also_over_the_wire():
+    assert from_wire(to_wire(Busy("you have used your share", reason="share"))).is_own_share
+    assert not from_wire(to_wire(Busy("full"))).is_own_share
+
+
 @pytest.mark.parametrize("sent", [None, True, "soon", [], {"a": 1}, -1, math.nan, -math.inf])
 def test_nonsense_that_a_peer_sent_for_them_counts_as_nothing(sent):
     error = from_wire(WireError(("ostler.NotPermitted",), "no", "", dict.fromkeys(("retry_after", "attempts"), sent)))

@@ -19,7 +19,7 @@ from ostler import fork
 from ostler.aio.fair_queue import FairQueue
 from ostler.aio.fair_quota import FairQuota
 from ostler.bounds import safe_str, type_name
-from ostler.errors import Busy, Draining, is_a
+from ostler.errors import OWN_SHARE, Busy, Draining, is_a
 
 _log = logging.getLogger(__name__)
 T = TypeVar("T")
@@ -210,16 +210,14 @@ class WorkerPool:
 
     def _full_error(self, client: Hashable) -> Busy:
         waiting, limit = len(self._queue), self._queue.limit
-        whose = (
-            f"{waiting} waiting"
-            if waiting >= limit
-            else f"{waiting} of {limit} waiting, this caller has used its share"
-        )
+        is_own = waiting < limit
+        whose = f"{waiting} of {limit} waiting, this caller has used its share" if is_own else f"{waiting} waiting"
         return Busy(
             f"the queue of {self.name} is full ({whose})",
             hint="try again in a second, or raise its `workers`",
             pool=self.name,
             retry_after=1.0,
+            reason=OWN_SHARE if is_own else "",
         )
 
     async def run(self, work: Callable[[], T], *, label: str, client: Hashable = None) -> T:

@@ -15,7 +15,6 @@ from ostler.daemon.active_configuration import ActiveConfiguration
 from ostler.daemon.connectivity.audit_service import AuditService
 from ostler.daemon.connectivity.messaging_stack import MessagingStack, make_metric_exporter
 from ostler.daemon.control.control_endpoint import ControlEndpoint
-from ostler.daemon.control.daemon_dump import DaemonDump
 from ostler.daemon.control.daemon_status import StatusReporter
 from ostler.daemon.control.health_report import HealthReport, health_report
 from ostler.daemon.control.monitoring_sources import MonitoringSources
@@ -45,6 +44,7 @@ from ostler.types import ServiceState
 if TYPE_CHECKING:
     from ostler.clock import Clock
     from ostler.config.paths import Paths
+    from ostler.daemon.control.daemon_dump import DaemonDump
     from ostler.daemon.process.loop_monitor import LoopMonitor
     from ostler.daemon.startup.step_tracker import StepTracker
     from ostler.messaging.wire.transport import Transport
@@ -323,7 +323,7 @@ class Daemon:
             plugins=self._plugins,
             active=self.active,
             reloader=self.reloader,
-            dump=self._make_dump(),
+            make_dump=self._make_dump,
             console=self._make_console(parts) if self.active.options.daemon.console else None,
             start_finished=self.start_finished,
             monitoring=MonitoringSources(status, self.watchdog.stale_signals, lambda: self.loop_monitor, self.health),
@@ -337,7 +337,7 @@ class Daemon:
             "daemon": self, "store": parts.store, "services": group.services, "messaging": parts.messaging,
             "runtime": parts.runtime, "client": parts.messaging.client, "clock": self._clock, "dump": self.dump,
         }  # fmt: skip
-        return ConsoleControl(lambda: names, parts.audit_service.log.record_action)
+        return ConsoleControl(lambda: names, parts.audit_service.log)
 
     async def _start_services(self, parts: DaemonParts, timeout: float) -> None:
         more = self.tasks.spawn(_extend_start(parts, timeout), name="extend the start while the disk is full")
@@ -503,6 +503,8 @@ class Daemon:
         return self._make_dump().collect_now()
 
     def _make_dump(self) -> DaemonDump:
+        from ostler.daemon.control.daemon_dump import DaemonDump  # 60 kB: only where a dump is wanted
+
         return DaemonDump(
             self._state_tracker, self.active, self.watchdog.stale_signals, lambda: self.store, lambda: self.parts
         )

@@ -103,8 +103,6 @@ def format_fields(record: logging.LogRecord) -> dict[str, object]:
     secrets = secrets_of(record)
     found = {name: _shorten_value(value, secrets) for name, value in fields_of(record).items()}
     shown = {name: mask_field(name, value) for name, value in found.items() if value not in ("", None)}
-    if not (secrets or SECRETS.has_values):
-        return shown
     return {name: SECRETS.redact_deep(value, extra_values=secrets) for name, value in shown.items()}
 
 

@@ -10,6 +10,7 @@ import msgspec
 
 from ostler.aio.fair_queue import FairQueue
 from ostler.config.core_sections import OperationsSection
+from ostler.errors import OWN_SHARE, Busy
 
 if TYPE_CHECKING:
     from ostler.operations.operation_call import OperationCall
@@ -85,6 +86,16 @@ class OperationQueue:
     def has_room(self, account: Hashable) -> bool:
         """Return whether an account may have one more waiting."""
         return self._waiting.has_room(account)
+
+    def full_error(self) -> Busy:
+        """Return the refusal of one more, which says whether its caller has used its share."""
+        is_own = len(self._waiting) < self._waiting.limit
+        whose = ", and this caller has used its share of them" if is_own else ""
+        return Busy(
+            f"{len(self)} operations of {self.topic} are waiting{whose}",
+            hint="retry in a second, or see `ostler operation list`", retry_after=1.0,
+            reason=OWN_SHARE if is_own else "",
+        )  # fmt: skip
 
     def put(self, operation_id: str, account: Hashable) -> None:
         """Add an operation that waits; one that is here already is not added again."""

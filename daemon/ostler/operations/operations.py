@@ -14,7 +14,6 @@ import msgspec
 
 from ostler.aio import TaskOwner
 from ostler.errors import (
-    Busy,
     Conflict,
     Draining,
     FeatureNotSupported,
@@ -99,7 +98,7 @@ class Operations:
         self._timers: dict[str, DeadlineTimer] = {}
         self._numbers = itertools.count(1)
         self._fresh_progress: dict[str, OperationCall] = {}
-        self._is_progress_posted = False
+        self._is_progress_posted = self._is_closed = False
         self._ending: set[asyncio.Task[Any]] = set()
         self._storing: set[asyncio.Future[OperationRecord]] = set()
         self._attempts: dict[str, OperationCall] = {}
@@ -131,6 +130,7 @@ class Operations:
         if self._ending:  # what they came to is stored, if the database takes it
             await asyncio.wait(self._ending, timeout=_LAST_WRITE_TIMEOUT)
         await self._hand_over_stuck()
+        self._is_closed = True
         await self._tasks.cancel()
 
     async def _hand_over_stuck(self) -> None:
@@ -309,10 +309,7 @@ class Operations:
         account = new.requester.account
         may_begin = queue.is_idle
         if not may_begin and not queue.has_room(account):
-            raise Busy(
-                f"{len(queue)} operations of {queue.topic} are waiting",
-                hint="retry in a second, or see `ostler operation list`", retry_after=1.0,
-            )  # fmt: skip
+            raise queue.full_error()
         if may_begin:
             queue.reserve(new.id)
         stored = False
@@ -439,6 +436,8 @@ class Operations:
             self._dispatcher.dispatch(call)
 
     def _on_attempt_end(self, queue: OperationQueue, call: OperationCall) -> None:
+        if self._is_closed:  # it was handed over
+            return
         task = self._tasks.spawn(self._end_attempt(queue, call), name=f"end operation {call.record.id}")
         self._ending.add(task)
         task.add_done_callback(self._ending.discard)

@@ -23,8 +23,9 @@ from typing import Any
 from ostler.redaction.escapes import Span
 from ostler.redaction.matcher import Matcher, mask_spans, merge_spans
 from ostler.redaction.spellings import MIN_SECRET_LENGTH, SpellingExtent, Value, spellings_of
-from ostler.redaction.token_shape import TOKEN_LENGTH, find_tokens
+from ostler.redaction.token_shape import TOKEN_LENGTH, TOKEN_MARK, find_tokens
 
+_TOKEN_MARK_BYTES = TOKEN_MARK.encode()
 _MIN_ARGUMENT_LENGTH = 8
 """Characters of the shortest argument that is looked for in texts that belong to no request: a caller must not blank
 out the words of others."""
@@ -172,26 +173,20 @@ class SecretValues:
         if _has_too_many(extra_values):
             return str(TOO_MANY_MASK)
         longest = max(map(len, (*extra_values, *tuple(self._arguments), *tuple(self._ended_arguments))), default=0)
-        beyond = min(_MAX_CUT_LOOKAHEAD, _MAX_EXPANSION * max(self._longest_value, longest)) or TOKEN_LENGTH
+        beyond = max(min(_MAX_CUT_LOOKAHEAD, _MAX_EXPANSION * max(self._longest_value, longest)), TOKEN_LENGTH)
         start = max(0, max_length - beyond)
-        around = (
-            self._find_spans(text[start : max_length + beyond], arguments=True, extra_values=extra_values)
-            if beyond
-            else ()
-        )
+        around = self._find_spans(text[start : max_length + beyond], arguments=True, extra_values=extra_values)
         end = next((start + begin for begin, end in around if start + begin < max_length < start + end), max_length)
         return f"{text[:end]}... ({len(text) - end} more characters)"
 
     def redact_deep(self, value: Any, *, extra_values: Sequence[Value] = ()) -> Any:
         """Return a value of plain types, in which no text or bytes at any depth hold one of these; keys included."""
-        if not (self._values or extra_values):
-            return value
         return _redact_deep(value, lambda text: self.redact(text, arguments=False, extra_values=extra_values))
 
     def has_secret_in_bytes(self, data: bytes, *, extra_values: Sequence[Value] = ()) -> bool:
         """Return whether one of the values stands in encoded data; costs next to nothing when there are none."""
         return _has_too_many(extra_values) or bool(
-            (self._values or extra_values)
+            (self._values or extra_values or _TOKEN_MARK_BYTES in data)
             and self._find_spans(data.decode("latin-1"), arguments=False, extra_values=extra_values)
         )
 

@@ -14,7 +14,7 @@ import msgspec
 
 from ostler import fork
 from ostler.clock import Clock
-from ostler.errors import Busy, StoreError, StoreUnavailable, is_a
+from ostler.errors import OWN_SHARE, Busy, StoreError, StoreUnavailable, is_a
 from ostler.store.outage import Outage
 from ostler.store.session import Database, open_session
 from ostler.store.slow_transactions import NO_LIMIT, SlowTransactions
@@ -210,11 +210,13 @@ class Writer:
 
     def _queue_full_error(self) -> Busy:
         count = self._queue.normal_count
-        share = "" if count >= self._queue.limit else ", and this caller has reached its share of them"
+        is_own = count < self._queue.limit
+        share = ", and this caller has used its share of them" if is_own else ""
         return Busy(
             f"{count} writes are waiting for the database{share}",
             hint="retry in a second; if this persists, see `ostler status`",
             retry_after=1.0,
+            reason=OWN_SHARE if is_own else "",
         )
 
     def _end_idleness(self) -> None:

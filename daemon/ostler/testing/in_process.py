@@ -56,6 +56,7 @@ from ostler.store import Store
 from ostler.testing.controlled_time import ControlledTimeLoop
 from ostler.testing.driver_faults import DriverFaults, DriverHandle, with_faults
 from ostler.testing.host_gateway import GatewayCallers, HostGateway
+from ostler.testing.loop_end import cancel_other_tasks
 from ostler.testing.memory_transport import MemoryTransport
 from ostler.testing.metric_values import metric_value
 from ostler.testing.virtual_time import VirtualClock
@@ -213,8 +214,8 @@ class Host(GatewayCallers, SyncCallMethods):
             transport = transport.as_peer(Peer(uid, uid, 1, f"uid {uid}"))
         return Client(transport=transport, timeout=_VIRTUAL_CALL_TIMEOUT if self._time else WAIT_TIMEOUT)
 
-    def _token_role(self, name: str) -> Role | None:
-        return self._host_gateway.tokens.role_of(name) if self._host_gateway is not None else None
+    def _token_role(self, name: str, proof: str) -> Role | None:
+        return self._host_gateway.tokens.role_of(name, proof) if self._host_gateway is not None else None
 
     def command(self, *words: str, stdin: str = "", environ: Mapping[str, str] | None = None) -> CommandResult:
         """Run the command `ostler` against this host: `h.command("lamp", "list", "--json").json()`.
@@ -538,6 +539,7 @@ class Host(GatewayCallers, SyncCallMethods):
             faults.clear()
         try:
             hung = self.run(self._while_time_passes(self._stop()))
+            self.run(cancel_other_tasks())
         finally:
             self._loop.call_soon_threadsafe(self._loop.stop)
             self._thread.join(WAIT_TIMEOUT)

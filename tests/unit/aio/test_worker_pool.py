@@ -95,7 +95,16 @@ def test_a_full_queue_refuses_with_the_time_to_come_again(pool, gate):
         pool.submit(lambda: None, lambda *_: None, label="waits")
     with pytest.raises(Busy, match="queue of test is full") as refused:
         pool.submit(lambda: None, lambda *_: None, label="one too many")
-    assert refused.value.retry_after == 1.0
+    assert (refused.value.retry_after, refused.value.is_own_share) == (1.0, False)
+
+
+def test_a_caller_that_has_used_its_share_of_a_queue_is_told_so(pool, gate):
+    occupy(pool, gate, 2)
+    pool.submit(lambda: None, lambda *_: None, label="waits", client="greedy")
+    pool.submit(lambda: None, lambda *_: None, label="waits", client="other")
+    with pytest.raises(Busy, match="this caller has used its share") as refused:
+        pool.submit(lambda: None, lambda *_: None, label="one too many", client="greedy")
+    assert refused.value.is_own_share
 
 
 @pytest.mark.parametrize("kind", [ValueError, SystemExit, KeyboardInterrupt, GeneratorExit])

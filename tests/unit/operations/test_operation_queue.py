@@ -46,6 +46,17 @@ def test_how_many_may_wait_can_be_changed_and_what_waits_stays(queue):
     assert queue.has_room("bob")
 
 
+def test_a_refusal_says_whether_it_is_the_share_of_the_caller_that_is_used_up(queue):
+    for number in range(5):
+        queue.put(f"a{number}", "alice")
+    assert not queue.has_room("alice")
+    refused = queue.full_error()
+    assert refused.is_own_share
+    assert refused.message == "5 operations of lamp are waiting, and this caller has used its share of them"
+    queue.max_queued = 5
+    assert (queue.full_error().is_own_share, queue.full_error().message) == (False, "5 operations of lamp are waiting")
+
+
 def test_an_operation_is_in_the_queue_once(queue):
     queue.put("id-1", "alice")
     queue.put("id-1", "alice")

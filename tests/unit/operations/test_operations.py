@@ -732,6 +732,18 @@ async def test_a_drain_does_not_wait_for_calls_whose_operations_have_not_begun(s
     assert lamps.acts == [f"polish {which}" for which in ("first", "second", "third", "fourth")]
 
 
+async def test_an_attempt_that_ends_after_the_end_starts_nothing(store, inbox, clock, lamps):
+    async with running(store, inbox, clock, lamps, "first") as run:
+        lamps.hold.clear()
+        await run.submit("stubborn", lamp="desk")
+        await until(lambda: lamps.acts)
+        await run.operations.close()
+        run.records.is_full = True  # a task for its end would never end
+        lamps.hold.set()
+        await until(lambda: not run.dispatcher.in_flight("lamp"))
+        assert not [task for task in asyncio.all_tasks() if "end operation" in task.get_name()]
+
+
 async def test_queued_operations_wait_for_the_next_start_in_their_order(store, inbox, clock, lamps):
     async with dispatching("lamp", lamps, inbox) as dispatcher:
         run = Run(store, dispatcher, inbox, clock, lamps, "first")

@@ -217,3 +217,16 @@ def test_states_drivers_and_what_systemd_is_told_are_redacted(known):
     states.enter(ServiceState.FAILED, f"no {SECRET}")
     assert states.why == "no ***"
     assert SECRET.encode() not in encode_datagram({"STATUS": f"could not start: {SECRET}"})
+
+
+def test_tokens_are_found_everywhere_also_where_no_other_secret_is_known():
+    token = "ostk_" + "aB3-_" * 8 + "xyz"
+    secrets = SecretValues()
+    assert secrets.redact(f"Bearer {token}!") == "Bearer ***!"
+    assert secrets.redact_deep({"a": [f"x {token}", {token: token.encode()}]}) == {"a": ["x ***", {"***": b"***"}]}
+    assert secrets.has_secret_in_bytes(msgspec.msgpack.encode({"a": token}))
+    assert not secrets.has_secret_in_bytes(b"nothing of the kind")
+    for place in range(40, 100):
+        cut = secrets.redact_and_cut(f"{'.' * place}{token} and so on", 80)
+        assert "ostk_" not in secrets.redact(cut)
+    assert holding("abcdef").redact_and_cut(f"{'.' * 40}{token}", 80).startswith("." * 40 + "...")

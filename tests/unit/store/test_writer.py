@@ -438,8 +438,9 @@ async def test_writers_take_turns_and_none_of_them_fills_the_queue(path, store, 
     whose.set("greedy")
     greedy = [asyncio.ensure_future(writer.awrite(lambda: order.append("greedy"))) for _ in range(5)]
     await asyncio.sleep(0)
-    with pytest.raises(Busy, match="this caller has reached its share"):
+    with pytest.raises(Busy, match="this caller has used its share") as refused:
         await writer.awrite(lambda: None)
+    assert refused.value.is_own_share
     whose.set("modest")
     modest = asyncio.ensure_future(writer.awrite(lambda: order.append("modest")))
     await asyncio.sleep(0)

@@ -268,3 +268,18 @@ def test_added_periodic_tasks_and_background_tasks_run_in_tests_too():
         rows = [(row.name, row.kind, row.state) for row in h.status("owner").tasks]
         assert rows == [("read", "thread", "running"), ("watch", "coroutine", "running")]
     assert manager.ended.is_set()
+
+
+class Forgetful(Manager):
+    task: asyncio.Future[bool]
+
+    @exposed(role="viewer")
+    async def begin(self, ctx: Context) -> None:
+        """Start a task that nobody ends."""
+        type(self).task = asyncio.ensure_future(asyncio.Event().wait())
+
+
+def test_a_task_that_a_manager_has_left_is_cancelled_at_the_end() -> None:
+    with host(config='[services.lamp]\nmanager = "forgetful"', managers={"forgetful": Forgetful}) as h:
+        h.call("lamp", "begin")
+    assert Forgetful.task.cancelled()

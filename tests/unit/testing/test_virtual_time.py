@@ -111,6 +111,23 @@ def test_hung_work_does_not_stop_time(pool):
     run_virtual(main(), stall_timeout=0.05)
 
 
+def test_a_thread_that_is_at_work_does_not_count_as_hung(pool):
+    def spin():
+        until = time.thread_time() + 0.1  # of a processor, however busy the machine is
+        while time.thread_time() < until:
+            pass
+
+    async def main():
+        loop = asyncio.get_running_loop()
+        sleeper = asyncio.ensure_future(asyncio.sleep(3600))
+        before = loop.time()
+        await pool.run(spin, label="takes its time")
+        assert loop.time() == before
+        await sleeper
+
+    run_virtual(main(), stall_timeout=0.02)
+
+
 def test_work_that_is_watched_holds_time_up():
     async def main():
         loop, under_way = asyncio.get_running_loop(), {"piece"}
@@ -128,6 +145,29 @@ def test_work_that_is_watched_holds_time_up():
         await asyncio.sleep(60)
         thread.join()
         assert seen == [0.0]
+
+    run_virtual(main())
+
+
+def test_work_that_ends_beside_work_that_hangs_is_seen_before_time_goes_on():
+    async def main():
+        loop, under_way, seen = asyncio.get_running_loop(), {"hangs"}, []
+        assert isinstance(loop, VirtualTimeLoop)
+        end_at = float("inf")
+
+        def probe():
+            if time.monotonic() >= end_at and "piece" in under_way:
+                loop.call_soon_threadsafe(lambda: seen.append(loop.time() - before))
+                under_way.discard("piece")
+            return set(under_way)
+
+        loop.watch(probe)
+        await asyncio.sleep(1)  # from here on it counts as hung
+        under_way.add("piece")
+        before, end_at = loop.time(), time.monotonic() + 0.05
+        await asyncio.sleep(60)
+        assert seen == [0.0]
+        loop.call_soon(under_way.clear)
 
     run_virtual(main())
 

@@ -21,7 +21,7 @@ def make_access(
     configuration: Configuration,
     on_groups_known: Callable[[], None] | None = None,
     disputed_keys: Collection[str] = (),
-    token_role: Callable[[str], Role | None] | None = None,
+    token_role: Callable[[str, str], Role | None] | None = None,
 ) -> Access:
     """Return the access rules; names without a user or group on this machine are logged.
 
@@ -29,7 +29,7 @@ def make_access(
         configuration: Whose `[access]` and `[network.keys]` these are.
         on_groups_known: Called, on any thread, when the groups of a peer have become known.
         disputed_keys: Keys that act for no host, because two hosts use them.
-        token_role: Returns the role of a token by its name.
+        token_role: Returns the role of a token by its name and proof.
     """
     options = configuration.access
     access = Access(

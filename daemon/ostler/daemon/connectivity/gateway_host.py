@@ -15,7 +15,8 @@ from ostler.store.records.token_records import TokenRecord, TokenRecords
 from ostler.types import Role
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Coroutine
+    from typing import Any
 
     from ostler.clock import Clock
     from ostler.messaging.gateway.gateway import Gateway
@@ -116,11 +117,14 @@ class GatewayHost:
             self._records.add(_record_of(token))
             return outdated
 
+        async def make() -> None:
+            for gone in await self._store.awrite(write, label="token new"):
+                self.tokens.remove(gone)
+            self.tokens.add(token)
+            self._watch_expiry()
+
         await self._ensure_loaded()
-        for gone in await self._store.awrite(write, label="token new"):
-            self.tokens.remove(gone)
-        self.tokens.add(token)
-        self._watch_expiry()
+        await self._complete(make, f"make the token {name}")
         return token, secret
 
     async def revoke(self, name: str) -> Token:
@@ -134,10 +138,37 @@ class GatewayHost:
         token = next((token for token in self.tokens.tokens() if token.name == name), None)
         if token is None:
             raise NotFound(f"token {name} not found", hint="`ostler token list` shows the tokens of this host")
-        await self._store.awrite(partial(self._records.remove, [name]), label="token revoke")
-        self.tokens.remove(name)
-        self._on_ended()
+
+        async def remove() -> None:
+            await self._store.awrite(partial(self._records.remove, [name]), label="token revoke")
+            self.tokens.remove(name)
+            with self._lock:
+                self._used.pop(name, None)  # the next one of that name was not used
+            self._on_ended()
+
+        await self._complete(remove, f"revoke the token {name}")
         return token
+
+    async def _complete(self, change: Callable[[], Coroutine[Any, Any, None]], name: str) -> None:
+        """Wait for a change. It goes on when the wait is cancelled: memory must hold what the database does."""
+        outcome: asyncio.Future[None] = self._loop.create_future()
+
+        async def work() -> None:
+            try:
+                await change()
+            except Exception as error:
+                if outcome.done():
+                    raise  # nobody waits any more: it is logged
+                outcome.set_exception(error)
+            except BaseException:
+                outcome.cancel()
+                raise
+            else:
+                if not outcome.done():
+                    outcome.set_result(None)
+
+        self._tasks.spawn(work(), name=name)
+        await outcome
 
     async def close(self) -> None:
         """Write what was used last, and stop watching."""
@@ -191,20 +222,17 @@ class GatewayHost:
             _log.debug("when tokens were used could not be written: %s", error_line(error))
 
     def _watch_expiry(self) -> None:
-        """Look when the next token has expired whether requests of it are in progress."""
+        """End what tokens have in progress that have expired, now and when the next one does."""
         if self._expiry_timer is not None:
             self._expiry_timer.cancel()
             self._expiry_timer = None
+        now, due = self._clock.wall(), self._next_expiry
         self._next_expiry = self.tokens.next_expiry()
         if self._next_expiry is not None:
-            wait = min(max(self._next_expiry - self._clock.wall(), 0.0), _MAX_EXPIRY_WAIT)
-            self._expiry_timer = self._loop.call_later(wait, self._check_expiry)
-
-    def _check_expiry(self) -> None:
-        self._expiry_timer = None
-        if self._next_expiry is not None and self._next_expiry <= self._clock.wall():
+            wait = min(max(self._next_expiry - now, 0.0), _MAX_EXPIRY_WAIT)
+            self._expiry_timer = self._loop.call_later(wait, self._watch_expiry)
+        if due is not None and due <= now:
             self._on_ended()
-        self._watch_expiry()
 
 
 def _token_of(record: TokenRecord) -> Token:

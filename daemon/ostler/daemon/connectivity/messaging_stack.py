@@ -132,9 +132,9 @@ class MessagingStack:
     def _make_access(self, configuration: Configuration) -> Access:
         return make_access(configuration, self._on_groups_known, self.identities.disputed_keys, self._token_role)
 
-    def _token_role(self, name: str) -> Role | None:
+    def _token_role(self, name: str, proof: str) -> Role | None:
         """Return the role of a token, None when it is not valid any more. Any thread."""
-        return self._gateway_host.tokens.role_of(name) if self._gateway_host is not None else None
+        return self._gateway_host.tokens.role_of(name, proof) if self._gateway_host is not None else None
 
     def gateway_host(self, store: Store) -> GatewayHost:
         """Return the tokens, and the gateway for callers who have one. Any thread."""

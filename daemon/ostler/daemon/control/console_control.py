@@ -7,15 +7,23 @@ import logging
 import os
 from collections.abc import AsyncIterator, Callable
 from contextlib import aclosing
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from ostler.errors import Busy, NotFound, NotPermitted, check_length
 from ostler.manager_types import ConsoleText
 from ostler.messaging import Context, exposed
+from ostler.redaction import redact
 from ostler.types import CONTROL_TOPIC, LOCAL_PEER, Peer
+
+if TYPE_CHECKING:
+    from ostler.messaging.observers.audit_log import AuditLog
 
 _log = logging.getLogger(__name__)
 _MAX_SESSIONS = 4
+_MAX_ENTRY_LENGTH = 900
+"""Characters of an input that one entry of the audit log has; a longer one has several."""
+_AUDIT_TIMEOUT = 2.0
+"""Seconds that an input waits for its entry in the audit log; after that the entry is in the daemon's log."""
 _MAX_SOURCE_LENGTH = 64 * 1024
 """Characters of one input: the parser of a longer one would hold up the loop, and cannot be interrupted."""
 
@@ -25,16 +33,14 @@ class ConsoleControl:
 
     Args:
         find_names: Returns what statements find by name.
-        record: Writes to the audit log: who, topic, method, the error's name (empty for none), text.
+        audit: The audit log.
     """
 
     rpc_version = "1.0"
 
-    def __init__(
-        self, find_names: Callable[[], dict[str, Any]], record: Callable[[str, str, str, str, str], None]
-    ) -> None:
+    def __init__(self, find_names: Callable[[], dict[str, Any]], audit: AuditLog) -> None:
         self._find_names = find_names
-        self._record = record
+        self._audit = audit
         self._sessions: dict[str, tuple[Peer, Any]] = {}
 
     @exposed(role="admin", changes=False)
@@ -83,17 +89,30 @@ class ConsoleControl:
         peer, found = self._sessions.get(session, (None, None))
         if found is None or peer != ctx.peer:
             raise NotFound("this process has no console with that id", hint="run `ostler console`")
-        self._note(ctx.peer, "line", source)  # before it runs: it may end the daemon
+        await self._record_source(ctx.peer, source)
         async with aclosing(found.run(source)) as parts:
             async for text in parts:
                 yield ConsoleText(text)
         yield ConsoleText(failed=found.has_failed)
 
     def _note(self, peer: Peer, what: str, text: str) -> None:
-        who = f"{peer.name} pid {peer.pid}"
-        self._record(who, CONTROL_TOPIC, f"console.{what}", "", text)
-        if what != "line":
-            _log.warning("console of %s: %s", who, what)
+        self._record(peer, what, text)
+        _log.warning("console of %s pid %d: %s", peer.name, peer.pid, what)
+
+    def _record(self, peer: Peer, what: str, text: str) -> None:
+        self._audit.record_action(f"{peer.name} pid {peer.pid}", CONTROL_TOPIC, f"console.{what}", text=text)
+
+    async def _record_source(self, peer: Peer, source: str) -> None:
+        """Have all of an input in the audit log before it runs: it may end the daemon, or keep it for ever."""
+        text = redact(source)
+        parts = [text[start : start + _MAX_ENTRY_LENGTH] for start in range(0, len(text), _MAX_ENTRY_LENGTH)]
+        for number, part in enumerate(parts, 1):
+            self._record(peer, "line", part if len(parts) == 1 else f"({number} of {len(parts)}) {part}")
+        try:
+            async with asyncio.timeout(_AUDIT_TIMEOUT):
+                await self._audit.flush()
+        except TimeoutError:
+            _log.warning("the audit log cannot be written now; a console input runs that may be in this log only")
 
 
 def _check_peer(ctx: Context) -> None:

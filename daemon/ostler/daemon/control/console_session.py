@@ -18,7 +18,7 @@ from collections import deque
 from collections.abc import Callable, Generator
 from contextlib import contextmanager
 from time import monotonic
-from typing import Any, TextIO
+from typing import Any, ClassVar, TextIO
 
 from ostler import fork
 from ostler.redaction import redact
@@ -142,21 +142,25 @@ class ConsoleSession:
 class _HoldGuard:
     """Interrupts what keeps the loop for too long, while it is entered. On the loop's thread.
 
-    Only the main thread gets signals: on another one, as in a test's host, nothing is interrupted.
+    Only the main thread gets signals: on another one, as in a test's host, nothing is interrupted. The handler is one
+    for all sessions, which end in any order.
 
     Args:
         limit: Seconds.
     """
+
+    _open: ClassVar[set[_HoldGuard]] = set()
+    _previous_handler: ClassVar[Any] = None
 
     def __init__(self, limit: float) -> None:
         self._limit = limit
         self._held_since: float | None = None
         self._closed = threading.Event()
         self._thread_id = threading.get_ident()
-        self._before: Any = None
-        self._can_interrupt = threading.current_thread() is threading.main_thread()
-        if self._can_interrupt:
-            self._before = signal.signal(_SIGNAL, self._on_signal)
+        if threading.current_thread() is threading.main_thread():
+            if not _HoldGuard._open:
+                _HoldGuard._previous_handler = signal.signal(_SIGNAL, _HoldGuard._on_signal)
+            _HoldGuard._open.add(self)
             threading.Thread(target=self._watch, name="ostler-console", daemon=True).start()
 
     def __enter__(self) -> None:
@@ -168,9 +172,10 @@ class _HoldGuard:
     def close(self) -> None:
         self._held_since = None
         self._closed.set()
-        if self._can_interrupt:
-            signal.signal(_SIGNAL, self._before or signal.SIG_DFL)
-            self._can_interrupt = False
+        if self in _HoldGuard._open:
+            _HoldGuard._open.remove(self)
+            if not _HoldGuard._open:
+                signal.signal(_SIGNAL, _HoldGuard._previous_handler or signal.SIG_DFL)
 
     def _watch(self) -> None:
         while not self._closed.wait(_WATCH_INTERVAL):
@@ -181,8 +186,14 @@ class _HoldGuard:
         since = self._held_since
         return since is not None and monotonic() - since > self._limit
 
-    def _on_signal(self, *_: object) -> None:
-        if self._is_overdue():  # else it has ended meanwhile
+    @staticmethod
+    def _on_signal(*_: object) -> None:
+        for guard in _HoldGuard._open:
+            guard.interrupt_if_overdue()
+
+    def interrupt_if_overdue(self) -> None:
+        """Raise in what keeps the loop for too long; it may have ended since the signal was sent."""
+        if self._is_overdue():
             self._held_since = monotonic()  # what catches it has as long again
             raise ConsoleInterrupted(
                 f"the statement kept the event loop for {format_seconds(self._limit)}; use `await` in it"

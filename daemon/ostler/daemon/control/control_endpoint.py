@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Callable
 from contextlib import aclosing
 from typing import TYPE_CHECKING, Any, Protocol
 
@@ -85,7 +85,7 @@ class ControlEndpoint:
         plugins: Its plugins.
         active: Its configuration.
         reloader: Reloads it, or says what a reload would do.
-        dump: Gathers what it is doing right now.
+        make_dump: Returns what gathers what it is doing right now.
         console: The methods of `ostler console`; None when it is off.
         start_finished: Done when the start has finished; raises when it has failed.
         monitoring: What status, metrics and health are read from, apart from the parts.
@@ -100,7 +100,7 @@ class ControlEndpoint:
         plugins: PluginHost,
         active: ActiveConfiguration,
         reloader: Reloads,
-        dump: DaemonDump,
+        make_dump: Callable[[], DaemonDump],
         console: object | None = None,
         start_finished: asyncio.Future[DaemonParts],
         monitoring: MonitoringSources,
@@ -114,7 +114,7 @@ class ControlEndpoint:
         self._plugins = plugins
         self._active = active
         self._reloader = reloader
-        self._dump = dump
+        self._make_dump = make_dump
         self._start_finished = start_finished
         self._service_control = ServiceControl(self._runtime, self._messaging, active)
         self._maintenance_pool = MaintenancePool()
@@ -468,7 +468,7 @@ class ControlEndpoint:
     async def dump(self, ctx: Context) -> dict[str, Any]:
         """Return threads, tasks, requests, pools, sockets, timers, services, versions, the masked configuration."""
         account = ctx.peer.account
-        return await self._dump.collect(lambda work: self._maintenance_pool.run("dump", work, account))
+        return await self._make_dump().collect(lambda work: self._maintenance_pool.run("dump", work, account))
 
     @exposed(role="operator", changes=False)
     async def db_check(self, ctx: Context) -> list[str]:

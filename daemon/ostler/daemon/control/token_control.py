@@ -52,7 +52,10 @@ class TokenControl:
         """
         _check_name(name)
         if not 0.0 <= lifetime <= _MAX_LIFETIME:
-            raise InvalidInput(f"`lifetime` is {lifetime:g}; it must be a number of seconds, ten years at most")
+            raise InvalidInput(
+                f"a token cannot live for {lifetime:g} seconds",
+                hint="ten years are the most; 0 (`never`) is without an end",
+            )
         if ROLE_ORDER[role] > ROLE_ORDER[ctx.role]:
             raise NotPermitted(
                 f"a token with the role {role} needs a maker with that role, {ctx.peer.name} has {ctx.role}",

@@ -31,6 +31,8 @@ LOG_INTERVAL = 60.0
 """Seconds between two lines on the same place."""
 PROBLEM_LIFETIME = 600.0
 """Seconds for which a place is shown as a problem after it has blocked the loop."""
+HANG_TIME = 5.0
+"""Seconds for which a turn lasts that counts as hung: it may never end, and nothing else can say where it is."""
 _MAX_PLACES = 100
 _MAX_DEPTH = 200
 _UNNAMED_TASK = "starting"
@@ -95,6 +97,7 @@ class LoopMonitor:
         self._turn_seen_at = 0.0
         self._waited_before = 0.0
         self._samples: Counter[tuple[str, bool]] = Counter()
+        self._hang_logged = False
         self.blocked_count = 0
         self.blocked_seconds = 0.0
         """How often the loop was blocked, and for how long all together."""
@@ -137,11 +140,25 @@ class LoopMonitor:
             if self._selector.turns == turn:
                 self._samples[self._place(frame)] += 1
             del frame
+        if now - self._turn_seen_at >= HANG_TIME and not self._hang_logged:
+            self._hang_logged = True
+            self._log_hang(now)
         return BUSY_INTERVAL
+
+    def _log_hang(self, now: float) -> None:
+        """Write the stacks of all threads to the log: a loop that hangs answers neither a request nor a signal."""
+        from ostler.daemon.process.stack_dump import format_dump, thread_stacks  # only where it is needed
+
+        (text, _), _ = self._samples.most_common(1)[0] if self._samples else (("an unknown place", False), 0)
+        seconds = format_seconds(now - self._turn_seen_at, 2)
+        _log.error(
+            "the event loop has been blocked for %s by %s, and still is; nothing is answered meanwhile",
+            seconds, text, extra=log.message_id("loop-blocked") | log.detail(format_dump(thread_stacks())),
+        )  # fmt: skip
 
     def _end_block(self, now: float) -> None:
         """Record that a turn took long, if the loop's thread had a processor and was seen more than once."""
-        samples, self._samples = self._samples, Counter()
+        samples, self._samples, self._hang_logged = self._samples, Counter(), False
         seconds = now - self._turn_seen_at
         starved = self._cpu_wait() - self._waited_before > seconds / 2
         if samples.total() < 2 or starved:

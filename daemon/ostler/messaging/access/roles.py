@@ -157,7 +157,8 @@ class Access:
         keys: The public keys of peers on a network, with their names; others are not even let in.
         on_groups_found: Called on another thread when the groups of a peer that was `is_pending` are known.
         host_keys: For which host a key does not act.
-        token_role: Returns the role of a token by its name, on any thread; None for one that is not valid any more.
+        token_role: Returns the role of a token by its name and proof, on any thread; None for one that is not valid any
+            more.
     """
 
     def __init__(  # noqa: PLR0913 - the three roles, and where names come from
@@ -171,7 +172,7 @@ class Access:
         keys: Mapping[str, str] | None = None,
         on_groups_found: Callable[[], None] | None = None,
         host_keys: HostKeys | None = None,
-        token_role: Callable[[str], Role | None] | None = None,
+        token_role: Callable[[str, str], Role | None] | None = None,
     ) -> None:
         self._token_role = token_role
         self._lock = threading.Lock()
@@ -203,7 +204,7 @@ class Access:
         if peer.key:
             return self._role_of_key(peer.key)
         if peer.principal:
-            return self._role_of_principal(peer.principal)
+            return self._role_of_principal(peer.principal, peer.proof)
         if peer.uid < 0:
             return None
         try:
@@ -256,11 +257,13 @@ class Access:
             self._roles_by_key[name] = max(held, key=ROLE_ORDER.__getitem__, default=None)
         return self._roles_by_key[name]
 
-    def _role_of_principal(self, principal: str) -> Role | None:
+    def _role_of_principal(self, principal: str, proof: str) -> Role | None:
         """Return the role of a caller that came by the gateway, which has checked what it is."""
-        if principal.startswith(TOKEN_PREFIX):
-            return self._token_role(principal.removeprefix(TOKEN_PREFIX)) if self._token_role is not None else None
-        name = principal.removeprefix(CERTIFICATE_PREFIX)
+        prefix, _, name = principal.partition(":")
+        if f"{prefix}:" == TOKEN_PREFIX:
+            return self._token_role(name, proof) if self._token_role is not None else None
+        if f"{prefix}:" != CERTIFICATE_PREFIX:
+            return None
         held = [role for role, rule in self._members_by_role.items() if name in rule.certificates]
         return max(held, key=ROLE_ORDER.__getitem__, default=None)
 

@@ -20,6 +20,8 @@ from ostler.redaction import TOKEN_MARK
 from ostler.types import Role
 
 _SECRET_BYTES = 32
+_PROOF_LENGTH = 16
+"""Digits of a digest that tell two tokens apart; a secret cannot be found by them."""
 _MAX_SECRET_LENGTH = 128
 """Characters of a text that may be a secret: longer ones are not even hashed."""
 
@@ -45,6 +47,11 @@ class Token(msgspec.Struct, frozen=True, kw_only=True):
     expires_at: float = 0.0
     last_used_at: float = 0.0
 
+    @property
+    def proof(self) -> str:
+        """What tells it from another of its name: the beginning of the digest."""
+        return self.digest[:_PROOF_LENGTH]
+
     def is_expired(self, now: float) -> bool:
         """Return whether it has expired at this wall time."""
         return 0 < self.expires_at <= now
@@ -68,7 +75,8 @@ class TokenTable:
 
     Args:
         clock: The source of time.
-        load: Reads all tokens; called once, when they are first needed. May block.
+        load: Reads all tokens; called when they are first needed, by several threads if they come together. May block.
+            None for a table that is empty at first.
         on_used: Told which token was used and when, of each token at most once a minute; must not block.
     """
 
@@ -77,13 +85,13 @@ class TokenTable:
     def __init__(
         self,
         clock: Clock,
-        load: Callable[[], Iterable[Token]] = tuple,
+        load: Callable[[], Iterable[Token]] | None = None,
         on_used: Callable[[str, float], None] | None = None,
     ) -> None:
         self._clock = clock
         self._load = load
         self._on_used = on_used
-        self._by_digest: Mapping[str, Token] | None = None
+        self._by_digest: Mapping[str, Token] | None = {} if load is None else None
         self._by_name: Mapping[str, Token] = {}
         self._used_at: dict[str, float] = {}
         self._lock = threading.Lock()
@@ -93,8 +101,8 @@ class TokenTable:
         """Whether the tokens have been read."""
         return self._by_digest is not None
 
-    def authenticate(self, secret: str) -> tuple[str, Role]:
-        """Return the name and the role of the token with this secret. Blocks for the first one, which reads the table.
+    def authenticate(self, secret: str) -> Token:
+        """Return the token with this secret. Blocks for the first one, which reads the table.
 
         Raises:
             NotPermitted: It is unknown, revoked or expired.
@@ -114,12 +122,22 @@ class TokenTable:
                 f"the token {token.name} has expired", hint="an administrator makes another with `ostler token new`"
             )
         self._note_use(token.name, now)
-        return token.name, token.role
+        return token
 
-    def role_of(self, name: str) -> Role | None:
-        """Return the role of a token that was authenticated before, None when it was revoked or has expired since."""
+    def role_of(self, name: str, proof: str) -> Role | None:
+        """Return the role of a token that was authenticated before.
+
+        Args:
+            name: Its name.
+            proof: Its proof: there may be another one of that name.
+
+        Returns:
+            None when it was revoked or has expired since.
+        """
         token = self._by_name.get(name)
-        return None if token is None or token.is_expired(self._clock.wall()) else token.role
+        if token is None or token.proof != proof or token.is_expired(self._clock.wall()):
+            return None
+        return token.role
 
     def tokens(self) -> list[Token]:
         """Return all tokens, by name. Blocks for the first time."""
@@ -132,11 +150,11 @@ class TokenTable:
                 self._set({token.digest: token for token in tokens})
 
     def add(self, token: Token) -> None:
-        """Take in a token that has been stored."""
+        """Take in a token that has been stored, once the table is filled."""
         self._replace(lambda known: {**known, token.digest: token})
 
     def remove(self, name: str) -> None:
-        """Forget a token that has been revoked."""
+        """Forget a token that has been revoked, once the table is filled."""
         self._used_at.pop(name, None)
         self._replace(lambda known: {digest: token for digest, token in known.items() if token.name != name})
 
@@ -148,18 +166,20 @@ class TokenTable:
     def _loaded(self) -> Mapping[str, Token]:
         known = self._by_digest
         if known is None:
-            self._replace(lambda known: known)
+            # Without the lock, which the daemon's loop may want. What is read cannot be out of date: tokens are made
+            # and revoked only once there is a table, and then this one is not taken over.
+            assert self._load is not None  # noqa: S101 - else there is a table from the beginning
+            self.fill(self._load())
             known = self._by_digest
-            assert known is not None  # noqa: S101 - `_replace` has set it
+            assert known is not None  # noqa: S101 - `fill` has set it
         return known
 
     def _replace(self, change: Callable[[Mapping[str, Token]], Mapping[str, Token]]) -> None:
         """Put another table in the place of this one: who looks at the same time sees either of them whole."""
         with self._lock:
-            known = self._by_digest
-            if known is None:
-                known = {token.digest: token for token in self._load()}
-            self._set(change(known))
+            if self._by_digest is None:
+                raise RuntimeError("the tokens have not been read yet")
+            self._set(change(self._by_digest))
 
     def _set(self, known: Mapping[str, Token]) -> None:
         self._by_name = {token.name: token for token in known.values()}

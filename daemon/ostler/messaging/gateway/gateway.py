@@ -20,10 +20,11 @@ from ostler.messaging.gateway.caller import ANONYMOUS, VIA_GATEWAY, Caller
 from ostler.messaging.gateway.gateway_client import GatewayClient
 from ostler.messaging.gateway.links import GatewayEventLink, GatewayServerLink, GatewayTransport
 from ostler.messaging.wire.peer_quotas import RateLimiter
-from ostler.types import Peer, Role
+from ostler.types import Peer
 
 if TYPE_CHECKING:
     from ostler.errors import OstlerError
+    from ostler.messaging.access.tokens import Token
 
 _REFUSAL_RATE, _REFUSAL_BURST = 20.0, 100.0
 """Refusals a second, and at once, that are told to the daemon: who guesses tokens must not keep its loop busy."""
@@ -34,8 +35,8 @@ _MAX_CONNECTIONS = 256
 class Authenticator(Protocol):
     """Knows whose the secrets of tokens are. Any thread."""
 
-    def authenticate(self, secret: str, /) -> tuple[str, Role]:
-        """Return the name and the role of a token.
+    def authenticate(self, secret: str, /) -> Token:
+        """Return the token with this secret.
 
         Raises:
             NotPermitted: It is unknown, expired or revoked.
@@ -123,11 +124,12 @@ class Gateway:
         """
         self._check_process()
         try:
-            name, role = self.port.tokens.authenticate(secret)
+            token = self.port.tokens.authenticate(secret)
         except NotPermitted as error:
             self._record_refusal(origin, error)
             raise
-        return _named_caller(f"{TOKEN_PREFIX}{name}", role)
+        principal = f"{TOKEN_PREFIX}{token.name}"
+        return Caller(principal, token.role, _peer_of(principal, token.proof))
 
     def _record_refusal(self, origin: str, error: NotPermitted) -> None:
         self.refused_count += 1
@@ -170,7 +172,8 @@ class Gateway:
                 hint="a name has 1 to 255 characters that can be printed",
             )
         principal = f"{CERTIFICATE_PREFIX}{name}"
-        return _named_caller(principal, self.port.current_access().role_of(_peer_of(principal)))
+        peer = _peer_of(principal)
+        return Caller(principal, self.port.current_access().role_of(peer), peer)
 
     def client(self, caller: Caller) -> GatewayClient:
         """Return what makes requests as a caller. Costs next to nothing: make one for each request that comes in."""
@@ -217,9 +220,5 @@ class Gateway:
             raise fork.forked_child_error("the gateway")
 
 
-def _peer_of(principal: str) -> Peer:
-    return Peer(name=principal, principal=principal, via=VIA_GATEWAY)
-
-
-def _named_caller(principal: str, role: Role | None) -> Caller:
-    return Caller(principal, role, _peer_of(principal))
+def _peer_of(principal: str, proof: str = "") -> Peer:
+    return Peer(name=principal, principal=principal, via=VIA_GATEWAY, proof=proof)

@@ -16,7 +16,7 @@ from ostler.errors import Cancelled, Draining, InternalError, OstlerError, is_a,
 from ostler.messaging.rpc.call import Call
 from ostler.messaging.wire.envelope import CAST, FANOUT
 from ostler.messaging.wire.request_context import serving
-from ostler.redaction import SECRETS, Value
+from ostler.redaction import SECRETS, TOKEN_MARK, Value
 
 if TYPE_CHECKING:
     from ostler.messaging.rpc.call import Call
@@ -195,7 +195,7 @@ def redact_error(call: Call, error: OstlerError) -> OstlerError:
     """Return the error without the secrets of the request, and no longer than it may be."""
     secrets = call.context.secrets
     error = _shorten(error, secrets)
-    if not secrets and not SECRETS.has_values:
+    if not (secrets or SECRETS.has_values or TOKEN_MARK in f"{error.message}{error.hint}"):
         return error
     from ostler.messaging.access.secret_arguments import redact_in_error  # only where there are secrets
 

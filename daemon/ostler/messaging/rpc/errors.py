@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from ostler.availability import format_override
-from ostler.errors import Busy, DeadlineExceeded, Draining, NotPermitted, ServiceFrozen, ServiceNotFound
+from ostler.errors import OWN_SHARE, Busy, DeadlineExceeded, Draining, NotPermitted, ServiceFrozen, ServiceNotFound
 from ostler.messaging.access.policy import NOBODY
 from ostler.messaging.access.roles import TOKEN_PREFIX
 from ostler.messaging.rpc.call import Call
@@ -186,6 +186,7 @@ def caller_limit_error(call: Call, where: str, limit: int) -> Busy:
         f"{call.peer.name} has used its share of the {limit} requests that {where} runs at a time",
         hint="wait for some of them to complete",
         retry_after=1.0,
+        reason=OWN_SHARE,
         method=call.full_name,
         limit=limit,
     )

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 import msgspec
 
 from ostler.aio import LoopQueue
-from ostler.errors import Busy, EncodeError, MalformedMessage, MessageTooLarge, OstlerError, shortest_error
+from ostler.errors import OWN_SHARE, Busy, EncodeError, MalformedMessage, MessageTooLarge, OstlerError, shortest_error
 from ostler.log.rate_limit import RateLimitedLog
 from ostler.messaging.rpc.call import Call
 from ostler.messaging.rpc.dispatcher import Dispatcher
@@ -353,6 +353,7 @@ class RpcServer:
             f"{what}, which is the limit",
             hint="wait for some of them to complete",
             retry_after=1.0,
+            reason=OWN_SHARE,
             limit=self.max_in_flight_per_peer,
         )
 

@@ -20,7 +20,7 @@ from typing import Any, Protocol
 from ostler.aio import LoopQueue
 from ostler.aio.round_robin import HIGH_RANK, NORMAL_RANK, SLICE_TIME, DeficitRoundRobin
 from ostler.clock import Clock
-from ostler.errors import Busy, Draining, OstlerError, WrongCallKind, error_line
+from ostler.errors import OWN_SHARE, Busy, Draining, OstlerError, WrongCallKind, error_line
 from ostler.messaging.rpc.call import Call
 from ostler.messaging.wire.envelope import CAST, FANOUT, MAX_BATCH_ITEMS, RETRY, STREAM
 from ostler.messaging.wire.request_context import set_current_context
@@ -101,7 +101,7 @@ class ServerStreams:
         """
         account = call.account
         if account != LOCAL_PEER.account and self._by_account[account] >= account_limit:
-            raise _too_many_error(call.peer.name, account_limit)
+            raise _too_many_error(call.peer.name, account_limit, OWN_SHARE)
         if len(self._open) >= limit:
             raise _too_many_error("this daemon", limit)
         on_loop = hasattr(generator, "__anext__")
@@ -163,10 +163,11 @@ def check_call_kind(call: Call) -> None:
     )
 
 
-def _too_many_error(who: str, limit: int) -> Busy:
+def _too_many_error(who: str, limit: int, reason: str = "") -> Busy:
     return Busy(
-        f"{who} has {limit} open streams, which is the limit", hint="close some of them", retry_after=1.0, limit=limit
-    )
+        f"{who} has {limit} open streams, which is the limit",
+        hint="close some of them", retry_after=1.0, limit=limit, reason=reason,
+    )  # fmt: skip
 
 
 class ServerStream:

@@ -111,6 +111,10 @@ class TcpEventLink:
         if self._reader is not None:
             self._reader.check_after_send()
 
+    def peers(self) -> list[Peer]:
+        """See `SupportsPeers.peers`."""
+        return self.server_socket.peers()
+
     def disconnect_unless(self, allowed: Callable[[Peer], bool]) -> None:
         """See `EventLink.disconnect_unless`."""
         self.server_socket.disconnect_unless(allowed)

@@ -215,6 +215,10 @@ class TcpServerLink:
         if session is not None:
             self._count_invalid(session)
 
+    def peers(self) -> list[Peer]:
+        """See `SupportsPeers.peers`."""
+        return self.server_socket.peers()
+
     def disconnect_unless(self, allowed: Callable[[Peer], bool]) -> None:
         """See `ServerLink.disconnect_unless`."""
         self.server_socket.disconnect_unless(allowed)

@@ -13,6 +13,7 @@ from ostler.messaging.tcp.curve import ZAP_DOMAIN, CurveOptions
 from ostler.messaging.tcp.sessions import SessionRegistry, TcpSession
 from ostler.messaging.tcp.socket_options import set_socket_options
 from ostler.messaging.wire.transport import TransportLimits
+from ostler.types import Peer
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -20,7 +21,6 @@ if TYPE_CHECKING:
     from ostler.messaging.tcp.authenticator import Authenticator, ConnectionMonitor
     from ostler.messaging.tcp.socket_options import Socket
     from ostler.messaging.wire.peer_quotas import PeerQuotas
-    from ostler.types import Peer
 
 
 class ListenOptions(NamedTuple):
@@ -106,6 +106,15 @@ class ServerSocket:
         self.monitor.poll()
         assert self.authenticator is not None  # noqa: S101 - it made the watch
         self.authenticator.confirm_session(session, self.monitor.connections.get(frame.get(zmq.SRCFD)))
+
+    def peers(self) -> list[Peer]:
+        """Return who is connected, for people; of who has not proved a key yet there is the address."""
+        if self.monitor is None:
+            return [session.peer for session in self._sessions_by_user.values()]
+        return [
+            each.session.peer if each.session is not None else Peer(name=f"{each.address} (without a key yet)")
+            for each in self.monitor.connections.values()
+        ]
 
     def disconnect_unless(self, allowed: Callable[[Peer], bool]) -> None:
         """Cut the connections of peers that are not allowed any more."""

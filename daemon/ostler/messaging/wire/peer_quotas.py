@@ -16,7 +16,7 @@ import msgspec
 from ostler.aio.fair_quota import is_within_share
 from ostler.aio.round_robin import DeficitRoundRobin
 from ostler.config.units import format_size
-from ostler.errors import Busy
+from ostler.errors import OWN_SHARE, Busy
 from ostler.types import Peer
 
 DEFAULT_MEMORY_LIMIT = 256 * 1024 * 1024
@@ -97,6 +97,7 @@ class MemoryAccount:
             f"of {limit}",
             hint="read the pending answers, or raise `max_memory` in [messaging]",
             retry_after=1.0,
+            reason=OWN_SHARE if self.held_bytes > self._accounts.limit - self._accounts.held_bytes else "",
             limit="max_memory",
         )
 

@@ -78,8 +78,6 @@ STATUS_BY_ERROR: Mapping[str, int] = {
 }
 """The status of each error of Ostler; errors of plugins have that of their nearest base."""
 
-_OWN_SHARE = "has used its share"
-
 
 class HttpError(Exception):
     """Raised when a request is refused with a status that its error does not tell.
@@ -158,7 +156,7 @@ def problem_status(error: OstlerError, *, is_known: bool) -> int:
     if status == 403 and not is_known:
         return 401
     # Others are served: this caller is to send less.
-    if isinstance(error, ostler.Busy) and _OWN_SHARE in error.message:
+    if isinstance(error, ostler.Busy) and error.is_own_share:
         return 429
     return status
 

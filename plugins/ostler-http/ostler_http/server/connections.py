@@ -209,11 +209,15 @@ class Connections:
             task.cancel()
         for each in list(self.state.connections):
             each.shutdown()
-        await self._wait_until_empty(timeout / 2)
-        for connection in list(self._open):
-            connection.tell_stop()
-        await self._wait_until_empty(until - self.loop.time())
-        return self._cut()
+        cut = 0
+        try:
+            await self._wait_until_empty(timeout / 2)
+            for connection in list(self._open):
+                connection.tell_stop()
+            await self._wait_until_empty(until - self.loop.time())
+        finally:  # also when whoever stops the service gives up on a loop that is late: nothing stays open behind it
+            cut = self._cut()
+        return cut
 
     async def _wait_until_empty(self, timeout: float) -> None:
         with contextlib.suppress(TimeoutError):

@@ -1,12 +1,13 @@
 """The tokens of a daemon: stored, limited in number, with the time of their last use, and ended when they expire."""
 
 import asyncio
+import threading
 
 import pytest
 
 from ostler.clock import FakeClock
 from ostler.daemon.connectivity.gateway_host import GatewayHost
-from ostler.errors import Busy, Conflict, NotFound
+from ostler.errors import Busy, Conflict, NotFound, NotPermitted
 from ostler.store import Store
 from ostler.types import Role
 from support.async_tests import loop_fixture
@@ -54,7 +55,7 @@ async def test_a_token_is_stored_and_its_secret_is_not(tokens, make_tokens, stor
     token, secret = await tokens.create("ci", Role.OPERATOR, DAY, "uid 0")
     later = make_tokens()
     assert await later.all_tokens() == [token]
-    assert later.tokens.authenticate(secret) == ("ci", Role.OPERATOR)
+    assert later.tokens.authenticate(secret) == token
     await later.close()
     copy = store.open_copy()
     assert secret.encode() not in copy.read()
@@ -76,6 +77,53 @@ async def test_a_revoked_token_ends_what_it_has_in_progress(tokens, make_tokens,
     assert await make_tokens().all_tokens() == []
     with pytest.raises(NotFound, match="token ci not found"):
         await tokens.revoke("ci")
+
+
+@pytest.fixture
+def slow_store(store):
+    """A writer that does nothing before the test says so."""
+    entered, go_on = threading.Event(), threading.Event()
+
+    def hold():
+        entered.set()
+        assert go_on.wait(10)
+
+    holding = threading.Thread(target=store.write, args=(hold,), kwargs={"label": "hold"})
+
+    def start():
+        holding.start()
+        assert entered.wait(10)
+
+    yield start, go_on.set
+    go_on.set()
+    holding.join(10)
+
+
+async def test_a_revocation_whose_caller_has_left_is_completed(tokens, slow_store, ended):
+    _, secret = await tokens.create("ci", Role.VIEWER, 0, "uid 0")
+    hold, go_on = slow_store
+    hold()
+    revoking = asyncio.ensure_future(tokens.revoke("ci"))
+    await asyncio.sleep(0)
+    await asyncio.sleep(0)
+    revoking.cancel()
+    with pytest.raises(asyncio.CancelledError):
+        await revoking
+    tokens.tokens.authenticate(secret)
+    go_on()
+    while not ended:
+        await asyncio.sleep(0.001)
+    with pytest.raises(NotPermitted, match="was revoked"):
+        tokens.tokens.authenticate(secret)
+    assert await tokens.create("ci", Role.VIEWER, 0, "uid 0")
+
+
+@pytest.mark.virtual_time
+async def test_what_a_token_has_ends_also_when_another_is_made_just_then(tokens, clock, ended):
+    await tokens.create("ci", Role.VIEWER, 90.0, "uid 0")
+    clock.set_wall(clock.wall() + 91)
+    await tokens.create("other", Role.VIEWER, 0, "uid 0")
+    assert len(ended) == 1
 
 
 async def test_there_are_no_more_tokens_than_the_limit(make_tokens):

@@ -81,6 +81,17 @@ def test_a_turn_that_takes_long_is_named_with_its_line_and_task(bench, caplog):
     assert "move that to a method that is not async, or await it" in record.message
 
 
+def test_a_turn_that_does_not_end_is_logged_once_with_the_stacks_of_all_threads(bench, caplog):
+    bench.block(looks=210)
+    hung = [record for record in caplog.records if record.levelno == logging.ERROR]
+    assert len(hung) == 1
+    assert hung[0].message.startswith("the event loop has been blocked for 5s by ")
+    assert f"{__file__}:" in hung[0].message
+    assert "MainThread" in str(vars(hung[0]))
+    bench.block(looks=210)
+    assert len([record for record in caplog.records if record.levelno == logging.ERROR]) == 2
+
+
 def test_turns_that_are_short_are_not_named(bench):
     for _ in range(5):
         bench.block(looks=2)

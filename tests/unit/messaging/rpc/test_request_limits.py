@@ -83,6 +83,7 @@ async def test_one_uid_cannot_take_all_requests_of_a_service_whatever_its_connec
     refused = [message for _, message in bench.wire.sent]
     assert len(refused) == 15
     assert "uid 4001 has used its share of the 10 requests" in refused[0].message
+    assert refused[0].details["reason"] == "share"
     bench.send(request(1, "rest"), client="modest", peer=THIRD)
     assert bench.answers("modest") == []
 
