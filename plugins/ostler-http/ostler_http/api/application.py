@@ -90,7 +90,7 @@ class ApiApplication(Application):
 
     async def _respond(self, request: Request) -> Response | None:
         try:
-            route, request.parameters = self.routes.find(request.method, request.path)
+            route, request.parameters = self.routes.find(request.method, request.parts)
             if not route.is_public:
                 request.check_role()
                 request.check_origin()

@@ -31,9 +31,15 @@ class Frame(NamedTuple):
     id: str = ""
 
 
-def format_of(request: Request, default: str = "") -> str:
-    """Return the media type of the stream that a client wants by `Accept`; the default if it names none."""
-    return request.accepts(EVENT_STREAM, LINES) or default
+def format_of(request: Request, default: str = "", *, over: str = "") -> str:
+    """Return the media type of the stream that a client wants by `Accept`.
+
+    Args:
+        request: The request.
+        default: What is returned if it wants none.
+        over: The media type that it gets instead of a stream, if there is one: it may want that more.
+    """
+    return request.accepts(EVENT_STREAM, LINES, over=over) or default
 
 
 def stream_headers(kind: str) -> list[tuple[bytes, bytes]]:

@@ -3,15 +3,17 @@
 from __future__ import annotations
 
 import asyncio
-import hashlib
 from collections.abc import AsyncGenerator, Awaitable
 from typing import TYPE_CHECKING, Any
 from urllib.parse import quote, urlencode
 
-from ostler import InvalidArguments, InvalidInput, OstlerError, WrongCallKind
+import msgspec
+
+from ostler import InvalidArguments, InvalidInput, OstlerError, ServiceNotFound, WrongCallKind
 from ostler_http.api.frames import Frame, ended, format_of
+from ostler_http.api.idempotency import idempotency_id, refuse_key
 from ostler_http.api.problems import HttpError
-from ostler_http.api.request import EVENT_STREAM, LINES
+from ostler_http.api.request import EVENT_STREAM, JSON_TYPE, LINES, given_twice
 from ostler_http.api.responses import Response, json_response
 
 if TYPE_CHECKING:
@@ -20,9 +22,6 @@ if TYPE_CHECKING:
     from ostler_http.api.request import Request
     from ostler_http.api.routes import Routes
 
-_MAX_KEY = 255
-_READABLE_KEY = 64
-"""Characters of an idempotency key that are seen in the id of a request."""
 METHOD_PATH = "/topics/{topic}/methods/{method}"
 
 
@@ -46,10 +45,20 @@ class MethodHandlers:
 
     async def read(self, request: Request) -> Response | None:
         """Serve `GET`: a method that changes nothing, with the arguments in the query."""
-        host = next((value for name, value in request.query_items() if name == "host"), "")
-        method = await self._method(request, host)
-        if method.changes:
-            error = InvalidInput(f"{_full_name(request)} may change something", hint="use POST", reason="method")
+        hosts = [value for name, value in request.query_items() if name == "host"]
+        if len(hosts) > 1:
+            raise given_twice("host")
+        host = hosts[0] if hosts else ""
+        try:
+            method = await self._method(request, host)
+        except ServiceNotFound:
+            # It may be no host at all, but an argument.
+            if not host or not (await self._method(request, "")).has_host:
+                raise
+            method = await self._method(request, "")
+        if method.changes or method.has_host:
+            why = "may change something" if method.changes else "has an argument `host`, which here is the host asked"
+            error = InvalidInput(f"{_full_name(request)} {why}", hint="use POST", reason="method")
             raise HttpError(405, error, allow="POST")
         return await self._run(request, method, _query_arguments(request, method), host, lenient=True)
 
@@ -67,7 +76,9 @@ class MethodHandlers:
     async def _run(
         self, request: Request, method: Method, arguments: dict[str, Any], host: str, *, lenient: bool = False
     ) -> Response | None:
-        kind = format_of(request)
+        if method.streams and method.changes:
+            refuse_key(request, "a method that yields")
+        kind = format_of(request, over="" if method.streams else JSON_TYPE)
         if kind:
             frames = self._item_frames if method.streams else self._progress_frames
             await self._context.streams.send(request, kind, frames(request, arguments, host, lenient))
@@ -134,6 +145,7 @@ class MethodHandlers:
     async def fanout(self, request: Request) -> Response:
         """Serve `POST …/fanout`: have every service on the topic run the method, on all hosts."""
         request.query()
+        refuse_key(request, "a fanout")
         arguments = _from_json(await request.arguments(), await self._method(request, ""))
         work = self._context.client(request).fanout(
             request.parameters["topic"], request.parameters["method"], arguments,
@@ -162,25 +174,8 @@ class MethodHandlers:
         return json_response(shown, 202, headers)
 
     async def _method(self, request: Request, host: str) -> Method:
-        context, parameters = self._context, request.parameters
-        return await context.interfaces.method(context.client(request), parameters["topic"], parameters["method"], host)
-
-
-def idempotency_id(request: Request) -> str:
-    """Return the id that requests with the same `Idempotency-Key` of a caller share; empty without one.
-
-    Raises:
-        HttpError: The key is empty, too long, or cannot be printed.
-    """
-    if (raw := request.headers.get(b"idempotency-key")) is None:
-        return ""
-    key = raw.decode("latin-1")
-    if not 1 <= len(key) <= _MAX_KEY or not (key.isascii() and key.isprintable()):
-        text = f"Idempotency-Key must have 1 to {_MAX_KEY} printable ASCII characters"
-        raise HttpError(400, InvalidInput(text, hint="use a UUID"))
-    # An operation has its id on the whole host: two callers who choose the same key must not meet.
-    whose = hashlib.blake2b(f"{request.caller.name}\0{key}".encode(), digest_size=12).hexdigest()
-    return f"{key[:_READABLE_KEY]}.{whose}"
+        interface = await self._context.interface(request, request.parameters["topic"], host)
+        return interface.method(request.parameters["method"])
 
 
 def _from_json(arguments: dict[str, Any], method: Method) -> dict[str, Any]:
@@ -188,16 +183,29 @@ def _from_json(arguments: dict[str, Any], method: Method) -> dict[str, Any]:
 
 
 def _query_arguments(request: Request, method: Method) -> dict[str, Any]:
-    """Return the arguments in a query; one that is a list may come several times."""
-    found: dict[str, Any] = {}
+    """Return the arguments in a query; one that is a list may come several times, or once as JSON."""
+    given: dict[str, list[str]] = {}
     for name, value in request.query_items():
-        if name == "host":
-            continue
-        if name in method.lists and not value.startswith("["):
-            found.setdefault(name, []).append(value)
+        if name != "host":
+            given.setdefault(name, []).append(value)
+    found: dict[str, Any] = {}
+    for name, values in given.items():
+        if name in method.lists:
+            found[name] = values if len(values) > 1 or not _is_json_list(values[0]) else values[0]
+        elif len(values) > 1:
+            raise given_twice(name)
         else:
-            found[name] = value
+            found[name] = values[0]
     return _from_json(found, method)
+
+
+def _is_json_list(text: str) -> bool:
+    if not text.startswith("["):
+        return False
+    try:
+        return isinstance(msgspec.json.decode(text), list)
+    except (msgspec.DecodeError, RecursionError):
+        return False
 
 
 def _with_bytes(arguments: dict[str, Any], method: Method) -> dict[str, Any]:

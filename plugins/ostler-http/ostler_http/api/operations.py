@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 from ostler import InvalidInput
 from ostler_http.api.frames import ended, format_of
+from ostler_http.api.idempotency import idempotency_id
 from ostler_http.api.paging import newest_page
 from ostler_http.api.problems import HttpError
 from ostler_http.api.request import EVENT_STREAM
@@ -88,7 +89,9 @@ class OperationHandlers:
 
     async def _one(self, request: Request, method: str) -> Response:
         host = request.query("host").get("host", "")
-        found = await self._context.control(request, method, {"operation": request.parameters["id"]}, host=host)
+        arguments = {"operation": request.parameters["id"]}
+        key = idempotency_id(request) if request.method == "POST" else ""
+        found = await self._context.control(request, method, arguments, host=host, key=key)
         return json_response(await self._context.shown(request, method, found))
 
 

@@ -74,7 +74,9 @@ async def send_response(request: Request, response: Response) -> None:
         known = request.headers.get(b"if-none-match")
         if known is not None and _names(known, tag):
             status, body = 304, b""
-    if status not in (204, 304):
+    if status == 204:
+        headers = headers[1:]  # no content, and so no type of it
+    elif status != 304:
         headers.append((b"content-length", b"%d" % len(body)))
     await request.send({"type": "http.response.start", "status": status, "headers": headers})
     await request.send({"type": "http.response.body", "body": b"" if request.method == "HEAD" else body})

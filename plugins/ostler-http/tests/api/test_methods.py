@@ -3,6 +3,8 @@ from __future__ import annotations
 import asyncio
 import base64
 
+import pytest
+
 CALL = "/topics/lamp/methods/show"
 SWITCH = "/topics/lamp/methods/switch"
 
@@ -23,6 +25,34 @@ def test_a_get_reads_with_arguments_in_the_query(api):
 def test_a_list_in_a_query_may_have_one_element_or_be_json(api):
     assert api.get(f"{CALL}?name=a&tags=x").json()["tags"] == ["x"]
     assert api.get(f'{CALL}?name=a&tags=["x","y"]').json()["tags"] == ["x", "y"]
+
+
+@pytest.mark.parametrize(
+    ("query", "names"),
+    [
+        ("names=a&names=[b", ["a", "[b"]),
+        ("names=[a&names=b", ["[a", "b"]),
+        ("names=[b", ["[b"]),
+        ('names=["a"]&names=b', ['["a"]', "b"]),
+        ("names=[]", []),
+    ],
+)
+def test_a_list_in_a_query_is_told_from_texts_that_look_like_one(api, query, names):
+    assert api.get("/topics/lamp/methods/grid", query=query).json()["names"] == names
+
+
+def test_a_list_that_is_given_once_as_json_and_once_not_is_refused(api):
+    for query in ('rows=[["a"]]&rows=b', 'rows=b&rows=[["a"]]', "rows=b"):
+        assert api.get("/topics/lamp/methods/grid", query=query).status == 422
+    assert api.get("/topics/lamp/methods/grid", query='rows=[["a"]]').json()["rows"] == [["a"]]
+
+
+def test_an_argument_called_host_is_not_taken_for_the_host_that_is_asked(api):
+    path = "/topics/lamp/methods/seen_by"
+    for query in ("?host=nowhere", "?host=testhost", ""):
+        reply = api.get(path + query)
+        assert (reply.status, reply.headers["allow"]) == (405, "POST")
+    assert api.post(path, {"host": "nowhere"}).json() == "nowhere"
 
 
 def test_a_get_of_a_method_that_changes_something_is_refused(api):
@@ -119,6 +149,15 @@ def test_idempotency_keys_of_two_callers_do_not_meet(api):
 def test_an_idempotency_key_that_cannot_be_one_is_refused(api):
     for key in ("", "x" * 256, "ä"):
         assert api.post(SWITCH, {"name": "a"}, headers={"idempotency-key": key}).status == 400
+
+
+def test_a_key_that_would_be_of_no_effect_is_refused(api):
+    key = {"idempotency-key": "k"}
+    assert api.post(f"{SWITCH}/fanout", {"name": "a"}, headers=key).status == 400
+    blink = api.post("/topics/lamp/methods/blink", headers={**key, "accept": "application/x-ndjson"})
+    assert (blink.status, api.host.manager("lamp").calls) == (400, [])
+    count = api.post("/topics/lamp/methods/count", {"to": 1}, headers={**key, "accept": "application/x-ndjson"})
+    assert count.status == 200
 
 
 def test_casts_and_fanouts_are_accepted(api):

@@ -1,5 +1,9 @@
 from __future__ import annotations
 
+import re
+
+import pytest
+
 BUILD = "/topics/lamp/methods/build/submit"
 
 
@@ -95,3 +99,28 @@ def test_a_time_limit_is_that_of_the_operation(api):
     assert api.post(f"{BUILD}?time_limit=3600", {"name": "a"}).json()["expires_at"].endswith("Z")
     for text in ("0", "x", "nan", "inf"):
         assert api.post(f"{BUILD}?time_limit={text}", {"name": "a"}).status == 400
+
+
+@pytest.mark.parametrize("key", ["a/b", "a?b#c", "../..", "a b", "a\\b", "%2F", "'\"$(x)", "x" * 255])
+def test_an_operation_is_found_where_its_location_says(api, key):
+    reply = api.post(BUILD, {"name": "a"}, headers={"idempotency-key": key})
+    where = reply.headers["location"].removeprefix("/v1")
+    assert api.get(where).json()["id"] == reply.json()["id"]
+    assert re.fullmatch(r"[\w.-]+", reply.json()["id"])
+
+
+def test_an_id_that_another_client_chose_may_have_a_slash(api, run):
+    client = api.host.gateway.client(api.host.caller("admin"))
+    run(client.submit("lamp", "build", {"name": "a"}, request_id="a/b c"))
+    assert api.get("/operations/a%2Fb%20c").json()["id"] == "a/b c"
+    assert api.get("/operations/a%2fb%20c/watch").status == 200
+
+
+def test_a_repeated_retry_with_a_key_gets_the_first_answer(api):
+    operation = submit(api, "a")
+    wait_end(api, operation)
+    assert api.post(f"/operations/{operation}/cancel", headers={"idempotency-key": "c"}).status == 409
+    assert api.post(f"/operations/{operation}/retry", headers={"idempotency-key": "c"}).json()["error"] == (
+        "ostler.Conflict"
+    )
+    assert api.get(f"/operations/{operation}", headers={"idempotency-key": "c"}).status == 200
