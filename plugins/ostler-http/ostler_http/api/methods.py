@@ -12,6 +12,8 @@ import msgspec
 from ostler import InvalidArguments, InvalidInput, OstlerError, ServiceNotFound, WrongCallKind
 from ostler_http.api.frames import Frame, ended, format_of
 from ostler_http.api.idempotency import idempotency_id, refuse_key
+from ostler_http.api.operations import wait_for_end
+from ostler_http.api.preferences import read_preferences
 from ostler_http.api.problems import HttpError
 from ostler_http.api.request import EVENT_STREAM, JSON_TYPE, LINES, given_twice
 from ostler_http.api.responses import Response, json_response
@@ -64,10 +66,8 @@ class MethodHandlers:
 
     async def call(self, request: Request) -> Response | None:
         """Serve `POST`: a call that is waited for, or with `Prefer: respond-async` an operation."""
-        if b"prefer" in request.headers and _wants_operation(request):
-            response = await self.submit(request)
-            response.headers = {**(response.headers or {}), "preference-applied": "respond-async"}
-            return response
+        if read_preferences(request).respond_async:
+            return await self.submit(request)
         host = request.query("host").get("host", "")
         arguments = await request.arguments()
         method = await self._method(request, host)
@@ -154,7 +154,10 @@ class MethodHandlers:
         return json_response({"accepted": await request.until_gone(work)}, 202)
 
     async def submit(self, request: Request) -> Response:
-        """Serve `POST …/submit`: store the request as an operation; the header Location says where it is."""
+        """Serve `POST …/submit`: store the request as an operation; the header Location says where it is.
+
+        202, or 200 when it was waited for (`Prefer: wait`) and has ended; in both the body is the operation.
+        """
         query = request.query("host", "time_limit")
         host, context = query.get("host", ""), self._context
         arguments = _from_json(await request.arguments(), await self._method(request, host))
@@ -166,12 +169,21 @@ class MethodHandlers:
         operation = await request.until_gone(work)
         where = f"{request.scope.get('root_path', '')}/operations/{quote(operation, safe='')}"
         headers = {"location": f"{where}?{urlencode({'host': host})}" if host else where}
+        preferences = read_preferences(request)
+        headers |= preferences.applied()
+        shown, has_ended = await self._show_operation(request, operation, host, preferences.wait)
+        return json_response(shown, 200 if has_ended else 202, headers)
+
+    async def _show_operation(self, request: Request, operation: str, host: str, wait: int) -> tuple[Any, bool]:
+        """Return an operation that was submitted, and whether it was waited for and has ended."""
+        context = self._context
         try:
+            if wait:
+                return await wait_for_end(context, request, operation, host, wait)
             status = await context.control(request, "operation.show", {"operation": operation}, host=host)
-            shown = await context.shown(request, "operation.show", status)
+            return await context.shown(request, "operation.show", status), False
         except OstlerError:  # it is stored, and that is what was asked for
-            shown = {"id": operation}
-        return json_response(shown, 202, headers)
+            return {"id": operation}, False
 
     async def _method(self, request: Request, host: str) -> Method:
         interface = await self._context.interface(request, request.parameters["topic"], host)
@@ -215,10 +227,6 @@ def _with_bytes(arguments: dict[str, Any], method: Method) -> dict[str, Any]:
         name = f"{method.description['topic']}.{method.name}"
         raise InvalidArguments(f"an argument of {name}: {error.message}", hint=error.hint, method=name) from None
     return changed
-
-
-def _wants_operation(request: Request) -> bool:
-    return any(each.strip().lower() == b"respond-async" for each in request.headers[b"prefer"].split(b","))
 
 
 def _time_limit(query: dict[str, str]) -> float | None:

@@ -54,6 +54,7 @@ class LampManager(Manager):
         self.calls = []
         self.started = threading.Event()
         self.cancelled = threading.Event()
+        self.released = threading.Event()
 
     @exposed(role="viewer", changes=False)
     async def show(self, ctx: Context, name: str, level: int = 1, tags: list[str] | None = None) -> dict:
@@ -143,6 +144,12 @@ class LampManager(Manager):
         """Build a lamp, as an operation."""
         self.calls.append(name)
         return f"{name} is built"
+
+    @exposed(durable=Durable(on_restart="retry"))
+    def hold(self, ctx: Context) -> str:
+        """Wait until it is released."""
+        self.released.wait(10)
+        return "released"
 
     @exposed(role="admin")
     async def destroy(self, ctx: Context) -> None:
