@@ -9,7 +9,7 @@ from urllib.parse import quote, unquote
 from ostler import Event, Gap, InvalidInput
 from ostler_http.api.frames import Frame, format_of
 from ostler_http.api.problems import HttpError, to_rfc3339
-from ostler_http.api.request import EVENT_STREAM
+from ostler_http.api.request import EVENT_STREAM, given_twice
 
 if TYPE_CHECKING:
     from ostler_http.api.context import ApiContext
@@ -45,7 +45,8 @@ class EventHandlers:
         patterns, since = _read_query(request)
         positions = read_positions(request.header(b"last-event-id") or since)
         kind = format_of(request, EVENT_STREAM)
-        await self._context.streams.send(request, kind, self._frames(request, patterns, positions))
+        frames = self._frames(request, patterns, positions)
+        await self._context.streams.send(request, kind, frames, timeout=request.timeout(None))
 
     async def _frames(
         self, request: Request, patterns: list[str], asked: Mapping[str, int] | None
@@ -56,11 +57,16 @@ class EventHandlers:
         positions = covered if asked is None else {topic: asked.get(topic, 0) for topic in covered} | dict(asked)
         since = {topic: number for topic, number in positions.items() if _covers(patterns, topic)}
         cursor = _Cursor(since)
+        # Their journal is another one, or has lost its end: the id goes on from where that is.
+        ahead = {topic for topic, number in since.items() if number > covered.get(topic, 0)}
         stream = self._context.client(request).subscribe(*patterns, since=since or None)
         async with stream:
             yield Frame("ready", {"patterns": patterns, "positions": dict(since)}, cursor.id)
             async for found in stream:
                 if isinstance(found, Gap):
+                    if found.topic in ahead:
+                        ahead.discard(found.topic)
+                        cursor.reset(found.topic, covered.get(found.topic))
                     yield Frame("gap", _show_gap(found), cursor.move(found.topic, found.last, found.journaled))
                 else:
                     shown = _show_event(found)
@@ -81,6 +87,13 @@ class _Cursor:
             self._positions[topic] = number
             self.id = write_positions(self._positions)
         return self.id
+
+    def reset(self, topic: str, number: int | None) -> None:
+        """Go on from another number of a topic; None for a topic that has no journal here."""
+        self._positions.pop(topic, None)
+        if number is not None:
+            self._positions[topic] = number
+        self.id = write_positions(self._positions)
 
 
 def write_positions(positions: Mapping[str, int]) -> str:
@@ -119,6 +132,8 @@ def _read_query(request: Request) -> tuple[list[str], str]:
     for name, value in request.query_items():
         if name == "topic":
             patterns.append(value)
+        elif name == "since" and since:
+            raise given_twice(name)
         elif name == "since":
             since = value
         else:
@@ -126,6 +141,8 @@ def _read_query(request: Request) -> tuple[list[str], str]:
                 f"{request.path} takes no query parameter {name[:60]!r}", hint="it takes: topic, since"
             )
             raise HttpError(400, error)
+    if "" in patterns:
+        raise HttpError(400, InvalidInput("`topic` is empty", hint="leave it out for all events"))
     if len(patterns) > _MAX_PATTERNS:
         raise HttpError(400, InvalidInput(f"more than {_MAX_PATTERNS} patterns", hint="use fewer, or one with *"))
     return patterns, since

@@ -316,3 +316,25 @@ def test_head_of_a_stream_has_its_headers_and_begins_nothing(api):
         reply = api.request("HEAD", path, headers={"accept": "text/event-stream"})
         assert (reply.status, reply.body, reply.headers["content-type"]) == (200, b"", "text/event-stream")
     assert not api.host.manager("lamp").cancelled.is_set()
+
+
+def test_what_a_token_has_in_progress_ends_when_it_is_revoked(api, run):
+    lines = {"accept": "application/x-ndjson"}
+
+    async def revoke():
+        streams = [
+            api.open("GET", path, headers=lines, role="viewer") for path in ("/events", "/topics/lamp/methods/tick")
+        ]
+        for each in streams:
+            await each.head()
+            await each.frame()
+        call = api.open("GET", "/topics/lamp/methods/wait", role="viewer")
+        await asyncio.to_thread(api.host.manager("lamp").started.wait, 10)
+        await asyncio.to_thread(api.host.revoke, "viewer")
+        ends = [(await each.frames())[-1]["error"]["error"] for each in streams]
+        await call.head()
+        await asyncio.gather(call.task, *(each.task for each in streams))
+        return ends, call.status
+
+    assert run(revoke()) == (["ostler.NotPermitted"] * 2, 403)
+    assert api.host.manager("lamp").cancelled.wait(10)
