@@ -145,7 +145,7 @@ class OstlerError(Exception):
     attempts = TypedDetail(_as_count)
     """How often the request was sent, more than once under a `Retry` policy only."""
     remote_name: str = ""
-    """The name of the error where it was raised, if its class is not known here: `acme_lamp.LampBroken`."""
+    """The name of the error where it was raised, if its class is not known here; empty if it is."""
 
     def __init__(self, message: str, *, hint: str = "", **details: object) -> None:
         super().__init__(message)

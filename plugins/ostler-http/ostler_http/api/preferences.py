@@ -29,7 +29,7 @@ class Preferences(NamedTuple):
 
 
 def read_preferences(request: Request) -> Preferences:
-    """Return what the header `Prefer` says; the first of what it says twice, and nothing of what cannot be read."""
+    """Return what the header Prefer says; the first of what it says twice, and nothing of what cannot be read."""
     if b"prefer" not in request.headers:
         return Preferences()
     found: dict[str, str] = {}

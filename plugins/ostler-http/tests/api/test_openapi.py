@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import json
 import re
 
 import jsonschema
@@ -41,6 +42,58 @@ def test_results_are_as_the_document_says(api, document):
     jsonschema.validate(result, {**schema["schema"], "components": document["components"]})
     rows = document["paths"]["/services"]["get"]["responses"]["200"]["content"]["application/json"]["schema"]
     jsonschema.validate(api.get("/services").json(), {**rows, "components": document["components"]})
+
+
+def content(document, path, verb, status, kind="application/json"):
+    """Return the schema of a response, with what it refers to."""
+    schema = document["paths"][path][verb]["responses"][status]["content"][kind]["schema"]
+    return {**schema, "components": document["components"]}
+
+
+def test_what_is_the_same_on_every_host_is_as_the_document_says(api, document):
+    for path, given in (("/", "/"), ("/topics", "/topics"), ("/topics/{topic}", "/topics/lamp")):
+        schema = content(document, path, "get", "200")
+        assert schema.get("type") or schema.get("$ref")
+        jsonschema.validate(api.get(given).json(), schema)
+    path = "/topics/lamp/methods/build"
+    for prefer, ending in ((None, "/submit"), ("wait=10", "/submit"), ("respond-async", "")):
+        reply = api.post(path + ending, {"name": "a"}, headers={"prefer": prefer} if prefer else {})
+        schema = content(document, path + ending, "post", str(reply.status))
+        assert schema["$ref"] == "#/components/schemas/OperationStatus"
+        jsonschema.validate(reply.json(), schema)
+
+
+def test_lines_of_streams_are_as_the_document_says(api, document):
+    operation = api.post("/topics/lamp/methods/build/submit", {"name": "a"}).json()["id"]
+    for path, given in (
+        ("/operations/{id}/watch", f"/operations/{operation}/watch"),
+        ("/topics/lamp/methods/count", "/topics/lamp/methods/count?to=2&fail=true"),
+        ("/events", "/events?since=lamp:99"),
+    ):
+        schema = content(document, path, "get", "200", "application/x-ndjson")
+        reply = api.get(given, headers={"accept": "application/x-ndjson", "request-timeout": "1"})
+        lines = [json.loads(line) for line in reply.body.splitlines() if line]
+        assert lines
+        for line in lines:
+            assert set(line) <= set(schema["properties"])
+            jsonschema.validate(line, schema)
+
+
+def test_every_error_response_is_described_with_its_headers(document):
+    shared = document["components"]["responses"]
+    for path, verbs in document["paths"].items():
+        for verb, operation in verbs.items():
+            found = operation["responses"]
+            errors = {status for status in found if status[0] in "45"}
+            needed = {"400", "401", "403", "404", "422", "429", "503", "504"}
+            needed |= {"409", "413", "415"} if verb == "post" else set()
+            assert errors >= needed, path
+            assert "default" in found
+            names = [each["$ref"].rpartition("/")[2] for each in found.values() if "$ref" in each]
+            assert all("Problem" in str(shared[name]["content"]) for name in names)
+    assert "Retry-After" in shared["Unavailable"]["headers"]
+    assert "Retry-After" in shared["TooManyRequests"]["headers"]
+    assert "WWW-Authenticate" in shared["Unauthorized"]["headers"]
 
 
 def test_problems_are_as_the_document_says(api, document):
