@@ -47,6 +47,9 @@ class MethodHandlers:
 
     async def read(self, request: Request) -> Response | None:
         """Serve `GET`: a method that changes nothing, with the arguments in the query."""
+        if request.has_body:
+            text = "a GET has its arguments in the query, and not in a body"
+            raise HttpError(400, InvalidInput(text, hint="use POST, or the query"))
         hosts = [value for name, value in request.query_items() if name == "host"]
         if len(hosts) > 1:
             raise given_twice("host")

@@ -258,14 +258,18 @@ class Request:
         if length.isdigit() and int(length[:20]) > self._limits.size:
             raise self._too_large()
 
+    @property
+    def has_body(self) -> bool:
+        """Whether the client says that it sends a body."""
+        return self.headers.get(b"content-length", b"0") != b"0" or b"transfer-encoding" in self.headers
+
     async def discard_body(self) -> None:
         """Read what nobody has read of the body, within its bounds.
 
         A server closes the connection when a response ends before its request; the client may then see a broken
         connection, and not the response.
         """
-        has_body = self.headers.get(b"content-length", b"0") != b"0" or b"transfer-encoding" in self.headers
-        if self._is_read or not has_body:
+        if self._is_read or not self.has_body:
             return
         try:
             async with asyncio.timeout(_DISCARD_TIMEOUT):

@@ -14,7 +14,9 @@ if TYPE_CHECKING:
     from ostler_http.api.request import Request
 
 Headers = list[tuple[bytes, bytes]]
-_COMMON: Headers = [(b"cache-control", b"no-cache, private"), (b"x-content-type-options", b"nosniff")]
+_COMMON: Headers = [
+    (b"cache-control", b"no-cache, private"), (b"vary", b"Accept"), (b"x-content-type-options", b"nosniff"),
+]  # fmt: skip
 _JSON: Headers = [(b"content-type", JSON_TYPE.encode()), *_COMMON]
 
 

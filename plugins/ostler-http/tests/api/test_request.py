@@ -1,6 +1,8 @@
 from __future__ import annotations
 
 import asyncio
+import re
+from pathlib import Path
 
 import pytest
 
@@ -235,3 +237,19 @@ def test_the_methods_of_a_path_are_told(api):
     assert "content-type" not in reply.headers
     assert api.request("OPTIONS", "/nosuch").status == 404
     assert api.request("PUT", "/topics").headers["allow"] == "GET, HEAD, OPTIONS"
+
+
+def test_arguments_in_the_body_of_a_get_are_not_silently_left_out(api):
+    reply = api.request("GET", f"{SHOW}?name=a", b'{"level": 5}', headers={"content-length": "12"})
+    assert (reply.status, "query" in reply.json()["detail"]) == (400, True)
+
+
+def test_the_pages_of_other_origins_may_send_and_read_each_header_of_the_api():
+    from ostler_http.filters import cors
+
+    page = (Path(__file__).parents[4] / "docs" / "http.md").read_text(encoding="utf-8")
+    table = page.partition("| of the request |")[2].partition("\n\n")[0]
+    sent = {name.lower() for name in re.findall(r"^\| `([\w-]+)", table, re.MULTILINE)} - {"accept"}
+    assert sent <= {name.lower() for name in cors.CorsOptions.model_fields["headers"].default}
+    documented = {"ETag", "Link", "Location", "Preference-Applied", "Retry-After", "WWW-Authenticate", "X-Request-Id"}
+    assert documented <= set(cors._EXPOSED)  # private: what the middleware is given
