@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import re
-from collections.abc import Awaitable, Iterable
+from collections.abc import Awaitable, Sequence
 from typing import TYPE_CHECKING, Any, TypeVar
 from urllib.parse import parse_qsl, unquote_to_bytes
 
@@ -391,8 +391,7 @@ class Request:
         )
 
 
-def _join_headers(raw: Iterable[tuple[bytes, bytes]]) -> dict[bytes, bytes]:
-    pairs = list(raw)
+def _join_headers(pairs: Sequence[tuple[bytes, bytes]]) -> dict[bytes, bytes]:
     found = dict(pairs)
     if len(found) == len(pairs):
         return found
