@@ -123,7 +123,13 @@ class MethodHandlers:
         reports: asyncio.Queue[Any] = asyncio.Queue()
         work = self._result(request, arguments, host, lenient=lenient, on_progress=reports.put_nowait)
         call = asyncio.ensure_future(work)
-        call.add_done_callback(lambda _: reports.put_nowait(None))
+
+        def end(done: asyncio.Future[Any]) -> None:
+            if not done.cancelled():
+                done.exception()  # taken, should nobody read to the end
+            reports.put_nowait(None)
+
+        call.add_done_callback(end)
         try:
             while (report := await reports.get()) is not None:
                 yield Frame("progress", {"done": report.done, "total": report.total, "text": report.text})

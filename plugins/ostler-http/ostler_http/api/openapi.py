@@ -101,14 +101,14 @@ def _add_method(
         "description": _describe(method),
     }
     given = _method_responses(result, streams=method.streams)
-    called = {**given, **({"202": submitted_responses(operation)["202"]} if method.durable else {})}
     identifier = _NOT_IN_IDS.sub("_", f"{topic}_{name}")
     path: Schema = {
         "post": {
             **common, "operationId": identifier,
-            "parameters": _refer("host", "timeout", "key", *(["prefer"] if method.durable else [])),
+            "parameters": _refer("host", "timeout", "key"),
             "requestBody": {"content": json_content(arguments), "required": bool(arguments.get("required"))},
-            "responses": responses(called, has_body=True),
+            # Not 202: with `Prefer: respond-async` there is one, but whoever generates a client has the path of submit.
+            "responses": responses(given, has_body=True),
         }
     }  # fmt: skip
     if not method.changes and "host" not in arguments.get("properties", {}):

@@ -66,5 +66,6 @@ def test_a_generated_typescript_client_calls_submits_and_reads_problems(tmp_path
         "size": 1048576,
         "problem": {"status": 409, "error": "ostler_volume.AlreadyExists"},
         "names": ["typed"],
-        "submitted": 202,
+        "submitted": 200,
+        "state": "succeeded",
     }
