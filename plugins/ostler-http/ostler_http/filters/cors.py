@@ -9,7 +9,7 @@ from ostler import Field, Seconds
 from ostler_http.application import Filter, FilterOptions
 from ostler_http.asgi import ASGIApp
 
-_EXPOSED = ("ETag", "Link", "Location", "Preference-Applied", "Retry-After", "WWW-Authenticate", "X-Request-Id")
+EXPOSED_HEADERS = ("ETag", "Link", "Location", "Preference-Applied", "Retry-After", "WWW-Authenticate", "X-Request-Id")
 """Headers of responses that pages may read."""
 
 
@@ -55,6 +55,6 @@ class CorsFilter(Filter):
         options: CorsOptions = self.environment.options
         wrapped = CORSMiddleware(
             app, allow_origins=options.origins, allow_methods=options.methods, allow_headers=options.headers,
-            expose_headers=_EXPOSED, max_age=int(options.max_age),
+            expose_headers=EXPOSED_HEADERS, max_age=int(options.max_age),
         )  # fmt: skip
         return cast(ASGIApp, wrapped)
