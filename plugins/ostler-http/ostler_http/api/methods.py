@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import hashlib
 from collections.abc import AsyncGenerator, Awaitable
+from contextlib import aclosing
 from typing import TYPE_CHECKING, Any
 from urllib.parse import quote, urlencode
 
@@ -23,6 +24,8 @@ if TYPE_CHECKING:
 _MAX_KEY = 255
 _READABLE_KEY = 64
 """Characters of an idempotency key that are seen in the id of a request."""
+_OTHER_KIND = {True: b"call-kind=call", False: b"call-kind=stream"}
+"""The preference of clients who expect the other kind of method, by whether it yields: it is refused, and not run."""
 METHOD_PATH = "/topics/{topic}/methods/{method}"
 
 
@@ -55,18 +58,20 @@ class MethodHandlers:
 
     async def call(self, request: Request) -> Response | None:
         """Serve `POST`: a call that is waited for, or with `Prefer: respond-async` an operation."""
-        if b"prefer" in request.headers and _wants_operation(request):
+        if request.prefers(b"respond-async"):
             response = await self.submit(request)
             response.headers = {**(response.headers or {}), "preference-applied": "respond-async"}
             return response
         host = request.query("host").get("host", "")
         arguments = await request.arguments()
         method = await self._method(request, host)
-        return await self._run(request, method, _from_json(arguments, method), host)
+        return await self._run(request, method, _from_json(arguments, method), host, lenient=_is_lenient(request))
 
     async def _run(
         self, request: Request, method: Method, arguments: dict[str, Any], host: str, *, lenient: bool = False
     ) -> Response | None:
+        if request.prefers(_OTHER_KIND[method.streams]):
+            raise await self._wrong_kind(request, method, arguments, host)
         kind = format_of(request)
         if kind:
             frames = self._item_frames if method.streams else self._progress_frames
@@ -76,6 +81,18 @@ class MethodHandlers:
             raise _stream_only(request)
         result = await request.until_gone(self._result(request, arguments, host, lenient=lenient))
         return json_response(result)
+
+    async def _wrong_kind(self, request: Request, method: Method, arguments: dict[str, Any], host: str) -> OstlerError:
+        """Return the error of the daemon for a method that is not of the kind which the client prefers."""
+        try:
+            if method.streams:
+                await self._result(request, arguments, host, lenient=True)
+            else:
+                async with aclosing(self._items(request, arguments, host, lenient=True)) as items:
+                    await anext(items)
+        except OstlerError as error:
+            return error
+        return _stream_only(request).error  # it has become another one since it was described
 
     def _result(
         self, request: Request, arguments: dict[str, Any], host: str, *, lenient: bool, on_progress: Any = None
@@ -94,13 +111,18 @@ class MethodHandlers:
     def _item_frames(
         self, request: Request, arguments: dict[str, Any], host: str, lenient: bool
     ) -> AsyncGenerator[Frame, None]:
-        """Return the items that a method yields; the deadline, if there is one, is that of the whole stream."""
+        """Return the items that a method yields, as frames; the deadline, if there is one, is that of each item."""
+        return ended(self._items(request, arguments, host, lenient=lenient), "item")
+
+    def _items(
+        self, request: Request, arguments: dict[str, Any], host: str, *, lenient: bool
+    ) -> AsyncGenerator[Any, None]:
         parameters = request.parameters
-        items = self._context.client(request).stream(
+        items: AsyncGenerator[Any, None] = self._context.client(request).stream(
             parameters["topic"], parameters["method"], arguments, host=host or None, timeout=request.timeout(None),
             request_id=request.request_id, trace=request.trace, lenient=lenient,
         )  # fmt: skip
-        return ended(items, "item")
+        return items
 
     async def _progress_frames(
         self, request: Request, arguments: dict[str, Any], host: str, lenient: bool
@@ -127,7 +149,7 @@ class MethodHandlers:
         work = self._context.client(request).cast(
             request.parameters["topic"], request.parameters["method"], arguments, host=host or None,
             timeout=request.timeout(self._context.timeout), request_id=key or request.request_id,
-            trace=request.trace, deduplicate=bool(key),
+            trace=request.trace, deduplicate=bool(key), lenient=_is_lenient(request),
         )  # fmt: skip
         return json_response({"accepted": await request.until_gone(work)}, 202)
 
@@ -138,6 +160,7 @@ class MethodHandlers:
         work = self._context.client(request).fanout(
             request.parameters["topic"], request.parameters["method"], arguments,
             timeout=request.timeout(self._context.timeout), request_id=request.request_id, trace=request.trace,
+            lenient=_is_lenient(request),
         )  # fmt: skip
         return json_response({"accepted": await request.until_gone(work)}, 202)
 
@@ -149,7 +172,7 @@ class MethodHandlers:
         work = context.client(request).submit(
             request.parameters["topic"], request.parameters["method"], arguments, host=host or None,
             timeout=request.timeout(context.timeout), request_id=idempotency_id(request), trace=request.trace,
-            time_limit=_time_limit(query),
+            time_limit=_time_limit(query), lenient=_is_lenient(request),
         )  # fmt: skip
         operation = await request.until_gone(work)
         where = f"{request.scope.get('root_path', '')}/operations/{quote(operation, safe='')}"
@@ -209,8 +232,9 @@ def _with_bytes(arguments: dict[str, Any], method: Method) -> dict[str, Any]:
     return changed
 
 
-def _wants_operation(request: Request) -> bool:
-    return any(each.strip().lower() == b"respond-async" for each in request.headers[b"prefer"].split(b","))
+def _is_lenient(request: Request) -> bool:
+    """Return whether texts may stand for numbers, booleans and structures, as on a command line."""
+    return request.prefers(b"handling=lenient")
 
 
 def _time_limit(query: dict[str, str]) -> float | None:

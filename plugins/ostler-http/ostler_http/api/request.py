@@ -129,6 +129,13 @@ class Request:
         wanted = {part.partition(b";")[0].strip().lower() for part in named.split(b",")}
         return next((kind for kind in kinds if kind.encode() in wanted), "")
 
+    def prefers(self, preference: bytes) -> bool:
+        """Return whether the client has a preference (RFC 7240), in lower case: `handling=lenient`."""
+        named = self.headers.get(b"prefer")
+        if named is None:
+            return False
+        return any(each.strip().lower().replace(b'"', b"") == preference for each in named.split(b","))
+
     def timeout(self, default: float | None) -> float | None:
         """Return the seconds that this request may take, by its header `Request-Timeout`.
 
