@@ -192,6 +192,7 @@ class HttpClient(SyncCallMethods):
         return self._request(f"{path}?{urlencode(query)}" if query else path, headers, _encode(request), wait)
 
     def _request(self, path: str, headers: Mapping[str, str], body: bytes | None, wait: Wait) -> HttpResponse:
+        wait.check()
         connection = self._take_connection(wait)
         response = connection.send(path, {**self._headers, **headers}, body, wait)
         if not 200 <= response.status < 300:

@@ -19,6 +19,7 @@ from ostler.cli.http_client.address import HttpDaemon, is_loopback
 from ostler.errors import (
     ConnectionLost,
     DaemonNotRunning,
+    DeadlineExceeded,
     InvalidInput,
     MalformedMessage,
     MessageTooLarge,
@@ -82,6 +83,15 @@ class Wait:
         if left <= 0:
             raise self._late_error()
         return left
+
+    def check(self) -> None:
+        """Refuse a request that would be late before it is sent.
+
+        Raises:
+            DeadlineExceeded: It has no time.
+        """
+        if self.timeout is not None and self.timeout <= 0:
+            raise DeadlineExceeded(f"the deadline of {self.where} had passed before it started")
 
     def next_pause(self) -> float | None:
         """Return the seconds to wait for the next bytes; raises as `left`."""
@@ -274,6 +284,7 @@ class HttpResponse:
                 if self._response.length:  # fewer bytes than the header promised
                     raise ConnectionResetError("the response ended early")
                 self._is_ended = True
+                self._response.close()  # the connection goes on
             self._buffer += piece
             return bool(piece)
 

@@ -9,15 +9,15 @@ from contextlib import aclosing
 from typing import TYPE_CHECKING, Any
 from urllib.parse import quote, urlencode
 
-from ostler import InvalidArguments, InvalidInput, OstlerError, WrongCallKind
+from ostler import InvalidArguments, InvalidInput, MethodNotFound, OstlerError, WrongCallKind
 from ostler_http.api.frames import Frame, ended, format_of
+from ostler_http.api.interfaces import Method
 from ostler_http.api.problems import HttpError
 from ostler_http.api.request import EVENT_STREAM, LINES
 from ostler_http.api.responses import Response, json_response
 
 if TYPE_CHECKING:
     from ostler_http.api.context import ApiContext
-    from ostler_http.api.interfaces import Method
     from ostler_http.api.request import Request
     from ostler_http.api.routes import Routes
 
@@ -26,6 +26,7 @@ _READABLE_KEY = 64
 """Characters of an idempotency key that are seen in the id of a request."""
 _OTHER_KIND = {True: b"call-kind=call", False: b"call-kind=stream"}
 """The preference of clients who expect the other kind of method, by whether it yields: it is refused, and not run."""
+_UNKNOWN_METHOD = {"method": "", "changes": True, "streams": False, "durable": False}
 METHOD_PATH = "/topics/{topic}/methods/{method}"
 
 
@@ -186,7 +187,13 @@ class MethodHandlers:
 
     async def _method(self, request: Request, host: str) -> Method:
         context, parameters = self._context, request.parameters
-        return await context.interfaces.method(context.client(request), parameters["topic"], parameters["method"], host)
+        topic, name = parameters["topic"], parameters["method"]
+        try:
+            return await context.interfaces.method(context.client(request), topic, name, host)
+        except MethodNotFound:
+            if request.method != "POST":
+                raise
+            return Method(_UNKNOWN_METHOD)  # the daemon says what is wrong with it: it may exist and not be exposed
 
 
 def idempotency_id(request: Request) -> str:
