@@ -69,6 +69,7 @@ class HttpClient(SyncCallMethods):
         }
         self._lock = threading.Lock()
         self._idle: list[HttpConnection] = []
+        self._in_use: set[HttpConnection] = set()
         self._is_closed = False
 
     def __enter__(self) -> Self:
@@ -78,11 +79,13 @@ class HttpClient(SyncCallMethods):
         self.close()
 
     def close(self) -> None:
-        """Close the connections that no request uses. May be called twice."""
+        """End the streams and close all connections. May be called twice."""
         with self._lock:
             self._is_closed = True
-            idle, self._idle = self._idle, []
-        for connection in idle:
+            opened = [*self._idle, *self._in_use]
+            self._idle.clear()
+            self._in_use.clear()
+        for connection in opened:
             connection.close()
 
     def events(
@@ -213,13 +216,18 @@ class HttpClient(SyncCallMethods):
             while self._idle:
                 connection = self._idle.pop()
                 if connection.is_alive():
+                    self._in_use.add(connection)
                     return connection
                 connection.close()
-        return HttpConnection(self._daemon, self._tls, wait)
+        connection = HttpConnection(self._daemon, self._tls, wait)
+        with self._lock:
+            self._in_use = {each for each in self._in_use if not each.is_closed} | {connection}
+        return connection
 
     def give_back(self, response: HttpResponse) -> None:
         """Keep the connection of a response for the next request, if it can carry one."""
         with self._lock:
+            self._in_use.discard(response.connection)
             if response.is_reusable and not self._is_closed:
                 self._idle.append(response.connection)
                 return

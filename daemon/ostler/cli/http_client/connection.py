@@ -132,6 +132,11 @@ class HttpConnection:
         # It is given only what it uses of a socket: the waits are ours.
         self._http.sock = cast("socket.socket", _TimedSocket(self))
 
+    @property
+    def is_closed(self) -> bool:
+        """Whether it was closed from this side."""
+        return self._socket.fileno() < 0
+
     def is_alive(self) -> bool:
         """Return whether it can carry another request; what comes without being asked for is its end."""
         return not select.select([self._socket], [], [], 0)[0]

@@ -22,7 +22,7 @@ SHOWN = [
     "status", "version", "service list", "service show volume", "driver list", "driver show volume/local",
     "driver reset volume/local", "periodic list", "periodic show volume check", "periodic run volume check",
     "periodic pause volume check", "periodic resume volume check", "handler list", "lock list", "plugin list",
-    "describe lamp", "describe volume", 'call volume list_volumes', "call lamp numbers to=3",
+    "describe lamp", "describe volume", "call volume list_volumes", "call lamp numbers to=3",
     "call lamp slowly steps=2", "call lamp echo --help", "cast lamp bump name=x", "submit lamp build name=wall --wait",
     "volume create cmp 1MiB", "volume list", "volume show cmp", "volume delete cmp --yes", "volume show cmp",
     "config cat --running", "config cat --running log", "config diff --running", "reload", "reload --plan",
@@ -30,7 +30,7 @@ SHOWN = [
     "events lamp.*.nothing --from 1 --last", "token list", "http list", "http address plain", "db check",
     "service freeze lamp --reason moving", "service show lamp", "service thaw lamp", "operation show nothing",
     "call volume get_volume name=nothing", "call lamp echo count=x", "call nothing at_all", "driver reset volume/none",
-    "service show nothing", 
+    "service show nothing",
 ]  # fmt: skip
 NEEDS_FILES = [
     "run", "check", "config cat", "config set log.level debug", "config diff", "keys show", "db migrate",
