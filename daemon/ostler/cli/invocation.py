@@ -76,14 +76,13 @@ def open_client(where: str | AnyRemoteDaemon | None, timeout: float, lenient: bo
 
 
 def _open_remote_client(where: AnyRemoteDaemon, timeout: float, lenient: bool) -> ConnectedClient:
-    # Each only for its kind of address.
-    from ostler.cli.remote_daemon import RemoteDaemon
+    from ostler.cli.remote_daemon import RemoteDaemon  # 2 ms: only with an address
 
     if not isinstance(where, RemoteDaemon):
-        from ostler.cli.http_client.client import HttpClient
+        from ostler.cli.http_client.client import HttpClient  # 40 ms: only for https://
 
         return HttpClient(where, timeout=timeout, lenient=lenient)
-    from ostler.messaging.clients.sync_client import Client
+    from ostler.messaging.clients.sync_client import Client  # 20 ms: not for https://
 
     return Client(
         where.address,

@@ -153,7 +153,8 @@ class HttpConnection:
         Raises:
             OstlerError: There was none; the connection is closed then.
         """
-        self.wait = wait
+        # A stream without a deadline begins at once nevertheless.
+        self.wait = wait if wait.timeout is not None else Wait(wait.where, _SILENCE_LIMIT)
         with self.guard():
             self._http.putrequest("GET" if body is None else "POST", path)
             for name, value in headers.items():
@@ -164,7 +165,9 @@ class HttpConnection:
                 self._http.endheaders(body)
             except (BrokenPipeError, ConnectionResetError):
                 pass  # refused before all of it was sent: the response says why
-            return HttpResponse(self, self._http.getresponse())
+            response = HttpResponse(self, self._http.getresponse())
+        self.wait = wait
+        return response
 
     @contextmanager
     def guard(self) -> Iterator[None]:

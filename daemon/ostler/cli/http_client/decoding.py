@@ -49,9 +49,10 @@ def decode_json(data: bytes | msgspec.Raw, kind: Any, where: str, *, limit: int 
 
 
 def _count_elements(raw: bytes, limit: int) -> int:
-    """Return about how many elements a text has, at least as many as there are."""
-    count = sum(map(raw.count, _MARKS)) + 1
-    if count > limit:  # texts may have such characters too
-        bare = _TEXT.sub(b"", raw)
-        count = sum(map(bare.count, _MARKS)) + 1
-    return count
+    """Return how many elements a text has, at least as many as there are; white space in empty lists counts as one."""
+    count = _count_marks(raw)
+    return _count_marks(_TEXT.sub(b'""', raw)) if count > limit else count  # texts may have such characters too
+
+
+def _count_marks(raw: bytes) -> int:
+    return 1 + sum(map(raw.count, _MARKS)) - raw.count(b"[]") - raw.count(b"{}")

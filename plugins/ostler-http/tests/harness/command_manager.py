@@ -54,7 +54,7 @@ class CommandManager(Manager):
         if kind == "missing":
             raise NotFound("lamp x not found", hint="see `ostler lamp list`", lamp="x", since=1800000000.0)
         if kind == "busy":
-            raise Busy("too many lamps", retry_after=2.5)
+            raise Busy("too many lamps", retry_after=0.25)
         if kind == "own":
             raise WrongColour("there is no colour x", colour="x")
         raise ValueError("of the inside")
