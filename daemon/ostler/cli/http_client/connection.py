@@ -402,7 +402,7 @@ def _tls_error(daemon: HttpDaemon, error: OSError) -> MessagingError:
             f"the certificate of {daemon.address} is not trusted: {error.verify_message.rstrip('.') or _reason(error)}",
             hint="--ca-file FILE names the certificates of the authority that has signed it", reason="certificate",
         )  # fmt: skip
-    if isinstance(error, ssl.SSLError):
+    if isinstance(error, ssl.SSLError) and not isinstance(error, ssl.SSLEOFError | ssl.SSLZeroReturnError):
         return MessagingError(
             f"there is no TLS with {daemon.address}: {_reason(error)}", hint="check scheme and port", reason="tls"
         )

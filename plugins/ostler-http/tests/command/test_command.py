@@ -102,6 +102,16 @@ def test_a_backup_comes_over_the_wire(command_site, tmp_path):
     assert file.read_bytes().startswith(b"SQLite format 3\x00")
 
 
+def test_an_image_is_uploaded(command_site, tmp_path):
+    image = tmp_path / "image"
+    image.write_bytes(bytes(range(256)) * (12 * 1024))  # three pieces
+    made = command_site.over_http("volume", "create", "uploaded", "--from", str(image))
+    assert made.code == 0, made.err
+    stored = [each.read_bytes() for each in (command_site.files / "volumes").rglob("*") if each.stat().st_size > 2**20]
+    assert stored == [image.read_bytes()]
+    assert command_site.over_http("volume", "delete", "uploaded", "--yes").code == 0
+
+
 @pytest.mark.parametrize(
     ("role", "line", "code"),
     [
