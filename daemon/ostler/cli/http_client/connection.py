@@ -47,6 +47,8 @@ _DEADLINE_GRACE = 1.0
 _END_TIMEOUT = 1.0
 """Seconds for the end of a response whose last line has come."""
 _READ_SIZE = 65536
+_ALERT = "ALERT"
+"""What the reason of an OpenSSL error has that the peer sent."""
 
 
 class Wait:
@@ -127,6 +129,7 @@ class HttpConnection:
         self._daemon = daemon
         self.wait = wait
         self._socket = _connect(daemon, tls, wait)
+        self._has_answered = False
         self._http = http.client.HTTPConnection(daemon.host, daemon.port)
         self._http.default_port = 443 if tls is not None else 80
         # It is given only what it uses of a socket: the waits are ours.
@@ -163,9 +166,10 @@ class HttpConnection:
                 self._http.putheader("Content-Length", str(len(body)))
             try:
                 self._http.endheaders(body)
-            except (BrokenPipeError, ConnectionResetError):
+            except (BrokenPipeError, ConnectionResetError, ssl.SSLEOFError):
                 pass  # refused before all of it was sent: the response says why
             response = HttpResponse(self, self._http.getresponse())
+        self._has_answered = True
         self.wait = wait
         return response
 
@@ -182,8 +186,14 @@ class HttpConnection:
             raise
 
     def _error_of(self, error: Exception) -> OstlerError:
+        if isinstance(error, ssl.SSLError) and _ALERT in (error.reason or ""):
+            return _refused_error(self._daemon, error)
         if isinstance(error, http.client.IncompleteRead | OSError):
-            return lost_call_error(self.wait.where, ConnectionLost(str(error)))
+            lost = lost_call_error(self.wait.where, ConnectionLost(str(error)))
+            if self._daemon.certificate is not None and not self._has_answered:
+                # With TLS 1.3 a certificate is refused after the handshake, and many servers do not say so.
+                lost.hint = "the server may not accept the certificate of --certificate"
+            return lost
         return MalformedMessage(
             f"{self._daemon.address} sent no valid HTTP response: {str(error) or type(error).__name__}",
             hint="check the address",
@@ -402,11 +412,20 @@ def _tls_error(daemon: HttpDaemon, error: OSError) -> MessagingError:
             f"the certificate of {daemon.address} is not trusted: {error.verify_message.rstrip('.') or _reason(error)}",
             hint="--ca-file FILE names the certificates of the authority that has signed it", reason="certificate",
         )  # fmt: skip
+    if isinstance(error, ssl.SSLError) and _ALERT in (error.reason or ""):
+        return _refused_error(daemon, error)
     if isinstance(error, ssl.SSLError) and not isinstance(error, ssl.SSLEOFError | ssl.SSLZeroReturnError):
         return MessagingError(
             f"there is no TLS with {daemon.address}: {_reason(error)}", hint="check scheme and port", reason="tls"
         )
     return _unreachable_error(daemon, error)
+
+
+def _refused_error(daemon: HttpDaemon, error: ssl.SSLError) -> NotPermitted:
+    """Return the error of a server that said in TLS why it talks no further: a certificate of the client, mostly."""
+    return NotPermitted(
+        f"{daemon.address} refused the connection: {_reason(error)}", hint="check --certificate and --certificate-key"
+    )
 
 
 def _reason(error: Exception) -> str:

@@ -90,7 +90,7 @@ def _add_method(paths: dict[str, Schema], components: Components, topic: str, na
     identifier = _NOT_IN_IDS.sub("_", f"{topic}_{name}")
     path: Schema = {
         "post": {
-            **common, "operationId": identifier, "parameters": _refer("host", "timeout", "key"),
+            **common, "operationId": identifier, "parameters": _refer("host", "timeout", "key", "preference"),
             "requestBody": {"content": json_content(arguments), "required": bool(arguments.get("required"))},
         }
     }  # fmt: skip

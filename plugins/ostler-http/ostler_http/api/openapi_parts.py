@@ -40,6 +40,11 @@ PARAMETERS: Schema = {
         "pattern": "^[ -~]*$"},
         "description": "The same request under the same key runs once; its answer is repeated",
     },
+    "preference": {
+        "name": "Prefer", "in": "header", "schema": {"type": "string", "maxLength": 255, "pattern": "^[ -~]*$"},
+        "description": "handling=lenient takes texts for numbers, booleans, lists and objects; respond-async makes an "
+        "operation of a call; call-kind=call and call-kind=stream refuse methods of the other kind",
+    },
     "time_limit": {
         "name": "time_limit", "in": "query", "schema": {"type": "number", "exclusiveMinimum": 0, "maximum": 300000000},
         "description": "Seconds in which the operation must end, also over restarts of the daemon",

@@ -9,6 +9,7 @@ import signal
 import subprocess
 
 import pytest
+import trustme
 from daemon_process import OSTLER, WAIT_TIMEOUT
 
 from support.json_documents import check_documents
@@ -183,6 +184,25 @@ def test_a_client_certificate_stands_for_a_token(command_site):
     nobody = command_site.run(*words, "whoami")
     assert nobody.code == 4
     assert "--token-file FILE" in nobody.err
+
+
+def test_a_client_certificate_of_another_authority_is_refused(command_site, tmp_path):
+    other = trustme.CA().issue_cert("ann", common_name="ann")
+    other.private_key_and_cert_chain_pem.write_to_path(str(tmp_path / "other.pem"))
+    ca = str(command_site.files / "ca.pem")
+    words = ["--address", command_site.address, "--ca-file", ca, "--certificate", str(tmp_path / "other.pem")]
+    refused = command_site.run(*words, "whoami")
+    assert refused.code in (1, 4)  # not every server says so, and its word may be lost
+    assert "--certificate" in refused.err
+
+
+@pytest.mark.parametrize("option", ["--ca-file", "--certificate"])
+def test_a_file_that_is_no_certificate_is_named(command_site, tmp_path, option):
+    (tmp_path / "wrong.pem").write_text("nothing")
+    for file in (tmp_path / "wrong.pem", tmp_path / "missing.pem"):
+        result = command_site.run("--address", command_site.address, option, str(file), "whoami")
+        assert result.code == 2
+        assert f"cannot use {file}" in result.err
 
 
 def test_a_server_is_not_believed_without_its_authority(command_site, tmp_path):
