@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any, ClassVar
 
-from ostler import Field, InternalError, OstlerError, Seconds
+from ostler import Field, InternalError, OstlerError, Seconds, Size
 from ostler_http.api.context import ApiContext
 from ostler_http.api.document import DocumentHandlers
 from ostler_http.api.events import EventHandlers
@@ -31,6 +31,9 @@ class ApiOptions(AppOptions):
     timeout: Seconds = Field(60.0, help="Deadline of requests that name none in `Request-Timeout`", reload="live")
     response_timeout: Seconds = Field(
         0, ge=0, help="Time until a response must have begun; 0 for no limit: requests have deadlines of their own"
+    )
+    max_body_size: Size = Field(
+        "2MiB", help="Most bytes of the body of a request; a mebibyte of content has 1.4 of them as base64"
     )
     max_depth: int = Field(64, ge=1, le=500, help="How deeply a body may be nested", reload="live")
     max_streams: int = Field(2000, ge=1, help="How many streams may be open at once", reload="live")

@@ -42,14 +42,14 @@ class EventHandlers:
 
     async def follow(self, request: Request) -> None:
         """Serve events: server-sent events, or NDJSON by `Accept`."""
-        patterns, since = _read_query(request)
+        patterns, since, last = _read_query(request)
         positions = read_positions(request.header(b"last-event-id") or since)
         kind = format_of(request, EVENT_STREAM)
-        frames = self._frames(request, patterns, positions)
+        frames = self._frames(request, patterns, positions, last=last)
         await self._context.streams.send(request, kind, frames, timeout=request.timeout(None))
 
     async def _frames(
-        self, request: Request, patterns: list[str], asked: Mapping[str, int] | None
+        self, request: Request, patterns: list[str], asked: Mapping[str, int] | None, *, last: bool
     ) -> AsyncGenerator[Frame, None]:
         topics = await self._context.control(request, "event_topics")
         covered = {topic: last for topic, _, _, last, _ in topics if _covers(patterns, topic)}
@@ -59,7 +59,9 @@ class EventHandlers:
         cursor = _Cursor(since)
         # Their journal is another one, or has lost its end: the id goes on from where that is.
         ahead = {topic for topic, number in since.items() if number > covered.get(topic, 0)}
-        stream = self._context.client(request).subscribe(*patterns, since=since or None)
+        stream = self._context.client(request).subscribe(
+            *patterns, since=None if last and asked is None else since or None, last=last, refetch=True
+        )
         async with stream:
             yield Frame("ready", {"patterns": patterns, "positions": dict(since)}, cursor.id)
             async for found in stream:
@@ -127,8 +129,8 @@ def read_positions(text: str) -> dict[str, int] | None:
     return found
 
 
-def _read_query(request: Request) -> tuple[list[str], str]:
-    patterns, since = [], ""
+def _read_query(request: Request) -> tuple[list[str], str, bool]:
+    patterns, since, last = [], "", False
     for name, value in request.query_items():
         if name == "topic":
             patterns.append(value)
@@ -136,16 +138,18 @@ def _read_query(request: Request) -> tuple[list[str], str]:
             raise given_twice(name)
         elif name == "since":
             since = value
+        elif name == "last" and value in ("true", "false"):
+            last = value == "true"
         else:
             error = InvalidInput(
-                f"{request.path} takes no query parameter {name[:60]!r}", hint="it takes: topic, since"
+                f"{request.path} takes no query parameter {name[:60]!r}", hint="it takes: topic, since, last=true"
             )
             raise HttpError(400, error)
     if "" in patterns:
         raise HttpError(400, InvalidInput("`topic` is empty", hint="leave it out for all events"))
     if len(patterns) > _MAX_PATTERNS:
         raise HttpError(400, InvalidInput(f"more than {_MAX_PATTERNS} patterns", hint="use fewer, or one with *"))
-    return patterns, since
+    return patterns, since, last
 
 
 def _covers(patterns: Iterable[str], topic: str) -> bool:
@@ -169,4 +173,4 @@ def _show_event(event: Event) -> dict[str, Any]:
 
 
 def _show_gap(gap: Gap) -> dict[str, Any]:
-    return {"topic": gap.topic, "host": gap.host, "first": gap.first, "last": gap.last}
+    return gap._asdict()

@@ -4,14 +4,16 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import AsyncGenerator, Awaitable
+from contextlib import aclosing
 from typing import TYPE_CHECKING, Any
 from urllib.parse import quote, urlencode
 
 import msgspec
 
-from ostler import InvalidArguments, InvalidInput, OstlerError, ServiceNotFound, WrongCallKind
+from ostler import InvalidArguments, InvalidInput, MethodNotFound, OstlerError, ServiceNotFound, WrongCallKind
 from ostler_http.api.frames import Frame, ended, format_of
 from ostler_http.api.idempotency import idempotency_id, refuse_key
+from ostler_http.api.interfaces import Method
 from ostler_http.api.operations import wait_for_end
 from ostler_http.api.preferences import read_preferences
 from ostler_http.api.problems import HttpError
@@ -20,10 +22,12 @@ from ostler_http.api.responses import Response, json_response
 
 if TYPE_CHECKING:
     from ostler_http.api.context import ApiContext
-    from ostler_http.api.interfaces import Method
     from ostler_http.api.request import Request
     from ostler_http.api.routes import Routes
 
+_OTHER_KIND = {True: "call", False: "stream"}
+"""The preference of clients who expect the other kind of method, by whether it yields: it is refused, and not run."""
+_UNKNOWN_METHOD = {"method": "", "changes": True, "streams": False, "durable": False}
 METHOD_PATH = "/topics/{topic}/methods/{method}"
 
 
@@ -74,13 +78,15 @@ class MethodHandlers:
         host = request.query("host").get("host", "")
         arguments = await request.arguments()
         method = await self._method(request, host)
-        return await self._run(request, method, _from_json(arguments, method), host)
+        return await self._run(request, method, _from_json(arguments, method), host, lenient=_is_lenient(request))
 
     async def _run(
         self, request: Request, method: Method, arguments: dict[str, Any], host: str, *, lenient: bool = False
     ) -> Response | None:
         if method.streams and method.changes:
             refuse_key(request, "a method that yields")
+        if read_preferences(request).call_kind == _OTHER_KIND[method.streams]:
+            raise await self._wrong_kind(request, method, arguments, host)
         kind = format_of(request, over="" if method.streams else JSON_TYPE)
         if kind:
             frames = self._item_frames if method.streams else self._progress_frames
@@ -90,6 +96,18 @@ class MethodHandlers:
             raise _stream_only(request)
         result = await request.until_gone(self._result(request, arguments, host, lenient=lenient))
         return json_response(result)
+
+    async def _wrong_kind(self, request: Request, method: Method, arguments: dict[str, Any], host: str) -> OstlerError:
+        """Return the error of the daemon for a method that is not of the kind which the client prefers."""
+        try:
+            if method.streams:
+                await self._result(request, arguments, host, lenient=True)
+            else:
+                async with aclosing(self._items(request, arguments, host, lenient=True)) as items:
+                    await anext(items)
+        except OstlerError as error:
+            return error
+        return _stream_only(request).error  # it has become another one since it was described
 
     def _result(
         self, request: Request, arguments: dict[str, Any], host: str, *, lenient: bool, on_progress: Any = None
@@ -108,13 +126,18 @@ class MethodHandlers:
     def _item_frames(
         self, request: Request, arguments: dict[str, Any], host: str, lenient: bool
     ) -> AsyncGenerator[Frame, None]:
-        """Return the items that a method yields; the deadline, if there is one, is that of the whole stream."""
+        """Return the items that a method yields, as frames; the deadline, if there is one, is that of each item."""
+        return ended(self._items(request, arguments, host, lenient=lenient), "item")
+
+    def _items(
+        self, request: Request, arguments: dict[str, Any], host: str, *, lenient: bool
+    ) -> AsyncGenerator[Any, None]:
         parameters = request.parameters
-        items = self._context.client(request).stream(
+        items: AsyncGenerator[Any, None] = self._context.client(request).stream(
             parameters["topic"], parameters["method"], arguments, host=host or None, timeout=request.timeout(None),
             request_id=request.request_id, trace=request.trace, lenient=lenient,
         )  # fmt: skip
-        return ended(items, "item")
+        return items
 
     async def _progress_frames(
         self, request: Request, arguments: dict[str, Any], host: str, lenient: bool
@@ -147,7 +170,7 @@ class MethodHandlers:
         work = self._context.client(request).cast(
             request.parameters["topic"], request.parameters["method"], arguments, host=host or None,
             timeout=request.timeout(self._context.timeout), request_id=key or request.request_id,
-            trace=request.trace, deduplicate=bool(key),
+            trace=request.trace, deduplicate=bool(key), lenient=_is_lenient(request),
         )  # fmt: skip
         return json_response({"accepted": await request.until_gone(work)}, 202)
 
@@ -159,6 +182,7 @@ class MethodHandlers:
         work = self._context.client(request).fanout(
             request.parameters["topic"], request.parameters["method"], arguments,
             timeout=request.timeout(self._context.timeout), request_id=request.request_id, trace=request.trace,
+            lenient=_is_lenient(request),
         )  # fmt: skip
         return json_response({"accepted": await request.until_gone(work)}, 202)
 
@@ -173,7 +197,7 @@ class MethodHandlers:
         work = context.client(request).submit(
             request.parameters["topic"], request.parameters["method"], arguments, host=host or None,
             timeout=request.timeout(context.timeout), request_id=idempotency_id(request), trace=request.trace,
-            time_limit=_time_limit(query),
+            time_limit=_time_limit(query), lenient=_is_lenient(request),
         )  # fmt: skip
         operation = await request.until_gone(work)
         where = f"{request.scope.get('root_path', '')}/operations/{quote(operation, safe='')}"
@@ -196,7 +220,12 @@ class MethodHandlers:
 
     async def _method(self, request: Request, host: str) -> Method:
         interface = await self._context.interface(request, request.parameters["topic"], host)
-        return interface.method(request.parameters["method"])
+        try:
+            return interface.method(request.parameters["method"])
+        except MethodNotFound:
+            if request.method != "POST":
+                raise
+            return Method(_UNKNOWN_METHOD)  # the daemon says what is wrong with it: it may exist and not be exposed
 
 
 def _from_json(arguments: dict[str, Any], method: Method) -> dict[str, Any]:
@@ -236,6 +265,11 @@ def _with_bytes(arguments: dict[str, Any], method: Method) -> dict[str, Any]:
         name = f"{method.description['topic']}.{method.name}"
         raise InvalidArguments(f"an argument of {name}: {error.message}", hint=error.hint, method=name) from None
     return changed
+
+
+def _is_lenient(request: Request) -> bool:
+    """Return whether texts may stand for numbers, booleans and structures, as on a command line."""
+    return read_preferences(request).lenient
 
 
 def _time_limit(query: dict[str, str]) -> float | None:

@@ -105,7 +105,7 @@ def _add_method(
     path: Schema = {
         "post": {
             **common, "operationId": identifier,
-            "parameters": _refer("host", "timeout", "key"),
+            "parameters": _refer("host", "timeout", "key", "prefer"),
             "requestBody": {"content": json_content(arguments), "required": bool(arguments.get("required"))},
             # Not 202: with `Prefer: respond-async` there is one, but whoever generates a client has the path of submit.
             "responses": responses(given, has_body=True),

@@ -19,6 +19,7 @@ PROBLEM_SCHEMA: Schema = {
         "status": {"type": "integer"},
         "detail": {"type": "string", "description": "What happened, and to what"},
         "error": {"type": "string", "description": "The name of the error: ostler.NotFound, or that of a plugin"},
+        "bases": {"type": "array", "items": {"type": "string"}, "description": "The errors it is one of as well"},
         "hint": {"type": "string", "description": "What to do next; may be empty"},
         "details": {"type": "object", "description": "What the error is about, for programs"},
         "request_id": {"type": "string", "description": "The id by which the log and the audit log know the request"},
@@ -40,9 +41,10 @@ PARAMETERS: Schema = {
         "description": "The same request under the same key runs once; its answer is repeated",
     },
     "prefer": {
-        "name": "Prefer", "in": "header", "schema": _TEXT,
-        "description": "respond-async: make an operation of a call; wait=20: answer when it has ended, after 20 s "
-        "at most (RFC 7240)",
+        "name": "Prefer", "in": "header", "schema": {"type": "string", "maxLength": 255, "pattern": "^[ -~]*$"},
+        "description": "RFC 7240. respond-async makes an operation of a call; wait=20 answers when one has ended, "
+        "after 20 s at most; handling=lenient takes texts for numbers, booleans, lists and objects; call-kind=call and "
+        "call-kind=stream refuse methods of the other kind",
     },
     "time_limit": {
         "name": "time_limit", "in": "query", "schema": {"type": "number", "exclusiveMinimum": 0, "maximum": 300000000},
@@ -213,6 +215,10 @@ _EVENTS: list[Schema] = [
         "description": "Which events: topic, topic.host or topic.host.name, with * for any characters; all without it",
     },
     {"name": "since", "in": "query", "schema": _TEXT, "description": "As Last-Event-ID: volume:12;images:3"},
+    {
+        "name": "last", "in": "query", "schema": {"type": "boolean"},
+        "description": "Begin with the last event of each key, unless a position is known",
+    },
     {"name": "Last-Event-ID", "in": "header", "schema": _TEXT, "description": "The id of the last event that was seen"},
 ]  # fmt: skip
 

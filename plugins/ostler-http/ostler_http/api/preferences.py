@@ -17,10 +17,14 @@ class Preferences(NamedTuple):
     Attributes:
         respond_async: Whether a call becomes an operation.
         wait: For how many seconds it waits for an operation to end; 0 for not at all.
+        lenient: Whether texts may stand for numbers, booleans and structures.
+        call_kind: The kind of method that it expects, `call` or `stream`; empty for any.
     """
 
     respond_async: bool = False
     wait: int = 0
+    lenient: bool = False
+    call_kind: str = ""
 
     def applied(self) -> dict[str, str]:
         """Return the header that says which of them were applied; empty for none."""
@@ -37,4 +41,7 @@ def read_preferences(request: Request) -> Preferences:
         name, _, value = each.partition(";")[0].partition("=")
         found.setdefault(name.strip().lower(), value.strip())
     wait = _WAIT.fullmatch(found.get("wait", ""))
-    return Preferences("respond-async" in found, int(wait[1]) if wait else 0)
+    lenient = found.get("handling", "").lower() == "lenient"
+    return Preferences(
+        "respond-async" in found, int(wait[1]) if wait else 0, lenient, found.get("call-kind", "").lower()
+    )

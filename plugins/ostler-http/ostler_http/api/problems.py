@@ -131,10 +131,18 @@ def problem_of(error: OstlerError, status: int, request_id: str) -> dict[str, An
         "status": status,
         "detail": error.message,
         "error": name,
+        "bases": _bases_of(error, name),
         "hint": error.hint,
         "details": _with_moments(details),
         "request_id": request_id,
     }
+
+
+def _bases_of(error: OstlerError, name: str) -> list[str]:
+    """Return the names of the errors that an error is one of as well, the nearest first: clients may know these."""
+    kinds = (kind for kind in type(error).__mro__ if issubclass(kind, OstlerError) and kind is not OstlerError)
+    names = [f"{kind.__module__.partition('.')[0]}.{kind.__name__}" for kind in kinds]
+    return [each for each in names if each != name]
 
 
 def problem_headers(error: OstlerError, status: int) -> Iterator[tuple[str, str]]:

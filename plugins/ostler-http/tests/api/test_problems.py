@@ -44,6 +44,7 @@ def test_a_problem_says_what_happened_to_what_and_what_to_do(api):
         "status": 404,
         "detail": "lamp x not found",
         "error": "ostler.NotFound",
+        "bases": ["ostler.RequestError"],
         "hint": "see `ostler lamp list`",
         "details": {"lamp": "x", "since": "2027-01-15T08:00:00.000Z"},
         "request_id": "r-1",
