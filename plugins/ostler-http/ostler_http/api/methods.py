@@ -103,7 +103,7 @@ class MethodHandlers:
         work: Awaitable[Any] = context.client(request).call(
             parameters["topic"], parameters["method"], arguments, host=host or None,
             timeout=request.timeout(context.timeout), request_id=key or request.request_id, trace=request.trace,
-            lenient=lenient, deduplicate=bool(key), on_progress=on_progress,
+            lenient=lenient, deduplicate=bool(key), on_progress=on_progress, version=request.preferred_version(),
         )  # fmt: skip
         return work
 
@@ -121,7 +121,7 @@ class MethodHandlers:
         parameters = request.parameters
         items: AsyncGenerator[Any, None] = self._context.client(request).stream(
             parameters["topic"], parameters["method"], arguments, host=host or None, timeout=request.timeout(None),
-            request_id=request.request_id, trace=request.trace, lenient=lenient,
+            request_id=request.request_id, trace=request.trace, lenient=lenient, version=request.preferred_version(),
         )  # fmt: skip
         return items
 
@@ -151,6 +151,7 @@ class MethodHandlers:
             request.parameters["topic"], request.parameters["method"], arguments, host=host or None,
             timeout=request.timeout(self._context.timeout), request_id=key or request.request_id,
             trace=request.trace, deduplicate=bool(key), lenient=_is_lenient(request),
+            version=request.preferred_version(),
         )  # fmt: skip
         return json_response({"accepted": await request.until_gone(work)}, 202)
 
@@ -161,7 +162,7 @@ class MethodHandlers:
         work = self._context.client(request).fanout(
             request.parameters["topic"], request.parameters["method"], arguments,
             timeout=request.timeout(self._context.timeout), request_id=request.request_id, trace=request.trace,
-            lenient=_is_lenient(request),
+            lenient=_is_lenient(request), version=request.preferred_version(),
         )  # fmt: skip
         return json_response({"accepted": await request.until_gone(work)}, 202)
 
@@ -173,7 +174,7 @@ class MethodHandlers:
         work = context.client(request).submit(
             request.parameters["topic"], request.parameters["method"], arguments, host=host or None,
             timeout=request.timeout(context.timeout), request_id=idempotency_id(request), trace=request.trace,
-            time_limit=_time_limit(query), lenient=_is_lenient(request),
+            time_limit=_time_limit(query), lenient=_is_lenient(request), version=request.preferred_version(),
         )  # fmt: skip
         operation = await request.until_gone(work)
         where = f"{request.scope.get('root_path', '')}/operations/{quote(operation, safe='')}"

@@ -43,7 +43,8 @@ PARAMETERS: Schema = {
     "preference": {
         "name": "Prefer", "in": "header", "schema": {"type": "string", "maxLength": 255, "pattern": "^[ -~]*$"},
         "description": "handling=lenient takes texts for numbers, booleans, lists and objects; respond-async makes an "
-        "operation of a call; call-kind=call and call-kind=stream refuse methods of the other kind",
+        "operation of a call; call-kind=call and call-kind=stream refuse methods of the other kind; "
+        "version=1.2 asks for this version of the method",
     },
     "time_limit": {
         "name": "time_limit", "in": "query", "schema": {"type": "number", "exclusiveMinimum": 0, "maximum": 300000000},

@@ -131,10 +131,18 @@ class Request:
 
     def prefers(self, preference: bytes) -> bool:
         """Return whether the client has a preference (RFC 7240), in lower case: `handling=lenient`."""
-        named = self.headers.get(b"prefer")
-        if named is None:
-            return False
-        return any(each.strip().lower().replace(b'"', b"") == preference for each in named.split(b","))
+        return b"prefer" in self.headers and preference in self._preferences()
+
+    def preferred_version(self) -> str:
+        """Return the version of the method that the client needs, `1.2`; empty if it does not say."""
+        if b"prefer" not in self.headers:
+            return ""
+        mark = b"version="
+        found = (each.removeprefix(mark) for each in self._preferences() if each.startswith(mark))
+        return next(found, b"").decode("latin-1")
+
+    def _preferences(self) -> list[bytes]:
+        return [each.strip().lower().replace(b'"', b"") for each in self.headers[b"prefer"].split(b",")]
 
     def timeout(self, default: float | None) -> float | None:
         """Return the seconds that this request may take, by its header `Request-Timeout`.
