@@ -185,13 +185,16 @@ class HttpClient(SyncCallMethods):
             query["time_limit"] = request.time_limit
         steps = ["topics", request.topic, "methods", request.method, *([verb] if verb else [])]
         path = "/".join([self._daemon.path, *(quote(step, safe="") for step in steps)])
-        preferences = ([] if verb else [preference]) + (["handling=lenient"] if self._lenient else [])
+        preferences = {
+            "" if verb else preference,
+            "handling=lenient" if self._lenient else "",
+            f"version={request.version}" if request.version else "",
+        }
         headers = {
             "Accept": kind,
+            "Prefer": ", ".join(sorted(filter(None, preferences))),
             **_headers_of(request, wait, key or (request.request_id if verb == "submit" else "")),
         }
-        if preferences:
-            headers["Prefer"] = ", ".join(preferences)
         return self._request(f"{path}?{urlencode(query)}" if query else path, headers, _encode(request), wait)
 
     def _request(self, path: str, headers: Mapping[str, str], body: bytes | None, wait: Wait) -> HttpResponse:

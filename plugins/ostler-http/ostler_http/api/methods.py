@@ -117,7 +117,7 @@ class MethodHandlers:
         work: Awaitable[Any] = context.client(request).call(
             parameters["topic"], parameters["method"], arguments, host=host or None,
             timeout=request.timeout(context.timeout), request_id=key or request.request_id, trace=request.trace,
-            lenient=lenient, deduplicate=bool(key), on_progress=on_progress,
+            lenient=lenient, deduplicate=bool(key), on_progress=on_progress, version=read_preferences(request).version,
         )  # fmt: skip
         return work
 
@@ -136,6 +136,7 @@ class MethodHandlers:
         items: AsyncGenerator[Any, None] = self._context.client(request).stream(
             parameters["topic"], parameters["method"], arguments, host=host or None, timeout=request.timeout(None),
             request_id=request.request_id, trace=request.trace, lenient=lenient,
+            version=read_preferences(request).version,
         )  # fmt: skip
         return items
 
@@ -171,6 +172,7 @@ class MethodHandlers:
             request.parameters["topic"], request.parameters["method"], arguments, host=host or None,
             timeout=request.timeout(self._context.timeout), request_id=key or request.request_id,
             trace=request.trace, deduplicate=bool(key), lenient=_is_lenient(request),
+            version=read_preferences(request).version,
         )  # fmt: skip
         return json_response({"accepted": await request.until_gone(work)}, 202)
 
@@ -182,7 +184,7 @@ class MethodHandlers:
         work = self._context.client(request).fanout(
             request.parameters["topic"], request.parameters["method"], arguments,
             timeout=request.timeout(self._context.timeout), request_id=request.request_id, trace=request.trace,
-            lenient=_is_lenient(request),
+            lenient=_is_lenient(request), version=read_preferences(request).version,
         )  # fmt: skip
         return json_response({"accepted": await request.until_gone(work)}, 202)
 
@@ -197,7 +199,7 @@ class MethodHandlers:
         work = context.client(request).submit(
             request.parameters["topic"], request.parameters["method"], arguments, host=host or None,
             timeout=request.timeout(context.timeout), request_id=idempotency_id(request), trace=request.trace,
-            time_limit=_time_limit(query), lenient=_is_lenient(request),
+            time_limit=_time_limit(query), lenient=_is_lenient(request), version=read_preferences(request).version,
         )  # fmt: skip
         operation = await request.until_gone(work)
         where = f"{request.scope.get('root_path', '')}/operations/{quote(operation, safe='')}"

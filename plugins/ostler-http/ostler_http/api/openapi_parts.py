@@ -44,7 +44,7 @@ PARAMETERS: Schema = {
         "name": "Prefer", "in": "header", "schema": {"type": "string", "maxLength": 255, "pattern": "^[ -~]*$"},
         "description": "RFC 7240. respond-async makes an operation of a call; wait=20 answers when one has ended, "
         "after 20 s at most; handling=lenient takes texts for numbers, booleans, lists and objects; call-kind=call and "
-        "call-kind=stream refuse methods of the other kind",
+        "call-kind=stream refuse methods of the other kind; version=1.2 asks for this version of the method",
     },
     "time_limit": {
         "name": "time_limit", "in": "query", "schema": {"type": "number", "exclusiveMinimum": 0, "maximum": 300000000},

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, NamedTuple
 if TYPE_CHECKING:
     from ostler_http.api.request import Request
 
-_WAIT = re.compile(r'"?(\d{1,9})"?')
+_WAIT = re.compile(r"[0-9]{1,9}")
 
 
 class Preferences(NamedTuple):
@@ -19,12 +19,14 @@ class Preferences(NamedTuple):
         wait: For how many seconds it waits for an operation to end; 0 for not at all.
         lenient: Whether texts may stand for numbers, booleans and structures.
         call_kind: The kind of method that it expects, `call` or `stream`; empty for any.
+        version: The version of the method that it needs, `1.2`; empty for any.
     """
 
     respond_async: bool = False
     wait: int = 0
     lenient: bool = False
     call_kind: str = ""
+    version: str = ""
 
     def applied(self) -> dict[str, str]:
         """Return the header that says which of them were applied; empty for none."""
@@ -39,9 +41,12 @@ def read_preferences(request: Request) -> Preferences:
     found: dict[str, str] = {}
     for each in request.header(b"prefer").split(","):
         name, _, value = each.partition(";")[0].partition("=")
-        found.setdefault(name.strip().lower(), value.strip())
-    wait = _WAIT.fullmatch(found.get("wait", ""))
-    lenient = found.get("handling", "").lower() == "lenient"
+        found.setdefault(name.strip().lower(), value.strip().strip('"').lower())
+    wait = found.get("wait", "")
     return Preferences(
-        "respond-async" in found, int(wait[1]) if wait else 0, lenient, found.get("call-kind", "").lower()
+        respond_async="respond-async" in found,
+        wait=int(wait) if _WAIT.fullmatch(wait) else 0,
+        lenient=found.get("handling") == "lenient",
+        call_kind=found.get("call-kind", ""),
+        version=found.get("version", ""),
     )

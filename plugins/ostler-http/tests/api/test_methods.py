@@ -338,3 +338,34 @@ def test_what_a_token_has_in_progress_ends_when_it_is_revoked(api, run):
 
     assert run(revoke()) == (["ostler.NotPermitted"] * 2, 403)
     assert api.host.manager("lamp").cancelled.wait(10)
+
+
+LENIENT = {"prefer": "handling=lenient"}
+
+
+@pytest.mark.parametrize("verb", ["", "/cast", "/submit", "/fanout"])
+def test_texts_stand_for_numbers_when_the_client_prefers_it(api, verb):
+    arguments = {"steps": "2"}
+    assert api.post(f"/topics/lamp/methods/slowly{verb}", arguments).status == 422
+    assert api.post(f"/topics/lamp/methods/slowly{verb}", arguments, headers=LENIENT).status in (200, 202)
+
+
+@pytest.mark.parametrize("accept", ["application/json", "application/x-ndjson"])
+def test_a_method_of_the_other_kind_is_refused_and_not_run(api, accept):
+    def post(method, preference, arguments):
+        return api.post(f"/topics/lamp/methods/{method}", arguments, headers={"accept": accept, "prefer": preference})
+
+    for reply in (post("count", "call-kind=call", {"to": 1}), post("slowly", "call-kind=stream", {"steps": 1})):
+        assert (reply.status, reply.json()["error"]) == (400, "ostler.WrongCallKind")
+    assert post("slowly", "call-kind=call", {"steps": 1}).status == 200
+
+
+def test_a_version_of_the_method_can_be_asked_for(api):
+    reply = api.post("/topics/lamp/methods/slowly", {"steps": 1}, headers={"prefer": 'version="9.0"'})
+    assert (reply.status, reply.json()["error"]) == (400, "ostler.UnsupportedVersion")
+
+
+def test_the_daemon_says_what_is_wrong_with_a_method_that_it_does_not_offer(api):
+    assert api.post("/topics/lamp/methods/init_host", {}).json()["error"] == "ostler.NotExposed"
+    assert api.post("/topics/lamp/methods/slowli", {}).json()["hint"] == "did you mean 'slowly'?"
+    assert api.get("/topics/lamp/methods/slowli").status == 404

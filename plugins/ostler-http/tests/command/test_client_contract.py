@@ -16,6 +16,7 @@ from ostler import (
     InvalidInput,
     NotFound,
     Retry,
+    UnsupportedVersion,
     WrongCallKind,
 )
 from ostler.messaging.wire.request import CallRequest
@@ -59,6 +60,15 @@ def test_texts_stand_for_numbers_for_a_lenient_client_alone(request, command_sit
     with command_site.client(request.node.callspec.params["client"], lenient=True) as lenient:
         found = lenient.on(type=Echo).call("lamp", "echo", text="a", count="7", tags='["x"]')
         assert found == Echo("a", 7, tags=["x"])
+
+
+def test_a_version_that_the_service_does_not_have_is_refused(client):
+    request = CallRequest("lamp", "echo", {"text": "a"}, version="1.0")
+    assert client.send_request(request)["text"] == "a"
+    with pytest.raises(UnsupportedVersion):
+        client.send_request(request._replace(version="7.0"))
+    with pytest.raises(UnsupportedVersion):
+        list(client.open_stream(request._replace(version="7.0", method="numbers", arguments={"to": 1})))
 
 
 def test_progress_is_reported_before_the_result(client):

@@ -242,6 +242,14 @@ def test_wrong_addresses_say_what_is_wrong(command_site):
     assert "cannot connect" in error("https://localhost:1/v1")
 
 
+def test_the_timeout_of_a_stream_is_that_of_each_item(command_site):
+    words = ["--timeout", "0.3", "call", "lamp", "tick", "name=timed"]
+    for run in (command_site.over_socket, command_site.over_http):
+        result = run(*words)
+        assert (result.code, result.out) == (1, "1\n")
+        assert "within 300ms" in result.err or "deadline" in result.err
+
+
 def test_ctrl_c_ends_the_work_on_the_server(command_site):
     process = subprocess.Popen(
         [OSTLER, *command_site.options(), "call", "lamp", "wait", "name=ctrl-c"],
