@@ -121,7 +121,7 @@ ENDLESS = [
 @pytest.mark.parametrize(("first", "part"), ENDLESS)
 def test_an_endless_answer_is_given_up_within_bounds_of_memory(server, open_client, first, part):
     server.sends_again_and_again(first, part)
-    client = open_client()
+    client = open_client(timeout=50.0)
     view = client.on(on_progress=lambda _: None) if first is LINES else client
     gc.collect()
     tracemalloc.start()
