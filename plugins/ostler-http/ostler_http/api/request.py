@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import re
 from collections.abc import Awaitable, Sequence
+from functools import lru_cache
 from typing import TYPE_CHECKING, Any, TypeVar
 from urllib.parse import parse_qsl, unquote_to_bytes
 
@@ -124,7 +125,7 @@ class Request:
     def parts(self) -> list[str]:
         """The parts of the path below the mount; one that has a slash has it as `%2F` in the address."""
         raw: bytes = self.scope.get("raw_path") or b""
-        if b"%2F" not in raw.upper():
+        if b"%" not in raw or b"%2F" not in raw.upper():
             return self.path.strip("/").split("/")
         depth = self.scope.get("root_path", "").count("/")
         below = b"/".join(raw.split(b"/")[depth + 1 :]).strip(b"/")
@@ -149,10 +150,7 @@ class Request:
         named = self.headers.get(b"accept")
         if named is None:
             return ""
-        weights = _read_weights(named)
-        best = max(kinds, key=lambda kind: weights.get(kind.encode(), 0.0))
-        weight = weights.get(best.encode(), 0.0)
-        return best if weight > 0 and weight >= weights.get(over.encode(), 0.0) else ""
+        return _choose_kind(named, kinds, over)
 
     def timeout(self, default: float | None) -> float | None:
         """Return the seconds that are left of those that this request may take, by its header `Request-Timeout`.
@@ -401,11 +399,19 @@ def _join_headers(pairs: Sequence[tuple[bytes, bytes]]) -> dict[bytes, bytes]:
     return joined
 
 
+@lru_cache(maxsize=64)  # clients of one kind send the same one, each time
+def _choose_kind(accept: bytes, kinds: tuple[str, ...], over: str) -> str:
+    weights = _read_weights(accept.lower())
+    best = max(kinds, key=lambda kind: weights.get(kind.encode(), 0.0))
+    weight = weights.get(best.encode(), 0.0)
+    return best if weight > 0 and weight >= weights.get(over.encode(), 0.0) else ""
+
+
 def _read_weights(accept: bytes) -> dict[bytes, float]:
     """Return the media types in `Accept`, each with its weight: 1 without one, or with one that cannot be read."""
     found = {}
     for part in accept.split(b","):
-        kind, *parameters = (each.strip().lower() for each in part.split(b";"))
+        kind, *parameters = (each.strip() for each in part.split(b";"))
         weight = next((each[2:] for each in parameters if each.startswith(b"q=")), b"1")
         found[kind] = float(weight) if _DECIMAL.fullmatch(weight) else 1.0
     return found
