@@ -56,8 +56,10 @@ class EventHandlers:
         positions = covered if asked is None else {topic: asked.get(topic, 0) for topic in covered} | dict(asked)
         since = {topic: number for topic, number in positions.items() if _covers(patterns, topic)}
         cursor = _Cursor(since)
+        # Whoever connects again has seen the last events.
+        is_new = last and asked is None
         stream = self._context.client(request).subscribe(
-            *patterns, since=None if last and asked is None else since or None, last=last, refetch=True
+            *patterns, since=None if is_new else since or None, last=is_new, refetch=True
         )
         async with stream:
             yield Frame("ready", {"patterns": patterns, "positions": dict(since)}, cursor.id)
