@@ -108,6 +108,8 @@ class HttpClient(SyncCallMethods):
             InvalidInput: `since` and `last` were both given, or `since` is below 1.
             OstlerError: The subscription was refused.
         """
+        if last and since is not None:
+            raise InvalidInput("a subscription starts with last events or with events since a number, not with both")
         query = [("topic", pattern) for pattern in patterns]
         if since is not None:
             query.append(("since", write_positions(self._positions(since))))

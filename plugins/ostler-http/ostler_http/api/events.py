@@ -59,8 +59,10 @@ class EventHandlers:
         cursor = _Cursor(since)
         # Their journal is another one, or has lost its end: the id goes on from where that is.
         ahead = {topic for topic, number in since.items() if number > covered.get(topic, 0)}
+        # Whoever connects again has seen the last events.
+        is_new = last and asked is None
         stream = self._context.client(request).subscribe(
-            *patterns, since=None if last and asked is None else since or None, last=last, refetch=True
+            *patterns, since=None if is_new else since or None, last=is_new, refetch=True
         )
         async with stream:
             yield Frame("ready", {"patterns": patterns, "positions": dict(since)}, cursor.id)
