@@ -146,6 +146,8 @@ class OstlerError(Exception):
     """One word by which a program can tell errors of one class apart; empty if there is none."""
     attempts = TypedDetail(_as_count)
     """How often the request was sent, more than once under a `Retry` policy only."""
+    remote_name: str = ""
+    """The name of the error where it was raised, if its class is not known here; empty if it is."""
 
     def __init__(self, message: str, *, hint: str = "", **details: object) -> None:
         super().__init__(message)
@@ -525,7 +527,7 @@ def to_wire(error: OstlerError) -> WireError:
         original = str(error.details.get("name", wire_name(RemoteError)))
         return WireError((original, wire_name(RemoteError)), message, hint, facts)
     names = tuple(wire_name(kind) for kind in type(error).__mro__ if issubclass(kind, OstlerError))
-    return WireError(names, message, hint, facts)
+    return WireError((error.remote_name, *names) if error.remote_name else names, message, hint, facts)
 
 
 def shortest_error(error: OstlerError) -> OstlerError:
@@ -542,7 +544,8 @@ def from_wire(wire: WireError) -> OstlerError:
     """Return the error that a peer sent, in the nearest class that this process has imported.
 
     The class is looked up by name among the subclasses of `OstlerError` that exist here; nothing is imported. An error
-    whose own name is unknown becomes the nearest known base and carries the original name in `details["name"]`.
+    whose own name is unknown becomes the nearest known base and carries the original name in `remote_name`, and in
+    `details["name"]` unless it has such a detail of its own.
     """
     known = {wire_name(kind): kind for kind in _subclasses(OstlerError)}
     for name in wire.names:
@@ -565,7 +568,11 @@ def _restore_error(kind: type[OstlerError], wire: WireError, original: str) -> O
         known += [None] * (len(lines) - len(known))
         error.problems = [Problem("", line, source) for line, source in zip(lines, known, strict=False)]
     if wire_name(kind) != original:
-        error.details["name"] = original
+        error.remote_name = original
+        if kind is RemoteError:
+            error.details["name"] = original
+        else:
+            error.details.setdefault("name", original)
     return error
 
 

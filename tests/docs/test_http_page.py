@@ -16,5 +16,6 @@ from executable_pages import Terminal, type_page  # noqa: E402
 
 @pytest.mark.timeout(120)
 @pytest.mark.skipif(shutil.which("curl") is None, reason="the page asks with curl")
+@pytest.mark.skipif(shutil.which("openssl") is None, reason="the page makes a certificate with openssl")
 def test_http_services_word_by_word(terminal: Terminal) -> None:
     assert type_page(ROOT / "docs" / "http.md", terminal, word="run") > 10

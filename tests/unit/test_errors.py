@@ -120,6 +120,20 @@ def test_an_unknown_error_still_has_name_and_text():
     assert (found.name, str(found), found.depth) == ("elsewhere.Odd", "odd", 2)
 
 
+def test_an_unknown_error_with_a_known_base_keeps_its_name_over_several_hops():
+    wire = to_wire(Conflict("broken", name="lamp.one"))._replace(
+        names=("elsewhere.Odd", "ostler.Conflict", "ostler.OstlerError")
+    )
+    for _ in range(3):
+        found = from_wire(wire)
+        assert (type(found), found.remote_name, found.details["name"]) == (Conflict, "elsewhere.Odd", "lamp.one")
+        wire = to_wire(found)
+
+
+def test_an_error_whose_class_is_known_has_no_remote_name():
+    assert from_wire(to_wire(Conflict("broken", name="lamp.one"))).remote_name == ""
+
+
 class Hostile(Exception):
     """Whatever is asked of it raises."""
 

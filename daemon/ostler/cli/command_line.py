@@ -16,7 +16,7 @@ from ostler.config.units import parse_seconds
 from ostler.errors import EXIT_FAILURE, EXIT_OK, DaemonNotRunning, OstlerError
 
 if TYPE_CHECKING:
-    from ostler.cli.remote_daemon import RemoteDaemon
+    from ostler.cli.remote_daemon import AnyRemoteDaemon
 
 
 def run_command(
@@ -99,7 +99,7 @@ def _activate_plugins(*, is_own: bool) -> None:
             activate_plugins(Paths.for_client(chosen.root, chosen.environ))
 
 
-def _find_remote_daemon(arguments: GlobalOptions, environ: Mapping[str, str]) -> RemoteDaemon | None:
+def _find_remote_daemon(arguments: GlobalOptions, environ: Mapping[str, str]) -> AnyRemoteDaemon | None:
     if not arguments.remote and not environ.get("OSTLER_ADDRESS"):
         return None
     from ostler.cli.remote_daemon import find_remote_daemon  # 2 ms: only with `--address`

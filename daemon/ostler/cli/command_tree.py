@@ -159,6 +159,38 @@ def _print_version(wanted: bool) -> None:
         raise typer.Exit
 
 
+def _refuse_token(token: str) -> None:
+    if token:
+        raise InvalidInput(
+            "a token must not be on a command line, where other users can read it",
+            hint="write it to a file, and give --token-file FILE",
+        )
+
+
+_Address = Annotated[
+    str, typer.Option(metavar="ADDR", help="The daemon at tcp://HOST:PORT or https://HOST:PORT/v1 (or OSTLER_ADDRESS)")
+]
+_ServerKey = Annotated[
+    str, typer.Option(metavar="KEY|FILE", help="The public key of a tcp:// address (or OSTLER_SERVER_KEY)")
+]
+_SecretKey = Annotated[
+    str, typer.Option(metavar="FILE", help="Your own secret key for it (or OSTLER_SECRET_KEY); see `ostler keys new`")
+]
+_TokenFile = Annotated[
+    str, typer.Option(metavar="FILE", help="Your token for https:// (or OSTLER_TOKEN_FILE); see `ostler token new`")
+]
+_CaFile = Annotated[
+    str, typer.Option(metavar="FILE", help="The authorities that may have signed its certificate (or OSTLER_CA_FILE)")
+]
+_Certificate = Annotated[
+    str, typer.Option(metavar="FILE", help="Your own certificate for https:// (or OSTLER_CERTIFICATE)")
+]
+_CertificateKey = Annotated[
+    str, typer.Option(metavar="FILE", help="The key of your own certificate (or OSTLER_CERTIFICATE_KEY)")
+]
+_Token = Annotated[str, typer.Option(hidden=True, is_eager=True, callback=_refuse_token)]
+
+
 def _root_callback(  # noqa: PLR0913, PLR0917 - `global_options.split_global_options` has the values: this is for help and errors
     context: typer.Context,
     root: Annotated[
@@ -182,16 +214,14 @@ def _root_callback(  # noqa: PLR0913, PLR0917 - `global_options.split_global_opt
     quiet: Annotated[bool, typer.Option("--quiet", "-q", help="No confirmations and no progress")] = False,
     verbose: Annotated[bool, typer.Option("--verbose", "-v", help="Report each call on stderr")] = False,
     timeout: Annotated[str, typer.Option(metavar="TIME", help="Time-out of a call: 30, 5min, 2h")] = "",
-    address: Annotated[
-        str, typer.Option(metavar="ADDR", help="The daemon at tcp://HOST:PORT (or OSTLER_ADDRESS)")
-    ] = "",
-    server_key: Annotated[
-        str, typer.Option(metavar="KEY|FILE", help="The public key of that daemon (or OSTLER_SERVER_KEY)")
-    ] = "",
-    secret_key: Annotated[
-        str,
-        typer.Option(metavar="FILE", help="Your own secret key (or OSTLER_SECRET_KEY); see `ostler keys new`"),
-    ] = "",
+    address: _Address = "",
+    server_key: _ServerKey = "",
+    secret_key: _SecretKey = "",
+    token_file: _TokenFile = "",
+    ca_file: _CaFile = "",
+    certificate: _Certificate = "",
+    certificate_key: _CertificateKey = "",
+    token: _Token = "",
     trust_owner: Annotated[
         bool,
         typer.Option("--trust-owner", help="Accept files that other users own or can write (or OSTLER_TRUST_OWNER=1)"),
@@ -201,7 +231,7 @@ def _root_callback(  # noqa: PLR0913, PLR0917 - `global_options.split_global_opt
     ] = False,
 ) -> None:
     del root, output, json, wide, watch, no_headers, no_color, no_pager, quiet, verbose, timeout
-    del address, server_key, secret_key, trust_owner, version
+    del address, server_key, secret_key, token_file, ca_file, certificate, certificate_key, token, trust_owner, version
     if context.invoked_subcommand is None:
         typer.echo(context.get_help(), err=True)
         raise typer.Exit(EXIT_USAGE)

@@ -14,7 +14,9 @@ FORMATS = (JSON_FORMAT, YAML_FORMAT, WIDE_FORMAT, NAME_FORMAT)
 DEFAULT_WATCH_INTERVAL = 2.0
 """Seconds between two outputs of `--watch`."""
 
-_REMOTE_OPTIONS = ("--address", "--server-key", "--secret-key")
+_REMOTE_OPTIONS = (
+    "--address", "--server-key", "--secret-key", "--token-file", "--ca-file", "--certificate", "--certificate-key",
+)  # fmt: skip
 _OPTIONS_WITH_VALUE = {name: name for name in ("--root", "--timeout", "--output", *_REMOTE_OPTIONS)} | {
     "-o": "--output"
 }
@@ -76,7 +78,7 @@ class GlobalOptions(NamedTuple):
         json: Whether the output is for programs: `--json`, `-o json`, `-o yaml`.
         timeout: The text of `--timeout`, None if not given.
         rest: Everything else: the command and its own arguments.
-        remote: The values of `--address`, `--server-key` and `--secret-key` that were given.
+        remote: The values of `--address` and of the options that go with it, by name.
         trust_owner: Whether `--trust-owner` was given.
         output: The text of `--output`, `json` for `--json` and `wide` for `--wide`.
         flags: The flags that were given, by their long names.

@@ -15,7 +15,7 @@ from ostler.cli.global_options import DEFAULT_OUTPUT, OutputOptions
 from ostler.errors import InvalidInput
 
 if TYPE_CHECKING:
-    from ostler.cli.remote_daemon import RemoteDaemon
+    from ostler.cli.remote_daemon import AnyRemoteDaemon
     from ostler.config.paths import Paths
     from ostler.messaging.clients.call_methods import CallKeywords
 
@@ -61,17 +61,29 @@ class ConnectedClient(ClientProtocol, Protocol):
         ...
 
 
-ClientFactory = Callable[["str | RemoteDaemon | None", float, bool], ConnectedClient]
+ClientFactory = Callable[["str | AnyRemoteDaemon | None", float, bool], ConnectedClient]
 """Creates a client from the place of the daemon (a root, an address, None for the default), the time-out of a call in
 seconds, and leniency."""
 
 
-def open_client(where: str | RemoteDaemon | None, timeout: float, lenient: bool) -> ConnectedClient:
+def open_client(where: str | AnyRemoteDaemon | None, timeout: float, lenient: bool) -> ConnectedClient:
     """Return a client of the daemon below a root or at an address; nothing but the client is imported."""
+    if where is not None and not isinstance(where, str):
+        return _open_remote_client(where, timeout, lenient)
     from ostler.messaging.clients.sync_client import Client  # 20 ms: not for `ostler run`
 
-    if where is None or isinstance(where, str):
-        return Client(root=where, timeout=timeout, lenient=lenient)
+    return Client(root=where, timeout=timeout, lenient=lenient)
+
+
+def _open_remote_client(where: AnyRemoteDaemon, timeout: float, lenient: bool) -> ConnectedClient:
+    from ostler.cli.remote_daemon import RemoteDaemon  # 2 ms: only with an address
+
+    if not isinstance(where, RemoteDaemon):
+        from ostler.cli.http_client.client import HttpClient  # 40 ms: only for https://
+
+        return HttpClient(where, timeout=timeout, lenient=lenient)
+    from ostler.messaging.clients.sync_client import Client  # 20 ms: not for https://
+
     return Client(
         where.address,
         server_key=where.server_key or None,
@@ -104,7 +116,7 @@ class Invocation:
     connect: ClientFactory = open_client
     environ: Mapping[str, str] = field(default_factory=dict)
     now: Callable[[], float] = time.time
-    remote: RemoteDaemon | None = None
+    remote: AnyRemoteDaemon | None = None
     trust_owner: bool = False
     output: OutputOptions = DEFAULT_OUTPUT
     sleep: Callable[[float], None] = time.sleep

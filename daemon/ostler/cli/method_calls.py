@@ -61,7 +61,8 @@ def cast_or_relay(
 def stream_or_relay(
     client: invocation.ClientProtocol, topic: str, method: str, host: str | None, arguments: Mapping[str, Json]
 ) -> Iterator[Any]:
-    """Yield the items of a streaming method; see `call`."""
+    """Yield the items of a streaming method; `--timeout` is the time for each of them. See `call`."""
+    client = client.on(timeout=invocation.current_invocation().timeout)
     try:
         yield from client.on(host=host).stream(topic, method, **arguments)
     except ServiceNotFound as error:

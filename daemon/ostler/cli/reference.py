@@ -40,6 +40,10 @@ declarations of the commands (`python -m ostler.cli.reference > docs/cli.md`); a
 - `--address tcp://HOST:PORT`, `--server-key KEY|FILE`, `--secret-key FILE`: the daemon of another host, its public
   key, and the file of your own secret key (`ostler keys new`); or `OSTLER_ADDRESS`, `OSTLER_SERVER_KEY` and
   `OSTLER_SECRET_KEY`. Commands that need files of the daemon are refused.
+- `--address https://HOST:PORT/v1`, `--token-file FILE`, `--ca-file FILE`, `--certificate FILE`,
+  `--certificate-key FILE`: a daemon by its REST API, with your token or certificate; or `OSTLER_ADDRESS`,
+  `OSTLER_TOKEN_FILE`, `OSTLER_CA_FILE`, `OSTLER_CERTIFICATE` and `OSTLER_CERTIFICATE_KEY`. See
+  [http.md](http.md#from-the-command-line).
 - `--watch`, `--watch=TIME`: show it again every 2s, or TIME, until Ctrl-C: for commands that show something and change
   nothing. A terminal shows the newest output; elsewhere outputs are appended, with `--json` one line each. An error
   after the first output is shown, and it is tried again.

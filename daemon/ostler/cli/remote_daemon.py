@@ -1,14 +1,18 @@
-"""A daemon given by its address, with keys from files: `--address`, `--server-key`, `--secret-key`."""
+"""A daemon given by its address, with keys, tokens and certificates from files: `--address` and what goes with it."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping
 from pathlib import Path
-from typing import NamedTuple
+from typing import TYPE_CHECKING, NamedTuple, TypeAlias
 
 from ostler.errors import InvalidInput
 from ostler.files import read_bounded
 
+if TYPE_CHECKING:
+    from ostler.cli.http_client.address import HttpDaemon
+
+_SOCKET_OPTIONS = ("--server-key", "--secret-key")
 _KEY_LENGTH = 40
 """Length of a key in characters."""
 _MAX_KEY_FILE_SIZE = 4096
@@ -29,9 +33,13 @@ class RemoteDaemon(NamedTuple):
     secret_key: Path | None = None
 
 
+AnyRemoteDaemon: TypeAlias = "RemoteDaemon | HttpDaemon"
+"""A daemon that is reached by a socket, or by its REST API."""
+
+
 def find_remote_daemon(
     options: Mapping[str, str], environ: Mapping[str, str], *, has_root: bool
-) -> RemoteDaemon | None:
+) -> AnyRemoteDaemon | None:
     """Return the daemon given by an address; None without an address.
 
     Args:
@@ -49,6 +57,13 @@ def find_remote_daemon(
         return None
     if has_root:
         raise InvalidInput("--root and --address cannot be combined", hint="give only one of them")
+    if address.lower().startswith(("https://", "http://")):
+        return _http_daemon(address, options, environ)
+    others = [name for name in options if name not in ("--address", *_SOCKET_OPTIONS)]
+    if others:
+        raise InvalidInput(
+            f"{', '.join(others)} needs an address with https://", hint="for example --address https://node2:8443/v1"
+        )
     if not address.startswith("tcp://"):
         return RemoteDaemon(address)
     server = options.get("--server-key") or environ.get("OSTLER_SERVER_KEY", "")
@@ -59,6 +74,18 @@ def find_remote_daemon(
             hint="give --server-key KEY, from `ostler keys show` there, and --secret-key FILE, from `ostler keys new`",
         )
     return RemoteDaemon(address, _read_public_key(server), _secret_key_path(secret))
+
+
+def _http_daemon(address: str, options: Mapping[str, str], environ: Mapping[str, str]) -> HttpDaemon:
+    from ostler.cli.http_client.address import find_http_daemon  # 10 ms: only for such an address
+
+    others = [name for name in _SOCKET_OPTIONS if name in options]
+    if others:
+        raise InvalidInput(
+            f"{', '.join(others)} needs an address with tcp://",
+            hint="callers over HTTP have a token: --token-file FILE",
+        )
+    return find_http_daemon(address, options, environ)
 
 
 def _read_public_key(text: str) -> str:

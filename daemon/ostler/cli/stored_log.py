@@ -31,7 +31,11 @@ def show_stored_log(lines: int, *, unsupported: Sequence[str] = ()) -> None:
     """
     if unsupported:
         raise InvalidInput(f"{', '.join(unsupported)} needs `--follow`", hint="add -f, or omit the option")
-    invocation.current_invocation().paths()  # refuses a daemon that is given by its address
+    try:
+        invocation.current_invocation().paths()  # refuses a daemon that is given by its address
+    except InvalidInput as error:
+        error.hint = "`ostler log --follow` shows what is logged from now on; or run it on that host"
+        raise
     with kit.client() as client:
         status: DaemonStatus = client.on(type=DaemonStatus).call(CONTROL_TOPIC, "status")
     if "journal" in status.log and "standard error" not in status.log:

@@ -241,7 +241,17 @@ def test_ctrl_c_in_another_process_prints_nothing(tmp_path: Any) -> None:
     [
         (
             ["status"],
-            {"typer", "asyncio", "pydantic", "importlib.metadata", "rich", "ostler.daemon"},
+            {
+                "typer",
+                "asyncio",
+                "pydantic",
+                "importlib.metadata",
+                "rich",
+                "ostler.daemon",
+                "http",
+                "ssl",
+                "urllib.parse",
+            },
         ),
         (["run"], {"typer", "rich", "click"}),
         (["--root", "/nowhere", "run", "--set", "a=1"], {"typer", "rich", "click"}),

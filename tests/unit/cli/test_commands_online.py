@@ -369,7 +369,7 @@ def test_call_prints_what_a_method_yields_line_by_line(ostler, client):
         0, 'a\\nb\n{"name":"a","size":5}\n7\n-\n', ""
     )  # fmt: skip
     assert asked == [("volume", "watch", {"owner": "x"})]
-    assert client.views[-1] == {"host": None}
+    assert client.views[-1] == {"timeout": 5.0, "host": None}
     assert client.opened == [(None, 5.0)]
     assert ostler("--json", "call", "volume", "watch").out == '"a\\nb"\n{"name":"a","size":5}\n7\nnull\n'
 

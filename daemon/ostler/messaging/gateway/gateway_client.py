@@ -193,7 +193,9 @@ class GatewayClient:
         finally:
             items.close()
 
-    def subscribe(self, *prefixes: str, since: Mapping[str, int] | None = None) -> AsyncEventStream:
+    def subscribe(
+        self, *prefixes: str, since: Mapping[str, int] | None = None, last: bool = False, refetch: bool = False
+    ) -> AsyncEventStream:
         """Return the events that match, for `async for`; a `Gap` stands for those that this caller has missed.
 
         `await` the stream (or enter it with `async with`) to know that the subscription stands: everything published
@@ -203,11 +205,13 @@ class GatewayClient:
             prefixes: `topic`, `topic.host` or `topic.host.name`, with `*` for any run of characters; none for all.
             since: Topic to the number of the last event of it that was seen: what came after that comes first, from
                 the journal where the topic has one; of other topics a `Gap` says what was missed.
+            last: Whether the last event of each key comes first; not together with `since`.
+            refetch: Whether the events of a gap are fetched from the journal, where it has them.
 
         Raises:
             NotPermitted: When it is awaited or iterated: the caller has no role.
         """
-        return self._client().events(*prefixes, since=since)
+        return self._client().events(*prefixes, since=since, last=last, refetch=refetch)
 
     async def _send(self, request: CallRequest, trace: str, *, deduplicate: bool = False) -> Any:
         _check_request_id(request.request_id)

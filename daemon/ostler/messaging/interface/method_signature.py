@@ -257,12 +257,13 @@ class MethodSignature:
 
     def _convert(self, argument: Argument, value: Any, lenient: bool) -> Any:
         try:
-            return msgspec.convert(value, argument.type, strict=not lenient, builtin_types=_NATIVE)
+            found = msgspec.convert(value, argument.type, strict=not lenient, builtin_types=_NATIVE)
+            return self._check_size(argument, found) if lenient else found
         except (msgspec.ValidationError, RecursionError) as error:
             text = str(error)
         if lenient and isinstance(value, str):
             try:
-                return msgspec.json.decode(value, type=argument.type, strict=False)
+                return self._check_size(argument, msgspec.json.decode(value, type=argument.type, strict=False))
             except (msgspec.DecodeError, RecursionError, UnicodeDecodeError):
                 pass  # the first complaint is about what was typed
         expected, got, place = _parse_msgspec_error(text, argument, value, secret=argument.name in self.secrets)
@@ -271,6 +272,20 @@ class MethodSignature:
             hint=f"it takes: {self.to_text()}",
             method=self.full_name, argument=argument.name, expected=expected, got=got,
         )  # fmt: skip
+
+    def _check_size(self, argument: Argument, value: Any) -> Any:
+        """Return a value that was read from text: texts can say whole numbers that no message carries."""
+        try:
+            msgspec.msgpack.encode(value)
+        except OverflowError:
+            raise InvalidArguments(
+                f"argument {argument.name!r} of {self.full_name} has a whole number of more than 64 bits",
+                hint=f"it takes: {self.to_text()}",
+                method=self.full_name, argument=argument.name,
+            ) from None  # fmt: skip
+        except (TypeError, ValueError, RecursionError):
+            pass  # of a type that only comes in
+        return value
 
     def to_text(self) -> str:
         """Return the arguments on one line: `name: str, size: int = 10`."""

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any, ClassVar
 
-from ostler import Field, InternalError, OstlerError, Seconds
+from ostler import Field, InternalError, OstlerError, Seconds, Size
 from ostler_http.api.context import ApiContext
 from ostler_http.api.document import DocumentHandlers
 from ostler_http.api.events import EventHandlers
@@ -32,8 +32,12 @@ class ApiOptions(AppOptions):
     response_timeout: Seconds = Field(
         0, ge=0, help="Time until a response must have begun; 0 for no limit: requests have deadlines of their own"
     )
+    max_body_size: Size = Field(
+        "2MiB", help="Most bytes of the body of a request; a mebibyte of content has 1.4 of them as base64"
+    )
     max_depth: int = Field(64, ge=1, le=500, help="How deeply a body may be nested", reload="live")
-    max_streams: int = Field(2000, ge=1, help="How many event streams may be open at once", reload="live")
+    max_streams: int = Field(2000, ge=1, help="How many streams may be open at once", reload="live")
+    max_streams_per_caller: int = Field(1000, ge=1, help="How many of them one caller may have", reload="live")
     keepalive: Seconds = Field(
         15, gt=0, help="Time without a frame after which a comment keeps proxies from closing a stream", reload="live"
     )
@@ -57,7 +61,7 @@ class ApiApplication(Application):
     def __init__(self, environment: AppEnvironment, options: Any) -> None:
         super().__init__(environment, options)
         self._limits = BodyLimits(int(options.max_body_size), options.max_depth)
-        self.streams = StreamSender(options.max_streams, float(options.keepalive))
+        self.streams = StreamSender(options.max_streams, options.max_streams_per_caller, float(options.keepalive))
         self._departures = Departures()
         context = ApiContext(
             environment.gateway, Interfaces(environment.clock), self.streams, float(options.timeout), environment.host
@@ -90,7 +94,7 @@ class ApiApplication(Application):
 
     async def _respond(self, request: Request) -> Response | None:
         try:
-            route, request.parameters = self.routes.find(request.method, request.path)
+            route, request.parameters = self.routes.find(request.method, request.parts)
             if not route.is_public:
                 request.check_role()
                 request.check_origin()

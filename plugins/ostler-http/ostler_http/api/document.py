@@ -51,10 +51,10 @@ class DocumentHandlers:
     async def document(self, request: Request) -> Response:
         """Serve the document; made again when an interface has changed."""
         request.query()
-        client, interfaces = self._context.client(request), {}
+        interfaces = {}
         for each in await list_topics(self._context, request):
             try:
-                interfaces[each["topic"]] = await self._context.interfaces.get(client, each["topic"])
+                interfaces[each["topic"]] = await self._context.interface(request, each["topic"])
             except OstlerError:  # it cannot be called either: it is stopped, or its host is away
                 continue
         mount = request.scope.get("root_path", "") or "/"

@@ -9,7 +9,7 @@ from urllib.parse import quote, unquote
 from ostler import Event, Gap, InvalidInput
 from ostler_http.api.frames import Frame, format_of
 from ostler_http.api.problems import HttpError, to_rfc3339
-from ostler_http.api.request import EVENT_STREAM
+from ostler_http.api.request import EVENT_STREAM, given_twice
 
 if TYPE_CHECKING:
     from ostler_http.api.context import ApiContext
@@ -42,13 +42,14 @@ class EventHandlers:
 
     async def follow(self, request: Request) -> None:
         """Serve events: server-sent events, or NDJSON by `Accept`."""
-        patterns, since = _read_query(request)
+        patterns, since, last = _read_query(request)
         positions = read_positions(request.header(b"last-event-id") or since)
         kind = format_of(request, EVENT_STREAM)
-        await self._context.streams.send(request, kind, self._frames(request, patterns, positions))
+        frames = self._frames(request, patterns, positions, last=last)
+        await self._context.streams.send(request, kind, frames, timeout=request.timeout(None))
 
     async def _frames(
-        self, request: Request, patterns: list[str], asked: Mapping[str, int] | None
+        self, request: Request, patterns: list[str], asked: Mapping[str, int] | None, *, last: bool
     ) -> AsyncGenerator[Frame, None]:
         topics = await self._context.control(request, "event_topics")
         covered = {topic: last for topic, _, _, last, _ in topics if _covers(patterns, topic)}
@@ -56,11 +57,20 @@ class EventHandlers:
         positions = covered if asked is None else {topic: asked.get(topic, 0) for topic in covered} | dict(asked)
         since = {topic: number for topic, number in positions.items() if _covers(patterns, topic)}
         cursor = _Cursor(since)
-        stream = self._context.client(request).subscribe(*patterns, since=since or None)
+        # Their journal is another one, or has lost its end: the id goes on from where that is.
+        ahead = {topic for topic, number in since.items() if number > covered.get(topic, 0)}
+        # Whoever connects again has seen the last events.
+        is_new = last and asked is None
+        stream = self._context.client(request).subscribe(
+            *patterns, since=None if is_new else since or None, last=is_new, refetch=True
+        )
         async with stream:
             yield Frame("ready", {"patterns": patterns, "positions": dict(since)}, cursor.id)
             async for found in stream:
                 if isinstance(found, Gap):
+                    if found.topic in ahead:
+                        ahead.discard(found.topic)
+                        cursor.reset(found.topic, covered.get(found.topic))
                     yield Frame("gap", _show_gap(found), cursor.move(found.topic, found.last, found.journaled))
                 else:
                     shown = _show_event(found)
@@ -81,6 +91,13 @@ class _Cursor:
             self._positions[topic] = number
             self.id = write_positions(self._positions)
         return self.id
+
+    def reset(self, topic: str, number: int | None) -> None:
+        """Go on from another number of a topic; None for a topic that has no journal here."""
+        self._positions.pop(topic, None)
+        if number is not None:
+            self._positions[topic] = number
+        self.id = write_positions(self._positions)
 
 
 def write_positions(positions: Mapping[str, int]) -> str:
@@ -114,21 +131,27 @@ def read_positions(text: str) -> dict[str, int] | None:
     return found
 
 
-def _read_query(request: Request) -> tuple[list[str], str]:
-    patterns, since = [], ""
+def _read_query(request: Request) -> tuple[list[str], str, bool]:
+    patterns, since, last = [], "", False
     for name, value in request.query_items():
         if name == "topic":
             patterns.append(value)
+        elif name == "since" and since:
+            raise given_twice(name)
         elif name == "since":
             since = value
+        elif name == "last" and value in ("true", "false"):
+            last = value == "true"
         else:
             error = InvalidInput(
-                f"{request.path} takes no query parameter {name[:60]!r}", hint="it takes: topic, since"
+                f"{request.path} takes no query parameter {name[:60]!r}", hint="it takes: topic, since, last=true"
             )
             raise HttpError(400, error)
+    if "" in patterns:
+        raise HttpError(400, InvalidInput("`topic` is empty", hint="leave it out for all events"))
     if len(patterns) > _MAX_PATTERNS:
         raise HttpError(400, InvalidInput(f"more than {_MAX_PATTERNS} patterns", hint="use fewer, or one with *"))
-    return patterns, since
+    return patterns, since, last
 
 
 def _covers(patterns: Iterable[str], topic: str) -> bool:
@@ -152,4 +175,4 @@ def _show_event(event: Event) -> dict[str, Any]:
 
 
 def _show_gap(gap: Gap) -> dict[str, Any]:
-    return {"topic": gap.topic, "host": gap.host, "first": gap.first, "last": gap.last}
+    return gap._asdict()

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import asyncio
+from collections import Counter
 from collections.abc import AsyncIterator
 from contextlib import aclosing
 from typing import TYPE_CHECKING, Any, NamedTuple
 
-from ostler import Busy, Draining, OstlerError
+from ostler import Busy, DeadlineExceeded, Draining, OstlerError, format_seconds
 from ostler_http.api.json_text import to_json
-from ostler_http.api.problems import problem_of, problem_status
+from ostler_http.api.problems import HttpError, problem_of, problem_status
 from ostler_http.api.request import EVENT_STREAM, LINES
 
 if TYPE_CHECKING:
@@ -19,6 +20,8 @@ if TYPE_CHECKING:
 
 HEAD_TIMEOUT = 1.0
 """Seconds without a frame after which the head of the response is sent: from then on an error is a frame."""
+_RETRY_AFTER = 5.0
+"""Seconds after which who could not open a stream may try again."""
 _RETRY_MILLISECONDS = 2000
 """How long a browser waits before it connects again."""
 
@@ -31,9 +34,15 @@ class Frame(NamedTuple):
     id: str = ""
 
 
-def format_of(request: Request, default: str = "") -> str:
-    """Return the media type of the stream that a client wants by `Accept`; the default if it names none."""
-    return request.accepts(EVENT_STREAM, LINES) or default
+def format_of(request: Request, default: str = "", *, over: str = "") -> str:
+    """Return the media type of the stream that a client wants by `Accept`.
+
+    Args:
+        request: The request.
+        default: What is returned if it wants none.
+        over: The media type that it gets instead of a stream, if there is one: it may want that more.
+    """
+    return request.accepts(EVENT_STREAM, LINES, over=over) or default
 
 
 def stream_headers(kind: str) -> list[tuple[bytes, bytes]]:
@@ -66,11 +75,14 @@ class StreamSender:
 
     Args:
         limit: How many streams may be open at once.
+        caller_limit: How many of them one caller may have.
         keepalive: Seconds without a frame after which a comment (an empty line in NDJSON) is sent.
     """
 
-    def __init__(self, limit: int, keepalive: float) -> None:
+    def __init__(self, limit: int, caller_limit: int, keepalive: float) -> None:
         self._limit = limit
+        self._caller_limit = caller_limit
+        self._counts: Counter[str] = Counter()
         self._keepalive = keepalive
         self._tasks: set[asyncio.Task[Any]] = set()
         self._is_stopping = False
@@ -89,7 +101,9 @@ class StreamSender:
         for task in list(self._tasks):
             task.cancel()
 
-    async def send(self, request: Request, kind: str, frames: AsyncGenerator[Frame, None]) -> None:
+    async def send(
+        self, request: Request, kind: str, frames: AsyncGenerator[Frame, None], *, timeout: float | None = None
+    ) -> None:
         """Send frames until they end, the client leaves, or the application stops.
 
         An error within the first second and before the first frame is raised: it has a status. A later one is a frame.
@@ -98,9 +112,11 @@ class StreamSender:
             request: The request.
             kind: The media type, `text/event-stream` or `application/x-ndjson`.
             frames: The frames; closed in the end.
+            timeout: Seconds after which the stream ends, for frames that have no deadline themselves.
 
         Raises:
             Busy: Too many streams are open.
+            HttpError: This caller has too many of them.
             OstlerError: What failed before the first frame.
             ClientGone: The client has left.
         """
@@ -109,19 +125,15 @@ class StreamSender:
                 await request.send({"type": "http.response.start", "status": 200, "headers": stream_headers(kind)})
                 await request.send({"type": "http.response.body", "body": b""})
                 return
-            if len(self._tasks) >= self._limit:
-                raise Busy(
-                    f"{self._limit} streams are open, which is the limit of this mount",
-                    hint="close some of them, or raise `max_streams` of the mount",
-                    retry_after=5.0,
-                )
+            self._check_limits(request)
             task = asyncio.current_task()
             assert task is not None  # noqa: S101 - handlers run in tasks
             self._tasks.add(task)
+            self._counts[request.caller.name] += 1
             self._watch_stop(request)
             stream = _OpenStream(request, kind, self._keepalive)
             try:
-                await request.until_gone(stream.run(frames), at_once=True)
+                await request.until_gone(stream.run(frames, timeout), at_once=True)
             except asyncio.CancelledError:
                 if not self._is_stopping:
                     raise
@@ -129,6 +141,27 @@ class StreamSender:
                 await stream.finish()
             finally:
                 self._tasks.discard(task)
+                self._release(request.caller.name)
+
+    def _check_limits(self, request: Request) -> None:
+        if len(self._tasks) >= self._limit:
+            raise Busy(
+                f"{self._limit} streams are open, which is the limit of this mount",
+                hint="close some of them, or raise `max_streams` of the mount",
+                retry_after=_RETRY_AFTER,
+            )
+        if self._counts[request.caller.name] >= self._caller_limit:
+            error = Busy(
+                f"{request.caller.name} has {self._caller_limit} streams open, which is the limit for one caller",
+                hint="close some of them, or raise `max_streams_per_caller` of the mount",
+                retry_after=_RETRY_AFTER,
+            )
+            raise HttpError(429, error)
+
+    def _release(self, name: str) -> None:
+        self._counts[name] -= 1
+        if not self._counts[name]:
+            del self._counts[name]
 
     def _watch_stop(self, request: Request) -> None:
         """End all streams when the server says that it stops, or that another application takes this one's place."""
@@ -161,12 +194,10 @@ class _OpenStream:
         self._ping_task: asyncio.Task[None] | None = None
         self._begun: asyncio.Task[None] | None = None
 
-    async def run(self, frames: AsyncIterator[Frame]) -> None:
+    async def run(self, frames: AsyncIterator[Frame], timeout: float | None) -> None:
         self._timer = asyncio.get_running_loop().call_later(HEAD_TIMEOUT, self._begin)
         try:
-            async for frame in frames:
-                await self._begin()
-                await self._send(_encode(self._kind, frame))
+            await self._send_frames(frames, timeout)
         except OstlerError as error:
             if self._begun is None:
                 raise
@@ -178,6 +209,18 @@ class _OpenStream:
         finally:
             self._stop_tasks()
         await self._request.send({"type": "http.response.body", "body": b"", "more_body": False})
+
+    async def _send_frames(self, frames: AsyncIterator[Frame], timeout: float | None) -> None:
+        try:
+            async with asyncio.timeout(timeout):
+                async for frame in frames:
+                    await self._begin()
+                    await self._send(_encode(self._kind, frame))
+        except TimeoutError:
+            if timeout is None:
+                raise
+            text = f"the stream has ended after {format_seconds(timeout)}, as Request-Timeout says"
+            raise DeadlineExceeded(text, hint="connect again") from None
 
     async def finish(self) -> None:
         """Tell the client that the server ends the stream, so that it does not take it for complete.

@@ -49,8 +49,7 @@ class IndexHandlers:
     async def topic(self, request: Request) -> Response:
         """Serve the methods of a topic, as `ostler describe --json` shows them."""
         host = request.query("host").get("host", "")
-        client = self._context.client(request)
-        found = await self._context.interfaces.get(client, request.parameters["topic"], host)
+        found = await self._context.interface(request, request.parameters["topic"], host)
         return json_response([method.description for method in found.methods.values()])
 
 

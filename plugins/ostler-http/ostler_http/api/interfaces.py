@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import TYPE_CHECKING, Any
 
 from ostler import MethodNotFound, nearest
@@ -26,9 +26,10 @@ class Method:
 
     Attributes:
         lists: The names of arguments that are lists, for queries.
+        has_host: Whether it has an argument `host`, which in queries is the host that is asked.
     """
 
-    __slots__ = ("_to_shown", "changes", "description", "durable", "from_json", "lists", "name", "streams")
+    __slots__ = ("_to_shown", "changes", "description", "durable", "from_json", "has_host", "lists", "name", "streams")
 
     def __init__(self, description: Mapping[str, Any]) -> None:
         self.description = description
@@ -38,9 +39,9 @@ class Method:
         self.durable: bool = description["durable"]
         schema = description.get("arguments_schema") or {}
         self.from_json: Change | None = bytes_from_base64(_arguments_of(schema))
-        self.lists = frozenset(
-            name for name, each in _arguments_of(schema).get("properties", {}).items() if _is_list(each)
-        )
+        properties = _arguments_of(schema).get("properties", {})
+        self.lists = frozenset(name for name, each in properties.items() if _is_list(each))
+        self.has_host = "host" in properties
         self._to_shown: list[Change | None] = []
 
     @property
@@ -93,13 +94,16 @@ class Interfaces:
         """Have everything described again, after what may have changed it."""
         self._known.clear()
 
-    async def get(self, client: Any, topic: str, host: str = "") -> Interface:
+    async def get(
+        self, client: Any, topic: str, host: str = "", *, time_left: Callable[[], float | None] = lambda: None
+    ) -> Interface:
         """Return the interface of a topic.
 
         Args:
             client: The client of a caller with a role.
             topic: The topic.
             host: The host; empty for this one, or one that has the topic.
+            time_left: Returns the seconds that the host has to describe it; None for the daemon's `call_timeout`.
 
         Raises:
             ServiceNotFound: There is no such topic.
@@ -111,20 +115,22 @@ class Interfaces:
             return known
         if known is not None:
             known.checked_at = now  # others go on with it while this one looks
-        plain = await client.call(CONTROL_TOPIC, "describe", {"topic": topic}, host=host or None)
+
+        async def describe(**more: bool) -> list[dict[str, Any]]:
+            found: list[dict[str, Any]] = await client.call(
+                CONTROL_TOPIC, "describe", {"topic": topic, **more}, host=host or None, timeout=time_left()
+            )
+            return found
+
+        plain = await describe()
         if known is None or known.plain != plain:
-            arguments = {"topic": topic, "schema": True}
-            described = await client.call(CONTROL_TOPIC, "describe", arguments, host=host or None)
+            described = await describe(schema=True)
             known = Interface(plain, {each["method"]: Method(each) for each in described}, topic)
             while len(self._known) >= _MAX_KEPT:
                 del self._known[next(iter(self._known))]
             self._known[topic, host] = known
         known.checked_at = self._clock.monotonic()
         return known
-
-    async def method(self, client: Any, topic: str, name: str, host: str = "") -> Method:
-        """Return a method of a topic; errors as `get`, and `MethodNotFound`."""
-        return (await self.get(client, topic, host)).method(name)
 
 
 def _arguments_of(schema: Mapping[str, Any]) -> Mapping[str, Any]:

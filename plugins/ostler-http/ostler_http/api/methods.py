@@ -3,26 +3,31 @@
 from __future__ import annotations
 
 import asyncio
-import hashlib
 from collections.abc import AsyncGenerator, Awaitable
+from contextlib import aclosing
 from typing import TYPE_CHECKING, Any
 from urllib.parse import quote, urlencode
 
-from ostler import InvalidArguments, InvalidInput, OstlerError, WrongCallKind
+import msgspec
+
+from ostler import InvalidArguments, InvalidInput, MethodNotFound, OstlerError, ServiceNotFound, WrongCallKind
 from ostler_http.api.frames import Frame, ended, format_of
+from ostler_http.api.idempotency import idempotency_id, refuse_key
+from ostler_http.api.interfaces import Method
+from ostler_http.api.operations import wait_for_end
+from ostler_http.api.preferences import read_preferences
 from ostler_http.api.problems import HttpError
-from ostler_http.api.request import EVENT_STREAM, LINES
+from ostler_http.api.request import EVENT_STREAM, JSON_TYPE, LINES, given_twice
 from ostler_http.api.responses import Response, json_response
 
 if TYPE_CHECKING:
     from ostler_http.api.context import ApiContext
-    from ostler_http.api.interfaces import Method
     from ostler_http.api.request import Request
     from ostler_http.api.routes import Routes
 
-_MAX_KEY = 255
-_READABLE_KEY = 64
-"""Characters of an idempotency key that are seen in the id of a request."""
+_OTHER_KIND = {True: "call", False: "stream"}
+"""The preference of clients who expect the other kind of method, by whether it yields: it is refused, and not run."""
+_UNKNOWN_METHOD = {"method": "", "changes": True, "streams": False, "durable": False}
 METHOD_PATH = "/topics/{topic}/methods/{method}"
 
 
@@ -46,28 +51,43 @@ class MethodHandlers:
 
     async def read(self, request: Request) -> Response | None:
         """Serve `GET`: a method that changes nothing, with the arguments in the query."""
-        host = next((value for name, value in request.query_items() if name == "host"), "")
-        method = await self._method(request, host)
-        if method.changes:
-            error = InvalidInput(f"{_full_name(request)} may change something", hint="use POST", reason="method")
+        if request.has_body:
+            text = "a GET has its arguments in the query, and not in a body"
+            raise HttpError(400, InvalidInput(text, hint="use POST, or the query"))
+        hosts = [value for name, value in request.query_items() if name == "host"]
+        if len(hosts) > 1:
+            raise given_twice("host")
+        host = hosts[0] if hosts else ""
+        try:
+            method = await self._method(request, host)
+        except ServiceNotFound:
+            # It may be no host at all, but an argument.
+            if not host or not (await self._method(request, "")).has_host:
+                raise
+            method = await self._method(request, "")
+        if method.changes or method.has_host:
+            why = "may change something" if method.changes else "has an argument `host`, which here is the host asked"
+            error = InvalidInput(f"{_full_name(request)} {why}", hint="use POST", reason="method")
             raise HttpError(405, error, allow="POST")
         return await self._run(request, method, _query_arguments(request, method), host, lenient=True)
 
     async def call(self, request: Request) -> Response | None:
         """Serve `POST`: a call that is waited for, or with `Prefer: respond-async` an operation."""
-        if b"prefer" in request.headers and _wants_operation(request):
-            response = await self.submit(request)
-            response.headers = {**(response.headers or {}), "preference-applied": "respond-async"}
-            return response
+        if read_preferences(request).respond_async:
+            return await self.submit(request)
         host = request.query("host").get("host", "")
         arguments = await request.arguments()
         method = await self._method(request, host)
-        return await self._run(request, method, _from_json(arguments, method), host)
+        return await self._run(request, method, _from_json(arguments, method), host, lenient=_is_lenient(request))
 
     async def _run(
         self, request: Request, method: Method, arguments: dict[str, Any], host: str, *, lenient: bool = False
     ) -> Response | None:
-        kind = format_of(request)
+        if method.streams and method.changes:
+            refuse_key(request, "a method that yields")
+        if read_preferences(request).call_kind == _OTHER_KIND[method.streams]:
+            raise await self._wrong_kind(request, method, arguments, host)
+        kind = format_of(request, over="" if method.streams else JSON_TYPE)
         if kind:
             frames = self._item_frames if method.streams else self._progress_frames
             await self._context.streams.send(request, kind, frames(request, arguments, host, lenient))
@@ -77,6 +97,18 @@ class MethodHandlers:
         result = await request.until_gone(self._result(request, arguments, host, lenient=lenient))
         return json_response(result)
 
+    async def _wrong_kind(self, request: Request, method: Method, arguments: dict[str, Any], host: str) -> OstlerError:
+        """Return the error of the daemon for a method that is not of the kind which the client prefers."""
+        try:
+            if method.streams:
+                await self._result(request, arguments, host, lenient=True)
+            else:
+                async with aclosing(self._items(request, arguments, host, lenient=True)) as items:
+                    await anext(items)
+        except OstlerError as error:
+            return error
+        return _stream_only(request).error  # it has become another one since it was described
+
     def _result(
         self, request: Request, arguments: dict[str, Any], host: str, *, lenient: bool, on_progress: Any = None
     ) -> Awaitable[Any]:
@@ -85,7 +117,7 @@ class MethodHandlers:
         work: Awaitable[Any] = context.client(request).call(
             parameters["topic"], parameters["method"], arguments, host=host or None,
             timeout=request.timeout(context.timeout), request_id=key or request.request_id, trace=request.trace,
-            lenient=lenient, deduplicate=bool(key), on_progress=on_progress,
+            lenient=lenient, deduplicate=bool(key), on_progress=on_progress, version=read_preferences(request).version,
         )  # fmt: skip
         return work
 
@@ -94,13 +126,19 @@ class MethodHandlers:
     def _item_frames(
         self, request: Request, arguments: dict[str, Any], host: str, lenient: bool
     ) -> AsyncGenerator[Frame, None]:
-        """Return the items that a method yields; the deadline, if there is one, is that of the whole stream."""
+        """Return the items that a method yields, as frames; the deadline, if there is one, is that of each item."""
+        return ended(self._items(request, arguments, host, lenient=lenient), "item")
+
+    def _items(
+        self, request: Request, arguments: dict[str, Any], host: str, *, lenient: bool
+    ) -> AsyncGenerator[Any, None]:
         parameters = request.parameters
-        items = self._context.client(request).stream(
+        items: AsyncGenerator[Any, None] = self._context.client(request).stream(
             parameters["topic"], parameters["method"], arguments, host=host or None, timeout=request.timeout(None),
             request_id=request.request_id, trace=request.trace, lenient=lenient,
+            version=read_preferences(request).version,
         )  # fmt: skip
-        return ended(items, "item")
+        return items
 
     async def _progress_frames(
         self, request: Request, arguments: dict[str, Any], host: str, lenient: bool
@@ -109,7 +147,13 @@ class MethodHandlers:
         reports: asyncio.Queue[Any] = asyncio.Queue()
         work = self._result(request, arguments, host, lenient=lenient, on_progress=reports.put_nowait)
         call = asyncio.ensure_future(work)
-        call.add_done_callback(lambda _: reports.put_nowait(None))
+
+        def end(done: asyncio.Future[Any]) -> None:
+            if not done.cancelled():
+                done.exception()  # taken, should nobody read to the end
+            reports.put_nowait(None)
+
+        call.add_done_callback(end)
         try:
             while (report := await reports.get()) is not None:
                 yield Frame("progress", {"done": report.done, "total": report.total, "text": report.text})
@@ -127,60 +171,63 @@ class MethodHandlers:
         work = self._context.client(request).cast(
             request.parameters["topic"], request.parameters["method"], arguments, host=host or None,
             timeout=request.timeout(self._context.timeout), request_id=key or request.request_id,
-            trace=request.trace, deduplicate=bool(key),
+            trace=request.trace, deduplicate=bool(key), lenient=_is_lenient(request),
+            version=read_preferences(request).version,
         )  # fmt: skip
         return json_response({"accepted": await request.until_gone(work)}, 202)
 
     async def fanout(self, request: Request) -> Response:
         """Serve `POST …/fanout`: have every service on the topic run the method, on all hosts."""
         request.query()
+        refuse_key(request, "a fanout")
         arguments = _from_json(await request.arguments(), await self._method(request, ""))
         work = self._context.client(request).fanout(
             request.parameters["topic"], request.parameters["method"], arguments,
             timeout=request.timeout(self._context.timeout), request_id=request.request_id, trace=request.trace,
+            lenient=_is_lenient(request), version=read_preferences(request).version,
         )  # fmt: skip
         return json_response({"accepted": await request.until_gone(work)}, 202)
 
     async def submit(self, request: Request) -> Response:
-        """Serve `POST …/submit`: store the request as an operation; the header Location says where it is."""
+        """Serve `POST …/submit`: store the request as an operation; the header Location says where it is.
+
+        202, or 200 when it was waited for (`Prefer: wait`) and has ended; in both the body is the operation.
+        """
         query = request.query("host", "time_limit")
         host, context = query.get("host", ""), self._context
         arguments = _from_json(await request.arguments(), await self._method(request, host))
         work = context.client(request).submit(
             request.parameters["topic"], request.parameters["method"], arguments, host=host or None,
             timeout=request.timeout(context.timeout), request_id=idempotency_id(request), trace=request.trace,
-            time_limit=_time_limit(query),
+            time_limit=_time_limit(query), lenient=_is_lenient(request), version=read_preferences(request).version,
         )  # fmt: skip
         operation = await request.until_gone(work)
         where = f"{request.scope.get('root_path', '')}/operations/{quote(operation, safe='')}"
         headers = {"location": f"{where}?{urlencode({'host': host})}" if host else where}
+        preferences = read_preferences(request)
+        headers |= preferences.applied()
+        shown, has_ended = await self._show_operation(request, operation, host, preferences.wait)
+        return json_response(shown, 200 if has_ended else 202, headers)
+
+    async def _show_operation(self, request: Request, operation: str, host: str, wait: int) -> tuple[Any, bool]:
+        """Return an operation that was submitted, and whether it was waited for and has ended."""
+        context = self._context
         try:
+            if wait:
+                return await wait_for_end(context, request, operation, host, wait)
             status = await context.control(request, "operation.show", {"operation": operation}, host=host)
-            shown = await context.shown(request, "operation.show", status)
+            return await context.shown(request, "operation.show", status), False
         except OstlerError:  # it is stored, and that is what was asked for
-            shown = {"id": operation}
-        return json_response(shown, 202, headers)
+            return {"id": operation}, False
 
     async def _method(self, request: Request, host: str) -> Method:
-        context, parameters = self._context, request.parameters
-        return await context.interfaces.method(context.client(request), parameters["topic"], parameters["method"], host)
-
-
-def idempotency_id(request: Request) -> str:
-    """Return the id that requests with the same `Idempotency-Key` of a caller share; empty without one.
-
-    Raises:
-        HttpError: The key is empty, too long, or cannot be printed.
-    """
-    if (raw := request.headers.get(b"idempotency-key")) is None:
-        return ""
-    key = raw.decode("latin-1")
-    if not 1 <= len(key) <= _MAX_KEY or not (key.isascii() and key.isprintable()):
-        text = f"Idempotency-Key must have 1 to {_MAX_KEY} printable ASCII characters"
-        raise HttpError(400, InvalidInput(text, hint="use a UUID"))
-    # An operation has its id on the whole host: two callers who choose the same key must not meet.
-    whose = hashlib.blake2b(f"{request.caller.name}\0{key}".encode(), digest_size=12).hexdigest()
-    return f"{key[:_READABLE_KEY]}.{whose}"
+        interface = await self._context.interface(request, request.parameters["topic"], host)
+        try:
+            return interface.method(request.parameters["method"])
+        except MethodNotFound:
+            if request.method != "POST":
+                raise
+            return Method(_UNKNOWN_METHOD)  # the daemon says what is wrong with it: it may exist and not be exposed
 
 
 def _from_json(arguments: dict[str, Any], method: Method) -> dict[str, Any]:
@@ -188,16 +235,29 @@ def _from_json(arguments: dict[str, Any], method: Method) -> dict[str, Any]:
 
 
 def _query_arguments(request: Request, method: Method) -> dict[str, Any]:
-    """Return the arguments in a query; one that is a list may come several times."""
-    found: dict[str, Any] = {}
+    """Return the arguments in a query; one that is a list may come several times, or once as JSON."""
+    given: dict[str, list[str]] = {}
     for name, value in request.query_items():
-        if name == "host":
-            continue
-        if name in method.lists and not value.startswith("["):
-            found.setdefault(name, []).append(value)
+        if name != "host":
+            given.setdefault(name, []).append(value)
+    found: dict[str, Any] = {}
+    for name, values in given.items():
+        if name in method.lists:
+            found[name] = values if len(values) > 1 or not _is_json_list(values[0]) else values[0]
+        elif len(values) > 1:
+            raise given_twice(name)
         else:
-            found[name] = value
+            found[name] = values[0]
     return _from_json(found, method)
+
+
+def _is_json_list(text: str) -> bool:
+    if not text.startswith("["):
+        return False
+    try:
+        return isinstance(msgspec.json.decode(text), list)
+    except (msgspec.DecodeError, RecursionError):
+        return False
 
 
 def _with_bytes(arguments: dict[str, Any], method: Method) -> dict[str, Any]:
@@ -209,8 +269,9 @@ def _with_bytes(arguments: dict[str, Any], method: Method) -> dict[str, Any]:
     return changed
 
 
-def _wants_operation(request: Request) -> bool:
-    return any(each.strip().lower() == b"respond-async" for each in request.headers[b"prefer"].split(b","))
+def _is_lenient(request: Request) -> bool:
+    """Return whether texts may stand for numbers, booleans and structures, as on a command line."""
+    return read_preferences(request).lenient
 
 
 def _time_limit(query: dict[str, str]) -> float | None:

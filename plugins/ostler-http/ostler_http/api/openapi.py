@@ -8,12 +8,18 @@ from typing import TYPE_CHECKING, Any
 
 import ostler
 from ostler_http.api.openapi_parts import (
+    HEADERS,
     OPERATION_PARAMETERS,
     PARAMETERS,
     PROBLEM_SCHEMA,
     fixed_paths,
     json_content,
+    line_schema,
+    problem_responses,
+    read_response,
+    refer_headers,
     responses,
+    submitted_responses,
 )
 from ostler_http.api.openapi_schemas import Components, Schema, split_docstring
 from ostler_http.api.resources import AUDIT_FILTERS, LISTINGS, SINGLES
@@ -42,13 +48,17 @@ def make_document(host: str, mount: str, interfaces: Mapping[str, Interface]) ->
     components = Components()
     components.schemas["Problem"] = PROBLEM_SCHEMA
     paths: dict[str, Schema] = {}
+    operation: Schema = {"type": "object"}
+    methods: Schema = {"type": "array", "items": {"type": "object"}}
     if (control := interfaces.get("ostler")) is not None:
         _add_short_names(paths, components, control)
-    for path, each in fixed_paths().items():
+        operation = _shown(components, control, "operation.show")
+        methods = components.add(control.methods["describe"].description.get("result_schema") or methods)
+    for path, each in fixed_paths(operation, methods).items():
         paths.setdefault(path, {}).update(each)
     for topic, interface in sorted(interfaces.items()):
         for name, method in sorted(interface.methods.items()):
-            _add_method(paths, components, topic, name, method)
+            _add_method(paths, components, topic, name, method, operation)
     return {
         "openapi": "3.1.0",
         "info": {"title": f"Ostler on {host}", "version": ostler.__version__, "description": _DESCRIPTION},
@@ -62,6 +72,8 @@ def make_document(host: str, mount: str, interfaces: Mapping[str, Interface]) ->
         "components": {
             "schemas": components.schemas,
             "parameters": PARAMETERS,
+            "headers": HEADERS,
+            "responses": problem_responses(),
             "securitySchemes": {
                 "bearer": {"type": "http", "scheme": "bearer", "description": "see `ostler token new`"},
             },
@@ -73,7 +85,9 @@ def _about(topic: str) -> str:
     return "The methods of the daemon itself" if topic == "ostler" else f"The methods of the service {topic}"
 
 
-def _add_method(paths: dict[str, Schema], components: Components, topic: str, name: str, method: Method) -> None:
+def _add_method(
+    paths: dict[str, Schema], components: Components, topic: str, name: str, method: Method, operation: Schema
+) -> None:
     described = method.description
     title = f"{topic}.{name}.Arguments"
     arguments = components.arguments(described.get("arguments_schema") or {"type": "object"}, topic, title)
@@ -85,30 +99,35 @@ def _add_method(paths: dict[str, Schema], components: Components, topic: str, na
         "tags": [topic],
         "summary": (described["doc"].strip().splitlines() or [f"{topic}.{name}"])[0],
         "description": _describe(method),
-        "responses": _method_responses(result, streams=method.streams),
     }
+    given = _method_responses(result, streams=method.streams)
     identifier = _NOT_IN_IDS.sub("_", f"{topic}_{name}")
     path: Schema = {
         "post": {
-            **common, "operationId": identifier, "parameters": _refer("host", "timeout", "key"),
+            **common, "operationId": identifier,
+            "parameters": _refer("host", "timeout", "key", "prefer"),
             "requestBody": {"content": json_content(arguments), "required": bool(arguments.get("required"))},
+            # Not 202: with `Prefer: respond-async` there is one, but whoever generates a client has the path of submit.
+            "responses": responses(given, has_body=True),
         }
     }  # fmt: skip
     if not method.changes and "host" not in arguments.get("properties", {}):
         parameters = [*_query_parameters(arguments), *_refer("host", "timeout")]
-        path["get"] = {**common, "operationId": f"get_{identifier}", "parameters": parameters}
+        read = given if method.streams else read_response("The result", result)
+        path["get"] = {
+            **common, "operationId": f"get_{identifier}", "parameters": parameters, "responses": responses(read),
+        }  # fmt: skip
     paths[f"/topics/{topic}/methods/{name}"] = path
     if method.durable:
-        paths[f"/topics/{topic}/methods/{name}/submit"] = {"post": _submit(path["post"], identifier)}
+        paths[f"/topics/{topic}/methods/{name}/submit"] = {"post": _submit(path["post"], identifier, operation)}
 
 
-def _submit(call: Schema, identifier: str) -> Schema:
-    accepted = {"description": "The operation, stored", "content": json_content({"type": "object"})}
+def _submit(call: Schema, identifier: str, operation: Schema) -> Schema:
     return {
         **call,
         "operationId": f"submit_{identifier}",
         "parameters": _refer(*OPERATION_PARAMETERS),
-        "responses": responses({"202": accepted}),
+        "responses": responses(submitted_responses(operation), has_body=True),
     }
 
 
@@ -125,14 +144,11 @@ def _describe(method: Method) -> str:
 
 def _method_responses(result: Schema, *, streams: bool) -> Schema:
     if not streams:
-        return responses({"200": {"description": "The result", "content": json_content(result)}})
-    lines = {
-        "type": "object",
-        "description": "One object a line: `item` with `id`, and `end` or `error` at last",
-        "properties": {"item": result, "id": {"type": "string"}},
-    }
+        return {"200": {"description": "The result", "content": json_content(result)}}
+    lines = line_schema(item=result, id={"type": "string"})
     content = {"application/x-ndjson": {"schema": lines}, "text/event-stream": {"schema": {"type": "string"}}}
-    return responses({"200": {"description": "The items, one after another", "content": content}})
+    refused = {"$ref": "#/components/responses/NotAcceptable"}
+    return {"200": {"description": "The items, one after another", "content": content}, "406": refused}
 
 
 def _query_parameters(arguments: Schema) -> Iterable[Schema]:
@@ -171,7 +187,11 @@ def _add_short_names(paths: dict[str, Schema], components: Components, control: 
         parameters = [*_path_parameters(single.path), *_text_parameters(single.query, control, single.method)]
         asked = [] if "host" in single.query else _refer("host")
         paths.setdefault(single.path, {})[single.verb.lower()] = _short_name(
-            single.path, single.verb, single.summary, result, [*parameters, *asked, *_refer("timeout")]
+            single.path,
+            single.verb,
+            single.summary,
+            result,
+            [*parameters, *asked, *_refer("timeout", *(["key"] if single.verb == "POST" else []))],
         )
     for listing in LISTINGS:
         rows = _shown(components, control, listing.method)
@@ -202,25 +222,26 @@ def _add_operations(paths: dict[str, Schema], components: Components, control: I
         ("/retry", "POST", "Queue an operation again that failed or was cancelled"),
     ):
         path = f"/operations/{{id}}{ending}"
-        parameters = [*_path_parameters(path), *_refer("host", "timeout")]
+        parameters = [*_path_parameters(path), *_refer("host", "timeout", "key" if verb == "POST" else "prefer")]
         paths[path] = {verb.lower(): _short_name(path, verb, summary, status, parameters)}
 
 
 def _list(path: str, summary: str, rows: Schema, filters: Iterable[Schema]) -> Schema:
-    return _short_name(path, "GET", summary, rows, [*filters, *_refer("host", "limit", "cursor", "timeout")])
+    found = _short_name(path, "GET", summary, rows, [*filters, *_refer("host", "limit", "cursor", "timeout")])
+    found["responses"]["200"]["headers"] |= refer_headers("Link")
+    return found
 
 
 def _short_name(path: str, verb: str, summary: str, result: Schema, parameters: list[Schema]) -> Schema:
-    found: Schema = {
+    changed = {"200": {"description": summary, "content": json_content(result)}}
+    good = read_response(summary, result) if verb == "GET" else changed
+    return {
         "tags": ["api"],
         "operationId": _NOT_IN_IDS.sub("_", f"{verb.lower()}{path}").strip("_"),
         "summary": summary,
         "parameters": parameters,
-        "responses": responses({"200": {"description": summary, "content": json_content(result)}}),
+        "responses": responses(good, has_body=verb == "POST"),
     }
-    if verb == "GET":
-        found["responses"]["304"] = {"description": "As the client has it already (If-None-Match)"}
-    return found
 
 
 def _shown(components: Components, control: Interface, method: str) -> Schema:

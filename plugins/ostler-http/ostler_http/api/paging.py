@@ -85,25 +85,39 @@ async def newest_page(
     cursor = _read_cursor(query)
     if cursor is None:
         return _page(request, query, (await fetch(most + 1))[::-1], most, key, 0)
-    for count in (min(cursor.seen + most + 1 + _SLACK, MAX_ROWS), MAX_ROWS):
+    for count in (min(max(0, cursor.seen) + most + 1 + _SLACK, MAX_ROWS), MAX_ROWS):
         rows = (await fetch(count))[::-1]
         place = next((number for number, row in enumerate(rows) if key(row) == cursor.key), None)
-        if place is not None:
-            return _page(request, query, rows[place + 1 :], most, key, place + 1)
-        if len(rows) < count:
+        is_cut = len(rows) >= count
+        if place is not None and (not is_cut or count == MAX_ROWS or len(rows) - place - 1 > most):
+            if place + 1 == MAX_ROWS:
+                raise _too_many()
+            return _page(request, query, rows[place + 1 :], most, key, place + 1, is_cut=is_cut)
+        if not is_cut:
             break
     error = InvalidInput("the row that the cursor names is no longer listed", hint="begin again without `cursor`")
     raise HttpError(410, error)
 
 
-def _page(request: Request, query: dict[str, str], rows: list[Any], most: int, key: Key, seen: int) -> Page:
+def _page(
+    request: Request, query: dict[str, str], rows: list[Any], most: int, key: Key, seen: int, *, is_cut: bool = False
+) -> Page:
+    """Return a page; `is_cut` says that there are more rows than were listed, so that it cannot be the last one."""
     shown = rows[:most]
-    if len(rows) <= most or not shown:
+    if (len(rows) <= most and not is_cut) or not shown:
         return Page(shown, {})
     cursor = _write_cursor(Cursor(key(shown[-1]), seen + len(shown)))
     following = urlencode({**query, "limit": str(most), "cursor": cursor})
     root = request.scope.get("root_path", "")
     return Page(shown, {"link": f'<{root}{request.path}?{following}>; rel="next"'})
+
+
+def _too_many() -> HttpError:
+    error = InvalidInput(
+        f"the list goes on, but only its newest {MAX_ROWS} rows can be listed",
+        hint="choose from it by its query parameters; the openapi.json has them",
+    )
+    return HttpError(400, error)
 
 
 def _write_cursor(cursor: Cursor) -> str:

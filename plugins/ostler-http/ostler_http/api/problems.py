@@ -106,11 +106,9 @@ def status_of(error: OstlerError) -> int:
 def name_of(error: OstlerError) -> str:
     """Return the name under which an error travels: its top package and its class, `ostler.NotFound`."""
     kind = type(error)
-    known = f"{kind.__module__.partition('.')[0]}.{kind.__name__}"
-    original = error.details.get("name")
-    # An error of a plugin that is not known here: it carries its own name.
-    is_other = isinstance(original, str) and re.fullmatch(r"\w+\.\w+", original) is not None
-    return str(original) if is_other else known
+    if re.fullmatch(r"\w+\.\w+", error.remote_name):  # it comes from another host
+        return error.remote_name
+    return f"{kind.__module__.partition('.')[0]}.{kind.__name__}"
 
 
 def problem_of(error: OstlerError, status: int, request_id: str) -> dict[str, Any]:
@@ -122,17 +120,27 @@ def problem_of(error: OstlerError, status: int, request_id: str) -> dict[str, An
         request_id: The id of the request that it ended.
     """
     name = name_of(error)
-    details = {key: value for key, value in error.details.items() if not (key == "name" and value == name)}
+    details = dict(error.details)
+    if error.remote_name and details.get("name") == name:
+        del details["name"]  # it is that of the error, said already
     return {
         "type": f"{_TYPE_PREFIX}{name}",
         "title": _title(name),
         "status": status,
         "detail": error.message,
         "error": name,
+        "bases": _bases_of(error, name),
         "hint": error.hint,
         "details": _with_moments(details),
         "request_id": request_id,
     }
+
+
+def _bases_of(error: OstlerError, name: str) -> list[str]:
+    """Return the names of the errors that an error is one of as well, the nearest first: clients may know these."""
+    kinds = (kind for kind in type(error).__mro__ if issubclass(kind, OstlerError) and kind is not OstlerError)
+    names = [f"{kind.__module__.partition('.')[0]}.{kind.__name__}" for kind in kinds]
+    return [each for each in names if each != name]
 
 
 def problem_headers(error: OstlerError, status: int) -> Iterator[tuple[str, str]]:

@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import asyncio
 import re
-from collections.abc import Awaitable
+from collections.abc import Awaitable, Sequence
+from functools import lru_cache
 from typing import TYPE_CHECKING, Any, TypeVar
-from urllib.parse import parse_qsl
+from urllib.parse import parse_qsl, unquote_to_bytes
 
 import msgspec
 
@@ -24,6 +25,9 @@ _DISCARD_TIMEOUT = 1.0
 _MAX_QUERY_FIELDS = 100
 _MAX_TIMEOUT = 7 * 86400.0
 """The most seconds that a client may give a request."""
+_LEAST_TIMEOUT = 0.001
+"""Seconds that a step of a request still gets whose time is over: it says so by its own error."""
+_DECIMAL = re.compile(rb"[0-9]{1,9}(\.[0-9]{0,9})?|\.[0-9]{1,9}")
 _decode_json = msgspec.json.Decoder().decode
 _LONG_NUMBER = re.compile(rb"[0-9]{19}")
 """What a body has that may contain a number which no message can carry."""
@@ -85,13 +89,13 @@ class Request:
         departures: Looks whether clients of slow requests have left.
 
     Attributes:
-        headers: The headers; of those that came twice the last one.
+        headers: The headers; what came on several lines is joined with commas (RFC 9110).
         parameters: The parameters of the path.
     """
 
     __slots__ = (
-        "_departures", "_is_read", "_limits", "_query", "_task", "_watch", "caller", "headers", "is_gone", "method",
-        "parameters", "path", "receive", "request_id", "scope", "send", "trace",
+        "_began", "_departures", "_is_read", "_limits", "_query", "_seconds", "_task", "_watch", "caller", "headers",
+        "is_gone", "method", "parameters", "path", "receive", "request_id", "scope", "send", "trace",
     )  # fmt: skip
 
     def __init__(self, scope: Scope, receive: Receive, send: Send, limits: BodyLimits, departures: Departures) -> None:
@@ -105,7 +109,7 @@ class Request:
         root: str = scope.get("root_path", "")
         path: str = scope["path"]
         self.path = path[len(root) :] if root and path.startswith(root) else path
-        self.headers: dict[bytes, bytes] = dict(scope["headers"])
+        self.headers = _join_headers(scope["headers"])
         self.parameters: dict[str, str] = {}
         self.is_gone = False
         self._limits = limits
@@ -114,6 +118,18 @@ class Request:
         self._departures = departures
         self._task: asyncio.Task[Any] | None = None
         self._watch: asyncio.Task[None] | None = None
+        self._began = -1.0
+        self._seconds: float | None = None
+
+    @property
+    def parts(self) -> list[str]:
+        """The parts of the path below the mount; one that has a slash has it as `%2F` in the address."""
+        raw: bytes = self.scope.get("raw_path") or b""
+        if b"%" not in raw or b"%2F" not in raw.upper():
+            return self.path.strip("/").split("/")
+        depth = self.scope.get("root_path", "").count("/")
+        below = b"/".join(raw.split(b"/")[depth + 1 :]).strip(b"/")
+        return [unquote_to_bytes(part).decode() for part in below.split(b"/")]
 
     # ---------------------------------------------------------------- headers
 
@@ -121,48 +137,57 @@ class Request:
         """Return a header, empty when it is not there."""
         return self.headers.get(name, b"").decode("latin-1")
 
-    def accepts(self, *kinds: str) -> str:
-        """Return the first of some media types that the client names in `Accept`; empty if it names none of them."""
+    def accepts(self, *kinds: str, over: str = "") -> str:
+        """Return the media type that the client likes best, of those that it names in `Accept`; the first of equals.
+
+        Args:
+            kinds: The media types.
+            over: Another one that it gets otherwise: only what it likes as much or more is returned.
+
+        Returns:
+            The media type; empty if it names none of them, or excludes them (`q=0`).
+        """
         named = self.headers.get(b"accept")
         if named is None:
             return ""
-        wanted = {part.partition(b";")[0].strip().lower() for part in named.split(b",")}
-        return next((kind for kind in kinds if kind.encode() in wanted), "")
+        return _choose_kind(named, kinds, over)
 
     def timeout(self, default: float | None) -> float | None:
-        """Return the seconds that this request may take, by its header `Request-Timeout`.
+        """Return the seconds that are left of those that this request may take, by its header `Request-Timeout`.
+
+        They are counted from the first time that they are asked for, so that all steps of a request share them.
+
+        Args:
+            default: The seconds without the header; None for no limit.
 
         Raises:
             HttpError: The header is not a number of seconds.
         """
-        if (text := self.headers.get(b"request-timeout")) is None:
-            return default
-        try:
-            seconds = float(text)
-        except ValueError:
-            seconds = -1.0
-        if not 0.0 < seconds <= _MAX_TIMEOUT:
-            raise _bad_request(
-                f"Request-Timeout must be a number of seconds above 0, at most {_MAX_TIMEOUT:.0f}", "write 30 or 0.5"
-            )
-        return seconds
+        now = asyncio.get_running_loop().time()
+        if self._began < 0:
+            self._began = now
+            self._seconds = _read_timeout(self.headers.get(b"request-timeout"))
+        seconds = default if self._seconds is None else self._seconds
+        return None if seconds is None else max(_LEAST_TIMEOUT, self._began + seconds - now)
 
     # ---------------------------------------------------------------- query
 
     def query(self, *known: str) -> dict[str, str]:
-        """Return the query; of what came twice the last one.
+        """Return the query.
 
         Args:
             known: The names that are accepted.
 
         Raises:
-            HttpError: It is not valid, or has a name that is not known.
+            HttpError: It is not valid, has a name that is not known, or one of them twice.
         """
-        found = {}
+        found: dict[str, str] = {}
         for name, value in self.query_items():
             if name not in known:
                 expected = f"it takes: {', '.join(known)}" if known else "it takes none"
                 raise _bad_request(f"{self.path} takes no query parameter {name[:60]!r}", expected)
+            if name in found:
+                raise given_twice(name)
             found[name] = value
         return found
 
@@ -231,14 +256,18 @@ class Request:
         if length.isdigit() and int(length[:20]) > self._limits.size:
             raise self._too_large()
 
+    @property
+    def has_body(self) -> bool:
+        """Whether the client says that it sends a body."""
+        return self.headers.get(b"content-length", b"0") != b"0" or b"transfer-encoding" in self.headers
+
     async def discard_body(self) -> None:
         """Read what nobody has read of the body, within its bounds.
 
         A server closes the connection when a response ends before its request; the client may then see a broken
         connection, and not the response.
         """
-        has_body = self.headers.get(b"content-length", b"0") != b"0" or b"transfer-encoding" in self.headers
-        if self._is_read or not has_body:
+        if self._is_read or not self.has_body:
             return
         try:
             async with asyncio.timeout(_DISCARD_TIMEOUT):
@@ -358,6 +387,50 @@ class Request:
         raise NotPermitted(
             "nobody is known by this request", hint="send a token: Authorization: Bearer …; see `ostler token new`"
         )
+
+
+def _join_headers(pairs: Sequence[tuple[bytes, bytes]]) -> dict[bytes, bytes]:
+    found = dict(pairs)
+    if len(found) == len(pairs):
+        return found
+    joined: dict[bytes, bytes] = {}
+    for name, value in pairs:
+        joined[name] = b"%s, %s" % (joined[name], value) if name in joined else value
+    return joined
+
+
+@lru_cache(maxsize=64)  # clients of one kind send the same one, each time
+def _choose_kind(accept: bytes, kinds: tuple[str, ...], over: str) -> str:
+    weights = _read_weights(accept.lower())
+    best = max(kinds, key=lambda kind: weights.get(kind.encode(), 0.0))
+    weight = weights.get(best.encode(), 0.0)
+    return best if weight > 0 and weight >= weights.get(over.encode(), 0.0) else ""
+
+
+def _read_weights(accept: bytes) -> dict[bytes, float]:
+    """Return the media types in `Accept`, each with its weight: 1 without one, or with one that cannot be read."""
+    found = {}
+    for part in accept.split(b","):
+        kind, *parameters = (each.strip() for each in part.split(b";"))
+        weight = next((each[2:] for each in parameters if each.startswith(b"q=")), b"1")
+        found[kind] = float(weight) if _DECIMAL.fullmatch(weight) else 1.0
+    return found
+
+
+def _read_timeout(text: bytes | None) -> float | None:
+    if text is None:
+        return None
+    seconds = float(text) if _DECIMAL.fullmatch(text.strip()) else 0.0
+    if not 0.0 < seconds <= _MAX_TIMEOUT:
+        raise _bad_request(
+            f"Request-Timeout must be a number of seconds above 0, at most {_MAX_TIMEOUT:.0f}", "write 30 or 0.5"
+        )
+    return seconds
+
+
+def given_twice(name: str) -> HttpError:
+    """Return the error of a query that gives a name twice which is no list."""
+    return _bad_request(f"the query gives {name[:60]!r} more than once", "give it once")
 
 
 def _parse_query(raw: bytes) -> list[tuple[str, str]]:

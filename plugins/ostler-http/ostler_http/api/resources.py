@@ -8,6 +8,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable
 from typing import TYPE_CHECKING, Any, NamedTuple
 
+from ostler_http.api.idempotency import idempotency_id
 from ostler_http.api.paging import Key, newest_page, sorted_page
 from ostler_http.api.responses import Response, json_response
 
@@ -126,7 +127,8 @@ class ResourceHandlers:
             host = query.pop("host", "") if asks_host else ""
             given = {**query, **request.parameters}
             arguments = {names.get(name, name): value for name, value in given.items()}
-            found = await self._context.control(request, each.method, arguments, host=host, lenient=True)
+            key = idempotency_id(request) if each.verb == "POST" else ""
+            found = await self._context.control(request, each.method, arguments, host=host, lenient=True, key=key)
             if each.verb == "POST":
                 self._context.interfaces.forget()
             return json_response(await self._context.shown(request, each.method, found))

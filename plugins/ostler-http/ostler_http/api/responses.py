@@ -14,7 +14,9 @@ if TYPE_CHECKING:
     from ostler_http.api.request import Request
 
 Headers = list[tuple[bytes, bytes]]
-_COMMON: Headers = [(b"cache-control", b"no-cache, private"), (b"x-content-type-options", b"nosniff")]
+_COMMON: Headers = [
+    (b"cache-control", b"no-cache, private"), (b"vary", b"Accept"), (b"x-content-type-options", b"nosniff"),
+]  # fmt: skip
 _JSON: Headers = [(b"content-type", JSON_TYPE.encode()), *_COMMON]
 
 
@@ -74,7 +76,9 @@ async def send_response(request: Request, response: Response) -> None:
         known = request.headers.get(b"if-none-match")
         if known is not None and _names(known, tag):
             status, body = 304, b""
-    if status not in (204, 304):
+    if status == 204:
+        headers = headers[1:]  # no content, and so no type of it
+    elif status != 304:
         headers.append((b"content-length", b"%d" % len(body)))
     await request.send({"type": "http.response.start", "status": status, "headers": headers})
     await request.send({"type": "http.response.body", "body": b"" if request.method == "HEAD" else body})

@@ -2,17 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Awaitable, Callable, Iterator
+from collections.abc import Awaitable, Callable, Iterator, Sequence
 from typing import TYPE_CHECKING, NamedTuple, TypeAlias
 
 from ostler import InvalidInput, NotFound, nearest
 from ostler_http.api.problems import HttpError
+from ostler_http.api.responses import Response
 
 if TYPE_CHECKING:
     from ostler_http.api.request import Request
-    from ostler_http.api.responses import Response
 
-Handler: TypeAlias = Callable[["Request"], Awaitable["Response | None"]]
+Handler: TypeAlias = Callable[["Request"], Awaitable[Response | None]]
 """Serves a request; returns the response, or None when it has sent one itself."""
 _PARAMETER = "{}"
 
@@ -71,18 +71,18 @@ class Routes:
             if node.parameter is not None:
                 waiting.append((f"{path}/{_PARAMETER}", node.parameter))
 
-    def find(self, method: str, path: str) -> tuple[Route, dict[str, str]]:
+    def find(self, method: str, parts: Sequence[str]) -> tuple[Route, dict[str, str]]:
         """Return what serves a request, and the parameters of its path.
 
         Args:
             method: The method of the request.
-            path: The path below the mount, without percent-encoding.
+            parts: The parts of the path below the mount, without percent-encoding: one may have a slash.
 
         Raises:
             HttpError: There is no such path (404), or it does not have the method (405).
         """
         node, values = self._root, []
-        parts = path.strip("/").split("/")
+        path = f"/{'/'.join(parts)}"
         for part in parts:
             following = node.children.get(part)
             if following is None:
@@ -92,20 +92,33 @@ class Routes:
                 raise _not_found(path, node, part)
             node = following
         route = node.routes.get(method) or (node.routes.get("GET") if method == "HEAD" else None)
+        if route is None and method == "OPTIONS" and node.routes:
+            route = Route(_say_methods(node), is_public=True)
         if route is None:
             raise _not_allowed(method, path, node)
         return route, dict(zip(node.names, values, strict=True)) if values else {}
 
 
+def _methods_of(node: _Node) -> str:
+    return ", ".join(sorted({*node.routes, "OPTIONS", *(["HEAD"] if "GET" in node.routes else [])}))
+
+
+def _say_methods(node: _Node) -> Handler:
+    async def serve(_request: Request) -> Response:
+        return Response(status=204, headers={"allow": _methods_of(node)})
+
+    return serve
+
+
 def _not_found(path: str, node: _Node, part: str) -> HttpError:
     near = nearest(part, node.children)
     hint = f"did you mean {near}?" if near else "the index of the API lists its paths; see also docs"
-    return HttpError(404, NotFound(f"there is no {path or '/'} here", hint=hint, reason="path"))
+    return HttpError(404, NotFound(f"there is no {path} here", hint=hint, reason="path"))
 
 
 def _not_allowed(method: str, path: str, node: _Node) -> HttpError:
     if not node.routes:
         return HttpError(404, NotFound(f"there is no {path} here", hint="the path is not complete", reason="path"))
-    allowed = ", ".join(sorted({*node.routes, *(["HEAD"] if "GET" in node.routes else [])}))
+    allowed = _methods_of(node)
     error = InvalidInput(f"{path} does not have the method {method}", hint=f"use one of: {allowed}", reason="method")
     return HttpError(405, error, allow=allowed)

@@ -9,6 +9,9 @@ from ostler import Field, Seconds
 from ostler_http.application import Filter, FilterOptions
 from ostler_http.asgi import ASGIApp
 
+EXPOSED_HEADERS = ("ETag", "Link", "Location", "Preference-Applied", "Retry-After", "WWW-Authenticate", "X-Request-Id")
+"""Headers of responses that pages may read."""
+
 
 class CorsOptions(FilterOptions):
     """The options of the filter `cors`."""
@@ -16,7 +19,17 @@ class CorsOptions(FilterOptions):
     origins: list[str] = Field([], help='Origins that may ask: `"https://console.example.org"`; none by default')
     methods: list[str] = Field(["GET", "HEAD", "POST"], help="Methods that they may use")
     headers: list[str] = Field(
-        ["Authorization", "Content-Type", "Idempotency-Key", "If-None-Match", "Last-Event-ID", "Request-Timeout"],
+        [
+            "Authorization",
+            "Content-Type",
+            "Idempotency-Key",
+            "If-None-Match",
+            "Last-Event-ID",
+            "Prefer",
+            "Request-Timeout",
+            "X-Request-Id",
+            "traceparent",
+        ],
         help="Headers that they may send",
     )
     max_age: Seconds = Field(600, ge=0, help="How long a browser may remember the answer")
@@ -42,6 +55,6 @@ class CorsFilter(Filter):
         options: CorsOptions = self.environment.options
         wrapped = CORSMiddleware(
             app, allow_origins=options.origins, allow_methods=options.methods, allow_headers=options.headers,
-            expose_headers=["ETag", "Link", "Retry-After", "X-Request-Id"], max_age=int(options.max_age),
+            expose_headers=EXPOSED_HEADERS, max_age=int(options.max_age),
         )  # fmt: skip
         return cast(ASGIApp, wrapped)

@@ -10,6 +10,7 @@ import socket
 import threading
 from collections.abc import AsyncIterator
 from contextlib import contextmanager
+from urllib.parse import unquote
 
 import msgspec
 import pytest
@@ -53,6 +54,7 @@ class LampManager(Manager):
         self.calls = []
         self.started = threading.Event()
         self.cancelled = threading.Event()
+        self.released = threading.Event()
 
     @exposed(role="viewer", changes=False)
     async def show(self, ctx: Context, name: str, level: int = 1, tags: list[str] | None = None) -> dict:
@@ -69,6 +71,22 @@ class LampManager(Manager):
             "name": name, "level": level, "tags": tags, "left": left, "request_id": ctx.request_id,
             "who": ctx.peer.name, "trace": ctx.trace,
         }  # fmt: skip
+
+    @exposed(role="viewer", changes=False)
+    async def seen_by(self, ctx: Context, host: str) -> str:
+        """Return from which host a lamp is seen."""
+        return host
+
+    @exposed(role="viewer", changes=False)
+    async def grid(self, ctx: Context, rows: list[list[str]] = [], names: list[str] = []) -> dict:  # noqa: B006
+        """Return what came."""
+        return {"rows": rows, "names": names}
+
+    @exposed()
+    async def blink(self, ctx: Context) -> AsyncIterator[int]:
+        """Switch a lamp on and off."""
+        self.calls.append("blink")
+        yield 1
 
     @exposed()
     def switch(self, ctx: Context, name: str, image: bytes = b"", lamp: Lamp | None = None) -> Lamp:
@@ -126,6 +144,12 @@ class LampManager(Manager):
         """Build a lamp, as an operation."""
         self.calls.append(name)
         return f"{name} is built"
+
+    @exposed(durable=Durable(on_restart="retry"))
+    def hold(self, ctx: Context) -> str:
+        """Wait until it is released."""
+        self.released.wait(10)
+        return "released"
 
     @exposed(role="admin")
     async def destroy(self, ctx: Context) -> None:
@@ -228,20 +252,20 @@ class Api:
         role = role or self.role
         caller = ANONYMOUS if role == "anonymous" else self.host.caller(role)
         path, _, inline = path.partition("?")
-        headers = dict(headers)
+        pairs = list(headers.items()) if isinstance(headers, dict) else list(headers)
         return {
-            "type": "http", "method": method, "path": MOUNT + path, "root_path": MOUNT,
-            "query_string": (query or inline).encode(),
-            "headers": [(name.encode(), value.encode()) for name, value in headers.items()],
-            "ostler.caller": caller, "ostler.request_id": "r-1", "ostler.trace": headers.get("traceparent", ""),
+            "type": "http", "method": method, "path": unquote(MOUNT + path), "root_path": MOUNT,
+            "raw_path": (MOUNT + path).encode(), "query_string": (query or inline).encode(),
+            "headers": [(name.encode(), value.encode()) for name, value in pairs],
+            "ostler.caller": caller, "ostler.request_id": "r-1", "ostler.trace": dict(pairs).get("traceparent", ""),
         }  # fmt: skip
 
     def open(self, method, path, body=None, headers=(), **more):
-        """Return an exchange; on a loop."""
-        headers = dict(headers)
+        """Return an exchange; on a loop. Headers are a mapping or pairs."""
+        headers = list(headers.items()) if isinstance(headers, dict) else list(headers)
         raw = body if isinstance(body, bytes) else b"" if body is None else json.dumps(body).encode()
-        if raw:
-            headers.setdefault("content-type", "application/json")
+        if raw and "content-type" not in dict(headers):
+            headers.append(("content-type", "application/json"))
         return Exchange(self.call, self.scope(method, path, headers, **more), raw)
 
     def exchange(self, scope):

@@ -148,3 +148,60 @@ def test_too_many_patterns_and_unknown_words_are_refused(api):
 
 def test_events_need_a_role(api):
     assert api.get("/events", role="anonymous").status == 401
+
+
+def test_after_a_gap_the_id_goes_on_from_where_the_journal_is(api, run):
+    async def watch():
+        exchange, _ = await follow(api, "/events?topic=lamp")
+        await tell(api, "one")
+        await exchange.frame()
+        await leave(exchange)
+        exchange, _ = await follow(api, "/events", last_event_id="lamp:900;gone:7")
+        gaps = {}
+        for _ in range(2):
+            kind, gap, position = await exchange.frame()
+            assert kind == "gap"
+            gaps[gap["topic"]] = position
+        await leave(exchange)
+        await tell(api, "two")
+        again, _ = await follow(api, "/events", last_event_id=position)
+        frame = await again.frame()
+        await leave(again)
+        return gaps, position, frame
+
+    gaps, position, (kind, event, _) = run(watch())
+    assert gaps.keys() == {"lamp", "gone"}
+    assert position == "lamp:1"
+    assert (kind, event["name"]) == ("event", "two")
+
+
+def test_a_stream_of_events_ends_with_the_deadline_that_it_was_given(api, run):
+    async def watch():
+        exchange, _ = await follow(api, request_timeout="0.2")
+        return await exchange.frames()
+
+    [(kind, problem, _)] = run(watch())
+    assert (kind, problem["error"]) == ("error", "ostler.DeadlineExceeded")
+    assert "200ms" in problem["detail"]
+
+
+def test_the_streams_of_one_caller_are_bounded_and_leave_room_for_others(make_api, run):
+    async def watch(api):
+        one, _ = await follow(api)
+        refused = api.open("GET", "/events")
+        await refused.head()
+        other = api.open("GET", "/events", role="viewer")
+        await other.head()
+        await leave(one)
+        again, _ = await follow(api)
+        for each in (again, other):
+            await leave(each)
+        return refused.status, refused.headers["retry-after"], other.status
+
+    with make_api(max_streams_per_caller=1) as api:
+        assert run(watch(api)) == (429, "5", 200)
+
+
+def test_a_topic_that_is_empty_or_a_position_that_is_given_twice_is_refused(api):
+    for query in ("topic=", "topic=lamp&topic=", "since=lamp:1&since=lamp:2"):
+        assert api.get("/events", query=query).status == 400

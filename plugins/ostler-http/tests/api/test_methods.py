@@ -3,6 +3,8 @@ from __future__ import annotations
 import asyncio
 import base64
 
+import pytest
+
 CALL = "/topics/lamp/methods/show"
 SWITCH = "/topics/lamp/methods/switch"
 
@@ -23,6 +25,34 @@ def test_a_get_reads_with_arguments_in_the_query(api):
 def test_a_list_in_a_query_may_have_one_element_or_be_json(api):
     assert api.get(f"{CALL}?name=a&tags=x").json()["tags"] == ["x"]
     assert api.get(f'{CALL}?name=a&tags=["x","y"]').json()["tags"] == ["x", "y"]
+
+
+@pytest.mark.parametrize(
+    ("query", "names"),
+    [
+        ("names=a&names=[b", ["a", "[b"]),
+        ("names=[a&names=b", ["[a", "b"]),
+        ("names=[b", ["[b"]),
+        ('names=["a"]&names=b', ['["a"]', "b"]),
+        ("names=[]", []),
+    ],
+)
+def test_a_list_in_a_query_is_told_from_texts_that_look_like_one(api, query, names):
+    assert api.get("/topics/lamp/methods/grid", query=query).json()["names"] == names
+
+
+def test_a_list_that_is_given_once_as_json_and_once_not_is_refused(api):
+    for query in ('rows=[["a"]]&rows=b', 'rows=b&rows=[["a"]]', "rows=b"):
+        assert api.get("/topics/lamp/methods/grid", query=query).status == 422
+    assert api.get("/topics/lamp/methods/grid", query='rows=[["a"]]').json()["rows"] == [["a"]]
+
+
+def test_an_argument_called_host_is_not_taken_for_the_host_that_is_asked(api):
+    path = "/topics/lamp/methods/seen_by"
+    for query in ("?host=nowhere", "?host=testhost", ""):
+        reply = api.get(path + query)
+        assert (reply.status, reply.headers["allow"]) == (405, "POST")
+    assert api.post(path, {"host": "nowhere"}).json() == "nowhere"
 
 
 def test_a_get_of_a_method_that_changes_something_is_refused(api):
@@ -119,6 +149,15 @@ def test_idempotency_keys_of_two_callers_do_not_meet(api):
 def test_an_idempotency_key_that_cannot_be_one_is_refused(api):
     for key in ("", "x" * 256, "ä"):
         assert api.post(SWITCH, {"name": "a"}, headers={"idempotency-key": key}).status == 400
+
+
+def test_a_key_that_would_be_of_no_effect_is_refused(api):
+    key = {"idempotency-key": "k"}
+    assert api.post(f"{SWITCH}/fanout", {"name": "a"}, headers=key).status == 400
+    blink = api.post("/topics/lamp/methods/blink", headers={**key, "accept": "application/x-ndjson"})
+    assert (blink.status, api.host.manager("lamp").calls) == (400, [])
+    count = api.post("/topics/lamp/methods/count", {"to": 1}, headers={**key, "accept": "application/x-ndjson"})
+    assert count.status == 200
 
 
 def test_casts_and_fanouts_are_accepted(api):
@@ -277,3 +316,56 @@ def test_head_of_a_stream_has_its_headers_and_begins_nothing(api):
         reply = api.request("HEAD", path, headers={"accept": "text/event-stream"})
         assert (reply.status, reply.body, reply.headers["content-type"]) == (200, b"", "text/event-stream")
     assert not api.host.manager("lamp").cancelled.is_set()
+
+
+def test_what_a_token_has_in_progress_ends_when_it_is_revoked(api, run):
+    lines = {"accept": "application/x-ndjson"}
+
+    async def revoke():
+        streams = [
+            api.open("GET", path, headers=lines, role="viewer") for path in ("/events", "/topics/lamp/methods/tick")
+        ]
+        for each in streams:
+            await each.head()
+            await each.frame()
+        call = api.open("GET", "/topics/lamp/methods/wait", role="viewer")
+        await asyncio.to_thread(api.host.manager("lamp").started.wait, 10)
+        await asyncio.to_thread(api.host.revoke, "viewer")
+        ends = [(await each.frames())[-1]["error"]["error"] for each in streams]
+        await call.head()
+        await asyncio.gather(call.task, *(each.task for each in streams))
+        return ends, call.status
+
+    assert run(revoke()) == (["ostler.NotPermitted"] * 2, 403)
+    assert api.host.manager("lamp").cancelled.wait(10)
+
+
+LENIENT = {"prefer": "handling=lenient"}
+
+
+@pytest.mark.parametrize("verb", ["", "/cast", "/submit", "/fanout"])
+def test_texts_stand_for_numbers_when_the_client_prefers_it(api, verb):
+    arguments = {"steps": "2"}
+    assert api.post(f"/topics/lamp/methods/slowly{verb}", arguments).status == 422
+    assert api.post(f"/topics/lamp/methods/slowly{verb}", arguments, headers=LENIENT).status in (200, 202)
+
+
+@pytest.mark.parametrize("accept", ["application/json", "application/x-ndjson"])
+def test_a_method_of_the_other_kind_is_refused_and_not_run(api, accept):
+    def post(method, preference, arguments):
+        return api.post(f"/topics/lamp/methods/{method}", arguments, headers={"accept": accept, "prefer": preference})
+
+    for reply in (post("count", "call-kind=call", {"to": 1}), post("slowly", "call-kind=stream", {"steps": 1})):
+        assert (reply.status, reply.json()["error"]) == (400, "ostler.WrongCallKind")
+    assert post("slowly", "call-kind=call", {"steps": 1}).status == 200
+
+
+def test_a_version_of_the_method_can_be_asked_for(api):
+    reply = api.post("/topics/lamp/methods/slowly", {"steps": 1}, headers={"prefer": 'version="9.0"'})
+    assert (reply.status, reply.json()["error"]) == (400, "ostler.UnsupportedVersion")
+
+
+def test_the_daemon_says_what_is_wrong_with_a_method_that_it_does_not_offer(api):
+    assert api.post("/topics/lamp/methods/init_host", {}).json()["error"] == "ostler.NotExposed"
+    assert api.post("/topics/lamp/methods/slowli", {}).json()["hint"] == "did you mean 'slowly'?"
+    assert api.get("/topics/lamp/methods/slowli").status == 404

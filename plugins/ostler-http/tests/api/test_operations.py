@@ -1,5 +1,10 @@
 from __future__ import annotations
 
+import asyncio
+import re
+
+import pytest
+
 BUILD = "/topics/lamp/methods/build/submit"
 
 
@@ -95,3 +100,82 @@ def test_a_time_limit_is_that_of_the_operation(api):
     assert api.post(f"{BUILD}?time_limit=3600", {"name": "a"}).json()["expires_at"].endswith("Z")
     for text in ("0", "x", "nan", "inf"):
         assert api.post(f"{BUILD}?time_limit={text}", {"name": "a"}).status == 400
+
+
+@pytest.mark.parametrize("key", ["a/b", "a?b#c", "../..", "a b", "a\\b", "%2F", "'\"$(x)", "x" * 255])
+def test_an_operation_is_found_where_its_location_says(api, key):
+    reply = api.post(BUILD, {"name": "a"}, headers={"idempotency-key": key})
+    where = reply.headers["location"].removeprefix("/v1")
+    assert api.get(where).json()["id"] == reply.json()["id"]
+    assert re.fullmatch(r"[\w.-]+", reply.json()["id"])
+
+
+def test_an_id_that_another_client_chose_may_have_a_slash(api, run):
+    client = api.host.gateway.client(api.host.caller("admin"))
+    run(client.submit("lamp", "build", {"name": "a"}, request_id="a/b c"))
+    assert api.get("/operations/a%2Fb%20c").json()["id"] == "a/b c"
+    assert api.get("/operations/a%2fb%20c/watch").status == 200
+
+
+def test_a_repeated_retry_with_a_key_gets_the_first_answer(api):
+    operation = submit(api, "a")
+    wait_end(api, operation)
+    assert api.post(f"/operations/{operation}/cancel", headers={"idempotency-key": "c"}).status == 409
+    assert api.post(f"/operations/{operation}/retry", headers={"idempotency-key": "c"}).json()["error"] == (
+        "ostler.Conflict"
+    )
+    assert api.get(f"/operations/{operation}", headers={"idempotency-key": "c"}).status == 200
+
+
+def test_an_operation_that_is_waited_for_is_returned_when_it_has_ended(api):
+    for path, header in (("build", "respond-async, wait=10"), ("build/submit", 'wait="10"; x=1')):
+        reply = api.post(f"/topics/lamp/methods/{path}", {"name": "a"}, headers={"prefer": header})
+        assert (reply.status, reply.json()["state"]) == (200, "succeeded")
+        assert reply.json()["result"] == "a is built"
+        assert reply.headers["preference-applied"].endswith("wait=10")
+        assert reply.headers["location"].endswith(reply.json()["id"])
+
+
+def test_an_operation_that_takes_longer_is_returned_as_it_is(api):
+    hold, soon = "/topics/lamp/methods/hold", {"prefer": "respond-async, wait=1"}
+    reply = api.post(hold, headers=soon)
+    assert (reply.status, reply.json()["result"]) == (202, None)
+    where = reply.headers["location"].removeprefix("/v1")
+    assert api.get(where, headers=soon).json()["result"] is None
+    api.host.manager("lamp").released.set()
+    reply = api.get(where, headers={"prefer": "respond-async, wait=10"})
+    assert (reply.status, reply.json()["state"], reply.headers["preference-applied"]) == (200, "succeeded", "wait=10")
+
+
+def test_waiting_ends_with_the_deadline_of_the_request(api):
+    more = {"prefer": "respond-async, wait=600", "request-timeout": "1"}
+    reply = api.post("/topics/lamp/methods/hold", headers=more)
+    assert reply.status == 202
+    api.host.manager("lamp").released.set()
+
+
+def test_a_client_that_leaves_while_it_waits_leaves_the_operation_alone(api, run):
+    async def leave():
+        exchange = api.open("POST", "/topics/lamp/methods/hold/submit", headers={"prefer": "wait=10"})
+        client = api.host.gateway.client(api.host.caller("admin"))
+        while not (found := await client.call("ostler", "operation.list", {})):
+            await asyncio.sleep(0.001)  # until it is stored
+        exchange.leave()
+        await exchange.task
+        return found[0]["id"]
+
+    operation = run(leave())
+    api.host.manager("lamp").released.set()
+    assert b'"state":"succeeded"' in wait_end(api, operation)[-2]
+
+
+@pytest.mark.parametrize(
+    "header", ["wait", "wait=", "wait=-1", "wait=x", "wait=1e3", "wait=0", ",;=", "handling=lenient"]
+)
+def test_a_preference_that_is_not_known_is_ignored(api, header):
+    reply = api.post(BUILD, {"name": "a"}, headers={"prefer": header})
+    assert (reply.status, "preference-applied" in reply.headers) == (202, False)
+
+
+def test_waiting_for_an_operation_that_is_not_there_is_not_found(api):
+    assert api.get("/operations/nosuch", headers={"prefer": "wait=5"}).status == 404

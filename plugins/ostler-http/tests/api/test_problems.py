@@ -44,6 +44,7 @@ def test_a_problem_says_what_happened_to_what_and_what_to_do(api):
         "status": 404,
         "detail": "lamp x not found",
         "error": "ostler.NotFound",
+        "bases": ["ostler.RequestError"],
         "hint": "see `ostler lamp list`",
         "details": {"lamp": "x", "since": "2027-01-15T08:00:00.000Z"},
         "request_id": "r-1",
@@ -60,6 +61,21 @@ def test_the_error_of_a_plugin_carries_its_own_name(api):
     assert reply.status == 409
     assert reply.json()["error"].endswith(".LampBroken")
     assert reply.json()["details"] == {"lamp": "x"}
+
+
+def test_a_detail_called_name_is_not_taken_for_that_of_the_error():
+    problem = problem_of(ostler.NotFound("volume a.Lost not found", name="a.Lost"), 404, "")
+    assert (problem["error"], problem["details"]) == ("ostler.NotFound", {"name": "a.Lost"})
+
+
+def test_an_error_whose_class_is_not_known_here_has_its_own_name():
+    # private: errors come so from a host that has a plugin which this one has not
+    from ostler.errors import from_wire, to_wire
+
+    wire = to_wire(ostler.Conflict("it is broken"))._replace(names=("acme.Broken", "ostler.Conflict"))
+    problem = problem_of(from_wire(wire), 409, "")
+    assert (problem["type"], problem["title"]) == ("urn:ostler:error:acme.Broken", "Broken")
+    assert problem["details"] == {}
 
 
 def test_an_undeclared_error_names_the_request_in_the_log_and_has_no_traceback(api):

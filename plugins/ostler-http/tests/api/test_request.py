@@ -1,6 +1,12 @@
 from __future__ import annotations
 
+import asyncio
+import re
+from pathlib import Path
+
 import pytest
+
+from ostler_http.api.request import BodyLimits, Departures, Request
 
 SHOW = "/topics/lamp/methods/show"
 
@@ -82,9 +88,9 @@ def test_a_path_that_is_not_there_or_not_complete_is_not_found(api):
 
 
 def test_a_method_that_a_path_does_not_have_is_refused_with_those_it_has(api):
-    for method in ("PUT", "DELETE", "BREW", "OPTIONS"):
+    for method in ("PUT", "DELETE", "BREW"):
         reply = api.request(method, SHOW)
-        assert (reply.status, reply.headers["allow"]) == (405, "GET, HEAD, POST")
+        assert (reply.status, reply.headers["allow"]) == (405, "GET, HEAD, OPTIONS, POST")
 
 
 def test_head_has_the_headers_of_get_and_no_body(api):
@@ -158,3 +164,92 @@ def test_a_page_of_another_origin_cannot_use_the_certificate_of_its_reader(api, 
     assert run(ask("cert:alice", "https://evil.example", "GET")) == 200
     assert run(ask("cert:alice", "https://ostler.example:8443")) == 400  # it comes as far as the query
     assert run(ask("token:ci", "https://evil.example")) == 400
+
+
+@pytest.mark.parametrize(
+    ("accept", "kind"),
+    [
+        ("text/event-stream", "text/event-stream"),
+        ("application/x-ndjson, text/event-stream", "text/event-stream"),
+        ("application/x-ndjson, text/event-stream;q=0.5", "application/x-ndjson"),
+        ("application/json;q=0.5, application/x-ndjson;q=0.7", "application/x-ndjson"),
+        ("application/json, application/x-ndjson", "application/x-ndjson"),
+        ("application/json, application/x-ndjson; q=0.9", "application/json"),
+        ("text/event-stream;q=0", "application/json"),
+        ("text/event-stream;q=nonsense", "text/event-stream"),
+        ("text/html, */*", "application/json"),
+        (",;,;;q=", "application/json"),
+    ],
+)
+def test_a_call_is_answered_in_the_form_that_is_liked_best(api, accept, kind):
+    reply = api.post(SHOW, {"name": "a"}, headers={"accept": accept})
+    assert (reply.status, reply.headers["content-type"]) == (200, kind)
+
+
+def test_a_method_that_yields_is_sent_as_any_stream_that_is_not_excluded(api):
+    count = "/topics/lamp/methods/count?to=1"
+    wanted = {"accept": "application/json, application/x-ndjson;q=0.1"}
+    assert api.get(count, headers=wanted).headers["content-type"] == "application/x-ndjson"
+    assert api.get(count, headers={"accept": "application/x-ndjson;q=0"}).status == 406
+
+
+def test_headers_on_several_lines_count_all(api):
+    assert api.get("/topics", headers=[("if-none-match", "*"), ("if-none-match", '"x"')]).status == 200
+    tag = api.get("/topics").headers["etag"]
+    assert api.get("/topics", headers=[("if-none-match", tag), ("if-none-match", '"x"')]).status == 304
+    accepts = [("accept", "application/x-ndjson"), ("accept", "text/html")]
+    assert api.post(SHOW, {"name": "a"}, headers=accepts).headers["content-type"] == "application/x-ndjson"
+    assert api.get(f"{SHOW}?name=a", headers=[("request-timeout", "5"), ("request-timeout", "9")]).status == 400
+
+
+@pytest.mark.parametrize("text", ["1_0", "1e3", "+5", "0x10", "5s", "", " ", "604800.1", "9" * 400])
+def test_a_deadline_is_written_in_digits(api, text):
+    assert api.get(f"{SHOW}?name=a", headers={"request-timeout": text}).status == 400
+
+
+@pytest.mark.parametrize("text", ["5", " 5 ", "0.5", ".5", "5.", "604800"])
+def test_a_deadline_may_have_a_fraction(api, text):
+    assert api.get(f"{SHOW}?name=a", headers={"request-timeout": text}).status == 200
+
+
+def test_all_steps_of_a_request_share_its_deadline(run):
+    async def ask():
+        scope = {"method": "GET", "path": "/", "headers": [(b"request-timeout", b"0.05")]}
+        request = Request(scope, None, None, BodyLimits(), Departures())
+        first = request.timeout(60)
+        await asyncio.sleep(0.06)  # what is measured is that time goes by
+        return first, request.timeout(None)
+
+    first, second = run(ask())
+    assert first == pytest.approx(0.05)
+    assert 0 < second < 0.01
+
+
+def test_what_is_no_list_is_given_once(api):
+    for path in (f"{SHOW}?name=a&name=a", f"{SHOW}?name=a&host=x&host=y", "/operations?limit=1&limit=2"):
+        reply = api.get(path)
+        assert (reply.status, "more than once" in reply.json()["detail"]) == (400, True)
+
+
+def test_the_methods_of_a_path_are_told(api):
+    reply = api.request("OPTIONS", SHOW, role="anonymous")
+    assert (reply.status, reply.headers["allow"], reply.body) == (204, "GET, HEAD, OPTIONS, POST", b"")
+    assert "content-type" not in reply.headers
+    assert api.request("OPTIONS", "/nosuch").status == 404
+    assert api.request("PUT", "/topics").headers["allow"] == "GET, HEAD, OPTIONS"
+
+
+def test_arguments_in_the_body_of_a_get_are_not_silently_left_out(api):
+    reply = api.request("GET", f"{SHOW}?name=a", b'{"level": 5}', headers={"content-length": "12"})
+    assert (reply.status, "query" in reply.json()["detail"]) == (400, True)
+
+
+def test_the_pages_of_other_origins_may_send_and_read_each_header_of_the_api():
+    from ostler_http.filters import cors
+
+    page = (Path(__file__).parents[4] / "docs" / "http.md").read_text(encoding="utf-8")
+    table = page.partition("| of the request |")[2].partition("\n\n")[0]
+    sent = {name.lower() for name in re.findall(r"^\| `([\w-]+)", table, re.MULTILINE)} - {"accept"}
+    assert sent <= {name.lower() for name in cors.CorsOptions.model_fields["headers"].default}
+    documented = {"ETag", "Link", "Location", "Preference-Applied", "Retry-After", "WWW-Authenticate", "X-Request-Id"}
+    assert documented <= set(cors.EXPOSED_HEADERS)

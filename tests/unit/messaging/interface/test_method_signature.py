@@ -113,6 +113,13 @@ def test_lenient_decoding_reads_texts():
         decode("plain", name="a", size="20")
 
 
+@pytest.mark.parametrize("given", [{"size": "9" * 25}, {"tags": '["a"]', "size": "-" + "9" * 20}])
+def test_a_text_is_not_read_as_a_number_that_no_message_carries(given):
+    with pytest.raises(InvalidArguments, match="more than 64 bits"):
+        decode("plain", lenient=True, name="a", **given)
+    assert decode("plain", lenient=True, name="9" * 25, size=str(2**64 - 1))[0][:2] == ("9" * 25, 2**64 - 1)
+
+
 def test_arguments_that_are_no_map_are_refused():
     with pytest.raises(InvalidArguments, match="not a map"):
         signature("plain").decode(msgspec.msgpack.encode([1]))

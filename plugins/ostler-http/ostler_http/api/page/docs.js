@@ -97,6 +97,8 @@ function operationBody(path, verb, operation) {
   const given = contentOf(answer);
   body.append(make("h3", {}, `Result (${status}${given.kind ? `, ${given.kind}` : ""})`));
   if (given.schema) body.append(schemaTable(given.schema));
+  const others = Object.entries(operation.responses).slice(1).map(([code, each]) => `${code}: ${resolve(each).description}`);
+  if (others.length) body.append(make("h3", {}, "Other responses"), make("ul", {}, ...others.map((text) => make("li", {}, text))));
   body.append(...tryOut(path, verb, parameters, asked.schema));
   return body;
 }

@@ -17,7 +17,10 @@ const created = await client.POST("/topics/volume/methods/create_volume", {
 const again = await client.POST("/topics/volume/methods/create_volume", { body: { name: "typed", size: 1048576 } });
 const listed = await client.GET("/topics/volume/methods/list_volumes");
 const services = await client.GET("/services", { params: { query: { topic: "volume", limit: 5 } } });
-const submitted = await client.POST("/topics/volume/methods/delete_volume/submit", { body: { name: "typed" } });
+const submitted = await client.POST("/topics/volume/methods/delete_volume/submit", {
+  params: { header: { Prefer: "wait=20" } },
+  body: { name: "typed" },
+});
 
 console.log(
   JSON.stringify({
@@ -27,5 +30,6 @@ console.log(
     names: listed.data?.map((each) => each.name),
     since: services.data?.[0]?.since,
     submitted: submitted.response.status,
+    state: submitted.data?.state,
   }),
 );
