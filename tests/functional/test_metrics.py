@@ -97,6 +97,16 @@ def test_what_is_done_is_counted_where_it_belongs(client):
     assert more("ostler_events_published_total") >= 1
 
 
+def test_what_alerts_watch_grows_from_0_and_not_from_nothing(client):
+    found = read(client)
+    for name, labels in (
+        ("ostler_operations_ended_total", ["lamp", "failed"]),
+        ("ostler_requests_refused_total", ["lamp", "Busy"]),
+        ("ostler_requests_refused_total", ["lamp", "NotPermitted"]),
+    ):
+        assert [series.value for series in found[name].series if series.labels == labels] == [0], (name, labels)
+
+
 def test_states_and_the_work_of_its_own_are_measured(daemon, client):
     wait_for(lambda: value(read(client), "ostler_periodic_task_runs_total", service="lamp", task="look") >= 2, "runs")
     found = read(client)

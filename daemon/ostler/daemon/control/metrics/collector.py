@@ -7,6 +7,7 @@ import platform
 import threading
 import time
 from collections.abc import Iterator
+from itertools import product
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -16,7 +17,7 @@ from ostler.daemon.control.metrics.counter_history import CounterHistory
 from ostler.daemon.control.metrics.family_builder import FamilyBuilder
 from ostler.daemon.process.process_limits import descriptor_limit, resident_memory
 from ostler.messaging.wire.transport import LinkStats
-from ostler.types import BreakerState, DriverState, PluginState, ServiceState
+from ostler.types import BreakerState, DriverState, OperationState, PluginState, ServiceState
 
 if TYPE_CHECKING:
     from ostler.daemon.control.monitoring_sources import MonitoringSources
@@ -30,6 +31,9 @@ _TURN_TIME = 0.001
 """Seconds of the loop that are used at once."""
 _SERVICE_STATES = tuple(state for state in ServiceState if state is not ServiceState.GONE)
 _DRIVER_STATES = tuple(DriverState)
+_FINAL_STATES = tuple(state for state in OperationState if state.is_final)
+_WATCHED_REFUSALS = dict.fromkeys(("Busy", "NotPermitted"), 0)
+"""Those that alerts are about, shown from 0 on: Prometheus does not see that what begins at 1 has grown."""
 
 
 class MetricCollector:
@@ -192,8 +196,10 @@ class MetricCollector:
         for topic, (waiting, running) in runtime.operations.counts().items():
             found.add("ostler_operations", waiting, topic, "waiting")
             found.add("ostler_operations", running, topic, "running")
-        for (topic, state), count in runtime.operations.views.ended_counts.items():
-            found.add("ostler_operations_ended_total", count, topic, state)
+        ended = runtime.operations.views.ended_counts
+        # From 0 on: Prometheus does not see that a counter which begins at 1 has grown.
+        for topic, state in sorted({*ended, *product(runtime.operations.counts(), _FINAL_STATES)}):
+            found.add("ostler_operations_ended_total", ended[topic, state], topic, state)
 
 
 async def _measure_lag() -> float:
@@ -211,7 +217,7 @@ def _add_endpoint(found: FamilyBuilder, endpoint: Endpoint) -> None:
     found.add("ostler_requests_in_flight", stats["in_flight"], topic)
     found.add("ostler_requests_queued", stats["queued"], topic)
     found.add_counts("ostler_errors_total", stats["errors"], topic)
-    found.add_counts("ostler_requests_refused_total", endpoint.refusals, topic)
+    found.add_counts("ostler_requests_refused_total", _WATCHED_REFUSALS | endpoint.refusals, topic)
     for method in endpoint.methods.values():
         if (counted := method.stats).requests:
             found.add("ostler_requests_total", counted.requests, topic, method.name)
