@@ -6,7 +6,6 @@ import gzip
 import os
 from typing import TYPE_CHECKING, Any, ClassVar
 
-import msgspec
 from starlette.requests import Request
 from starlette.responses import Response
 
@@ -107,11 +106,11 @@ class MetricsApplication(Application):
         if self.options.open and caller.role is None:
             caller = daemon_caller(gateway)
         timeout = _timeout(self.options.timeout, Request(scope).headers.get(_SCRAPE_TIMEOUT, ""))
-        found = await gateway.client(caller).call(
-            "ostler", "metrics", timeout=timeout,
+        found: list[MetricFamily] = await gateway.client(caller).call(
+            "ostler", "metrics", timeout=timeout, result_type=list[MetricFamily],
             request_id=scope["ostler.request_id"], trace=scope["ostler.trace"],
         )  # fmt: skip
-        return msgspec.convert(found, list[MetricFamily], strict=False)  # keys of tables are texts
+        return found
 
     def _bounded(self, families: list[MetricFamily]) -> list[MetricFamily]:
         """Return the metrics whose lines fit; one that does not is left out whole."""
