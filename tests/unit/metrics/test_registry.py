@@ -95,7 +95,7 @@ class Text(str):
     ],
     ids=str,
 )  # fmt: skip
-def test_a_declaration_of_other_types_is_refused_and_not_found_when_metrics_are_read(metrics, declaration):
+def test_a_declaration_of_other_types_is_refused_before_somebody_reads(metrics, declaration):
     with pytest.raises(ContractError):
         metrics.gauge(**{"name": "lamp_lit", "help": "Lamps that are lit", **declaration})
 
@@ -228,7 +228,7 @@ def reports(count, **fields):
     return registry.read()
 
 
-def test_the_counts_of_a_process_go_on_in_the_next_one_and_after_a_restart_of_the_service(registry):
+def test_the_counts_of_a_process_go_on_in_the_next_one_and_after_a_restart(registry):
     metrics = registry.metrics_of("lamp", "desk")
     seen = []
     for source, count in ((1, 3), (1, 5), (2, 1), (2, 2), (3, 9)):

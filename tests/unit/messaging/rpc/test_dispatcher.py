@@ -80,7 +80,7 @@ async def test_topics_are_opened_closed_and_described(bench):
     assert names(bench) == ["ServiceNotFound"]
 
 
-async def test_requests_that_find_no_open_topic_are_counted_by_the_topics_that_there_are(bench):
+async def test_requests_that_find_no_open_topic_are_counted_by_known_topics(bench):
     bench.dispatcher.registry.mark_starting("shop")
     for topic in ("shop", *(f"hostile{number}" for number in range(100))):
         bench.send(ask("echo", topic=topic))
