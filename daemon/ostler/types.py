@@ -334,7 +334,8 @@ class PeriodicStatus(msgspec.Struct, frozen=True, kw_only=True):
     `hung` (running for longer than `time_limit`), and `why` says it in a sentence; empty when nothing is wrong. `held`
     says that a run waits for the window to open, `postponed` why the next time cannot be determined, `added` that the
     manager added it while it was running, `unsaved` why a pause is not stored yet. `lateness` is the seconds from when
-    the last run was due to its start; `skipped` runs were due while the one before had not ended.
+    the last run was due to its start, or to now while it waits for a thread; `skipped` runs were due while the one
+    before had not ended.
     """
 
     service: str

@@ -19,6 +19,7 @@ from ostler.types import DriverState, ServiceState
 ROOT = Path(__file__).resolve().parents[2]
 sys.path.insert(0, str(ROOT / "tests" / "docs"))
 
+from alert_cases import CASES, rule_tests  # noqa: E402
 from executable_pages import Terminal, type_page  # noqa: E402
 
 MONITORING = ROOT / "docs" / "monitoring"
@@ -128,6 +129,20 @@ def test_promtool_finds_nothing_wrong_with_the_alerts_and_they_see_what_they_sho
     for words in (["check", "rules", str(ALERTS)], ["test", "rules", str(ROOT / "tests/docs/monitoring_rules.yml")]):
         done = subprocess.run([PROMTOOL, *words], capture_output=True, text=True, check=False)
         assert done.returncode == 0, done.stdout + done.stderr
+
+
+def test_each_alert_has_a_case_that_it_sees_and_one_that_it_does_not() -> None:
+    assert set(CASES) == set(re.findall(r"- alert: (\w+)", ALERTS.read_text(encoding="utf-8")))
+
+
+@needs_promtool
+@pytest.mark.parametrize("alert", CASES)
+def test_each_alert_fires_where_it_should_and_nowhere_else(alert: str, tmp_path: Path) -> None:
+    assert PROMTOOL is not None
+    file = tmp_path / "tests.yml"
+    file.write_text(json.dumps(rule_tests(alert, str(ALERTS))), encoding="utf-8")
+    done = subprocess.run([PROMTOOL, "test", "rules", str(file)], capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stdout + done.stderr
 
 
 @needs_promtool

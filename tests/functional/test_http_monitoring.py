@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import http.client
+import shutil
 import socket
+import subprocess
 import threading
 from pathlib import Path
 
@@ -14,6 +16,7 @@ from prometheus_client.openmetrics.parser import text_string_to_metric_families
 from ostler import Client, OstlerError
 from ostler.daemon.control.metrics.catalogue import CATALOGUE
 
+PROMTOOL = shutil.which("promtool")
 CONFIG = """
 [services.web]
 manager = "http"
@@ -73,6 +76,16 @@ def test_prometheus_reads_every_metric_of_the_daemon(start):
     assert {name for name in found | names if name in CATALOGUE} >= found - {
         f"{name}{end}" for name in names for end in ("_bucket", "_count", "_sum")
     }
+
+
+@pytest.mark.skipif(PROMTOOL is None, reason="promtool is not installed; Debian's package prometheus has it")
+def test_promtool_finds_nothing_wrong_with_the_metrics(start):
+    daemon = start("IdleManager")
+    daemon.call("lamp", "modules")
+    status, text = get(daemon, "/metrics")
+    assert (status, "ostler_request_duration_seconds_bucket" in text) == (200, True)
+    done = subprocess.run([PROMTOOL, "check", "metrics"], input=text, capture_output=True, text=True, check=False)
+    assert (done.returncode, done.stdout + done.stderr) == (0, "")
 
 
 def test_who_has_no_token_gets_no_metrics_over_tcp_and_who_has_one_does(start):

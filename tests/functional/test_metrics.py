@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from functools import partial
 from pathlib import Path
 
 import pytest
@@ -96,6 +97,16 @@ def test_what_is_done_is_counted_where_it_belongs(client):
     assert more("ostler_events_published_total") >= 1
 
 
+def test_what_alerts_watch_grows_from_0_and_not_from_nothing(client):
+    found = read(client)
+    for name, labels in (
+        ("ostler_operations_ended_total", ["lamp", "failed"]),
+        ("ostler_requests_refused_total", ["lamp", "Busy"]),
+        ("ostler_requests_refused_total", ["lamp", "NotPermitted"]),
+    ):
+        assert [series.value for series in found[name].series if series.labels == labels] == [0], (name, labels)
+
+
 def test_states_and_the_work_of_its_own_are_measured(daemon, client):
     wait_for(lambda: value(read(client), "ostler_periodic_task_runs_total", service="lamp", task="look") >= 2, "runs")
     found = read(client)
@@ -109,6 +120,59 @@ def test_states_and_the_work_of_its_own_are_measured(daemon, client):
     files = len(list(Path(f"/proc/{daemon.running.pid}/fd").iterdir()))
     assert value(found, "process_open_fds") == pytest.approx(files, abs=3)
     assert value(found, "ostler_problems") == len(daemon.status()["not_well"])
+
+
+def counters(client: Client) -> dict[tuple[str, ...], float]:
+    """Return all that only grows: counters, and the numbers of observations of histograms."""
+    return {
+        (name, *series.labels): sum(series.counts) if family.kind == "histogram" else series.value
+        for name, family in read(client).items()
+        for series in family.series
+        if family.kind != "gauge"
+    }
+
+
+def is_ready(client: Client) -> bool:
+    found = read(client)
+    return (
+        value(found, "ostler_driver_state", driver="desk", state="ready") == 1
+        and value(found, "ostler_service_state", service="lamp", state="up") == 1
+    )
+
+
+def test_no_counter_goes_down_when_parts_of_the_daemon_are_replaced(daemon, client):
+    work(client)
+    highest = counters(client)
+    reload = partial(daemon.command, "reload")
+    for config, replace in (
+        (CONFIG, partial(daemon.command, "service", "restart", "lamp")),
+        (CONFIG.replace("[services.lamp.", "workers = 3\n[services.lamp.", 1), reload),
+        (CONFIG + "workers = 3\n", reload),
+        (CONFIG + 'isolation = "process"\n', reload),
+    ):
+        work(client)  # nobody has read what this has counted when it is replaced
+        daemon.configure(config)
+        replace()
+        wait_for(lambda: is_ready(client), "the service")
+        work(client)
+        now = counters(client)
+        assert {key: (before, now.get(key, 0)) for key, before in highest.items() if now.get(key, 0) < before} == {}
+        highest = now
+    assert highest["ostler_requests_total", "lamp", "switch"] == 3 * 9
+    assert highest["ostler_driver_errors_total", "lamp", "desk"] == 9
+    assert highest["ostler_request_duration_seconds", "lamp", "switch"] == 3 * 9
+    assert highest["lamp_switched_total", "lamp", "hall"] == 9
+
+
+def test_refusals_are_counted_also_where_no_service_takes_them(daemon, client):
+    daemon.command("service", "stop", "lamp")
+    for topic in ("hostile1", "hostile2", "lamp"):
+        with pytest.raises(OstlerError) as caught:
+            client.call(topic, "switch", room="hall")
+    found = read(client)
+    reason = type(caught.value).__name__
+    assert value(found, "ostler_requests_refused_total", service="lamp", reason=reason) == 1
+    assert value(found, "ostler_requests_refused_total", service="", reason="ServiceNotFound") == 2
 
 
 def test_the_command_shows_what_is_asked_for(daemon, client):

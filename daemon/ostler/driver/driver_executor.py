@@ -16,7 +16,7 @@ import msgspec
 from ostler.aio import LoopQueue, WorkerPool, as_exception, waiting_for
 from ostler.clock import Clock
 from ostler.driver.call_progress import set_current_call
-from ostler.driver.failure_streak import IGNORED_METHODS, FailureStreak
+from ostler.driver.failure_streak import IGNORED_METHODS, CallTotals, FailureStreak
 from ostler.errors import Busy, DriverError, DriverStuck, error_line
 from ostler.log.defects import UnexpectedErrors
 from ostler.messaging.wire.request_context import Context, current_account, current_context
@@ -166,8 +166,9 @@ class DriverExecutor:
         clock: Clock,
         lock: threading.Condition,
         listener: TimeoutListener,
+        totals: CallTotals,
     ) -> None:
-        self.failure_streak = FailureStreak(clock)
+        self.failure_streak = FailureStreak(clock, totals)
         """What is known of failed calls."""
         abandon = f"`ostler driver abandon {label.topic}/{label.driver}`"
         self.stuck_hint = f"calls are refused until it returns; if it never does, {abandon}"
@@ -185,8 +186,7 @@ class DriverExecutor:
         self._max_calls = workers + _MAX_QUEUED
         self._active_calls: set[DriverCall] = set()
         self._call_counts = [0, 0]
-        self.total_seconds = 0.0
-        """How long the calls that have ended were in a thread, all together."""
+        self._totals = totals
         self._trial: DriverCall | None = None
         self._raising_methods: set[str] = set()
         self._overdue_count = 0
@@ -375,7 +375,7 @@ class DriverExecutor:
             self._overdue_count -= call.is_overdue
             self._last_end_at = self._clock.monotonic()
             if call.started_at is not None:
-                self.total_seconds += self._last_end_at - call.started_at
+                self._totals.seconds += self._last_end_at - call.started_at
             self._count_outcome(call, error)
             self._resolve(call, result, error)
             if call.is_overdue:

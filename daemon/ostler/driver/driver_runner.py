@@ -25,7 +25,7 @@ from ostler.driver.driver import (
 )
 from ostler.driver.driver_calls import StuckCall, build_driver, method_budget, not_ready_error, run_cleanup
 from ostler.driver.driver_executor import DriverCall, DriverExecutor, DriverLabel, resolve_future
-from ostler.driver.failure_streak import IGNORED_METHODS
+from ostler.driver.failure_streak import IGNORED_METHODS, CallTotals
 from ostler.errors import (
     DriverCrashed,
     DriverNotReady,
@@ -101,6 +101,7 @@ class DriverRunner:
         self._on_change = on_change
         self._on_ready = on_ready
         self._lock = threading.Condition()
+        self._totals = CallTotals()
         self._executor = self._make_executor()
         self._abandoned = AbandonedInstances(self.label)
         self._state, self._why, self._since = DriverState.INITIALISING, "not started yet", clock.wall()
@@ -119,8 +120,8 @@ class DriverRunner:
         self._release_waiters: list[asyncio.Future[None]] = []
 
     def _make_executor(self) -> DriverExecutor:
-        workers = self.spec.options.workers
-        return DriverExecutor(self.label, workers, self._loop, self._loop_queue, self._clock, self._lock, self)
+        workers, loop = self.spec.options.workers, self._loop
+        return DriverExecutor(self.label, workers, loop, self._loop_queue, self._clock, self._lock, self, self._totals)
 
     @property
     def state(self) -> DriverState:
@@ -146,10 +147,10 @@ class DriverRunner:
                 retry_at=self._retry_at,
                 tries=self._tries,
                 calls=self._call_count,
-                seconds=self._executor.total_seconds,
+                seconds=self._totals.seconds,
                 pending=self._pending_text(),
                 failures=streak.count,
-                errors=streak.errors,
+                errors=self._totals.errors,
                 last_error=streak.shown_error(),
                 last_error_at=streak.last_error_at,
                 last_success_at=self._last_success_at(),

@@ -13,6 +13,18 @@ STREAK_LIFETIME = 900.0
 """Seconds after its last failure for which a streak is held against a driver that is not called any more."""
 
 
+class CallTotals:
+    """What all instances of a driver have done; it goes on when one is abandoned, or gets other threads."""
+
+    __slots__ = ("errors", "seconds")
+
+    def __init__(self) -> None:
+        self.errors = 0
+        """Calls that failed since the start."""
+        self.seconds = 0.0
+        """How long the calls that have ended were in a thread, all together."""
+
+
 class FailureStreak:
     """Counts failures, and those in a row. Used with the lane's lock held; what is read may be read on any thread.
 
@@ -21,17 +33,16 @@ class FailureStreak:
 
     Args:
         clock: The source of time.
+        totals: Where failures are counted as well.
     """
 
-    __slots__ = ("_clock", "_failed_at", "count", "errors", "last_error", "last_error_at", "last_success", "since")
+    __slots__ = ("_clock", "_failed_at", "_totals", "count", "last_error", "last_error_at", "last_success", "since")
 
-    def __init__(self, clock: Clock) -> None:
-        self._clock = clock
+    def __init__(self, clock: Clock, totals: CallTotals) -> None:
+        self._clock, self._totals = clock, totals
         self._failed_at = 0.0
         self.count = 0
         """Failures since the last success."""
-        self.errors = 0
-        """Failures since the start."""
         self.last_error = ""
         self.last_error_at = 0.0
         self.since = 0.0
@@ -50,7 +61,7 @@ class FailureStreak:
         if not self.count:
             self.since = now
         self.count += 1
-        self.errors += 1
+        self._totals.errors += 1
         self._failed_at = self._clock.monotonic()
         self.last_error, self.last_error_at = f"{label}: {error_line(error)}", now
         return True

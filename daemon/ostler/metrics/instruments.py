@@ -6,13 +6,13 @@ import logging
 import threading
 from abc import ABC, abstractmethod
 from bisect import bisect_left
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any, Generic, NamedTuple, TypeVar
 
 from ostler.bounds import safe_str
 from ostler.errors import ContractError
-from ostler.metrics.families import Exemplar, MetricFamily, MetricKind, MetricSeries
+from ostler.metrics.families import Exemplar, MetricKind, MetricSeries
 
 if TYPE_CHECKING:
     from ostler.clock import Clock
@@ -22,6 +22,7 @@ OTHER = "other"
 """What all labels of the series are that counts for combinations beyond the limit."""
 _LABEL_LIMIT = 128
 """Characters of the value of a label."""
+_INFINITE = float("inf")
 _SAMPLED = "01"
 """How a `traceparent` ends whose trace is kept."""
 S = TypeVar("S", bound="Series")
@@ -69,6 +70,9 @@ class Series(ABC):
     def read(self, labels: list[str]) -> MetricSeries:
         """Return the value now."""
 
+    def resume(self, past: MetricSeries) -> None:
+        """Go on from what was counted before a restart; a value that can also shrink does not."""
+
 
 class CounterSeries(Series):
     """A number that only grows."""
@@ -77,22 +81,27 @@ class CounterSeries(Series):
 
     def __init__(self) -> None:
         super().__init__()
-        self._value: float = 0
+        self._value = 0.0  # added to it, what is no float raises here, and not where metrics are read
 
     def inc(self, amount: float = 1) -> None:
         """Add an amount, 1 by default.
 
         Raises:
-            ContractError: It is negative or not a number.
+            ContractError: It is negative, infinite or not a number.
         """
-        if not amount >= 0:
+        if not 0 <= amount < _INFINITE:
             raise ContractError(f"a counter cannot count {amount}", hint="use a gauge for what also shrinks")
         with self._lock:
             self._value += amount
 
     def read(self, labels: list[str]) -> MetricSeries:
         """See `Series.read`."""
-        return MetricSeries(labels=labels, value=self._value)
+        return MetricSeries(labels=labels, value=float(self._value))
+
+    def resume(self, past: MetricSeries) -> None:
+        """See `Series.resume`."""
+        with self._lock:
+            self._value += past.value
 
 
 class GaugeSeries(Series):
@@ -102,7 +111,7 @@ class GaugeSeries(Series):
 
     def __init__(self) -> None:
         super().__init__()
-        self._value: float = 0
+        self._value = 0.0
 
     def set(self, value: float) -> None:
         """Replace the value."""
@@ -120,7 +129,7 @@ class GaugeSeries(Series):
 
     def read(self, labels: list[str]) -> MetricSeries:
         """See `Series.read`."""
-        return MetricSeries(labels=labels, value=self._value)
+        return MetricSeries(labels=labels, value=float(self._value))
 
 
 class HistogramSeries(Series):
@@ -140,7 +149,7 @@ class HistogramSeries(Series):
         super().__init__()
         self._bounds, self._setting, self._on_observe = bounds, setting, on_observe
         self._counts = [0] * (len(bounds) + 1)
-        self._sum: float = 0
+        self._sum = 0.0
         self._exemplars: dict[int, Exemplar] = {}
 
     def observe(self, value: float) -> None:
@@ -153,8 +162,8 @@ class HistogramSeries(Series):
             raise ContractError("a histogram cannot observe what is not a number", hint="leave such values out")
         index = bisect_left(self._bounds, value)
         with self._lock:
+            self._sum += value  # raises for what is no float
             self._counts[index] += 1
-            self._sum += value
         if trace := self._setting.current_trace():
             self._keep_exemplar(index, value, trace)
         if self._on_observe is not None:
@@ -163,7 +172,7 @@ class HistogramSeries(Series):
     def _keep_exemplar(self, index: int, value: float, trace: str) -> None:
         if trace.endswith(_SAMPLED):
             wall = self._setting.clock.wall()
-            self._exemplars[index] = Exemplar(trace_id=trace.split("-")[1], value=value, at=wall)
+            self._exemplars[index] = Exemplar(trace_id=trace.split("-")[1], value=float(value), at=wall)
 
     @contextmanager
     def time(self) -> Iterator[None]:
@@ -178,8 +187,15 @@ class HistogramSeries(Series):
     def read(self, labels: list[str]) -> MetricSeries:
         """See `Series.read`."""
         with self._lock:
-            counts, total = list(self._counts), self._sum
+            counts, total = list(self._counts), float(self._sum)
         return MetricSeries(labels=labels, value=total, counts=counts, exemplars=dict(self._exemplars))
+
+    def resume(self, past: MetricSeries) -> None:
+        """See `Series.resume`."""
+        with self._lock:
+            self._counts = [before + count for before, count in zip(past.counts, self._counts, strict=True)]
+            self._sum += past.value
+            self._exemplars = {**past.exemplars, **self._exemplars}
 
 
 class Metric(Generic[S]):
@@ -229,7 +245,9 @@ class Metric(Generic[S]):
                 f"({', '.join(values)}) were given",
                 hint="give each of them by name",
             )
-        key = tuple(safe_str(values[name], _LABEL_LIMIT) for name in self._names)
+        return self._series_of(tuple(safe_str(values[name], _LABEL_LIMIT) for name in self._names))
+
+    def _series_of(self, key: tuple[str, ...]) -> S:
         with self._lock:
             if (found := self._series.get(key)) is not None:
                 return found
@@ -257,15 +275,17 @@ class Metric(Generic[S]):
             if not self._names:
                 self._series[()] = self._make_series(())
 
-    def read(self) -> MetricFamily:
-        """Return the metric with the values of all series now."""
+    def read_series(self, owner: tuple[str, ...] = ()) -> Iterator[MetricSeries]:
+        """Yield the value of each series now; `owner` comes before its labels."""
         with self._lock:
             series = list(self._series.items())
-        name, kind, help_text, labels, bounds, unit, _ = self.declaration
-        return MetricFamily(
-            name=name, kind=kind, help=help_text, unit=unit, labels=list(labels), bounds=list(bounds),
-            series=[each.read(list(key)) for key, each in series],
-        )  # fmt: skip
+        for key, each in series:
+            yield each.read([*owner, *key])
+
+    def resume(self, past: Iterable[MetricSeries]) -> None:
+        """Go on from what the series had counted before a restart."""
+        for series in past:
+            self._series_of(tuple(series.labels)).resume(series)
 
     def _only(self) -> S:
         try:

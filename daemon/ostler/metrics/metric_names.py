@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 import itertools
-import math
 import re
+import sys
 from collections.abc import Sequence
 
-from ostler.bounds import NAME_LIMIT
+from ostler.bounds import NAME_LIMIT, TEXT_LIMIT, safe_repr, safe_str
 from ostler.errors import ContractError
 from ostler.metrics.families import MetricKind
 
@@ -38,18 +38,34 @@ def check_declaration(
     Raises:
         ContractError: The name, a label or a bucket violates the conventions; says which and what to use instead.
     """
+    if type(name) is not str:  # of a class derived from it, too: what it is called may be anything when it is read
+        raise _refused(name, "its name is not a text", "give a plain `str`")
     _check_name(kind, name)
-    if not help_text.strip():
+    _check_help(name, help_text)
+    _check_labels(name, labels)
+    if kind == "histogram":
+        _check_bounds(name, bounds)
+
+
+def _check_help(name: str, help_text: str) -> None:
+    if type(help_text) is not str or not help_text.strip():
         raise _refused(name, "it has no help text", "say in a sentence what is counted")
+    if not help_text.isprintable():
+        raise _refused(name, "its help text is not a line of printable text", "say in a sentence what is counted")
+    if len(help_text) > TEXT_LIMIT:
+        raise _refused(name, f"its help text has {len(help_text)} characters", f"use up to {TEXT_LIMIT}")
+
+
+def _check_labels(name: str, labels: Sequence[str]) -> None:
+    if isinstance(labels, str):
+        raise _refused(name, "its labels are a text", f"give a list: `labels=[{labels!r}]`")
     for label in labels:
-        if not _match_name(label) or len(label) > NAME_LIMIT:
+        if type(label) is not str or not _match_name(label) or len(label) > NAME_LIMIT:
             raise _refused(name, f"its label {label!r} is not a valid name", "use lower case letters, digits and `_`")
         if label in _RESERVED_LABELS:
             raise _refused(name, f"its label {label!r} is reserved", "choose another name for it")
     if len(set(labels)) != len(labels) or len(labels) > MAX_LABELS:
         raise _refused(name, f"its labels are {', '.join(labels)}", f"use up to {MAX_LABELS} different labels")
-    if kind == "histogram":
-        _check_bounds(name, bounds)
 
 
 def _check_name(kind: MetricKind, name: str) -> None:
@@ -68,10 +84,14 @@ def _check_name(kind: MetricKind, name: str) -> None:
 
 
 def _check_bounds(name: str, bounds: Sequence[float]) -> None:
-    if not 0 < len(bounds) <= MAX_BUCKETS or not all(map(math.isfinite, bounds)):
+    if not 0 < len(bounds) <= MAX_BUCKETS or not all(map(_is_finite, bounds)):
         raise _refused(name, "its buckets are not valid", f"give 1 to {MAX_BUCKETS} finite upper bounds")
     if any(low >= high for low, high in itertools.pairwise(bounds)):
         raise _refused(name, "its buckets do not ascend", "give the upper bounds in ascending order")
+
+
+def _is_finite(bound: object) -> bool:
+    return type(bound) in (int, float) and -sys.float_info.max <= bound <= sys.float_info.max  # type: ignore[operator] # as was just looked at
 
 
 def unit_of(name: str) -> str:
@@ -80,5 +100,7 @@ def unit_of(name: str) -> str:
     return last if last in _UNITS else ""
 
 
-def _refused(name: str, what: str, advice: str) -> ContractError:
-    return ContractError(f"metric {name!r} was refused: {what}", hint=advice, metric=name)
+def _refused(name: object, what: str, advice: str) -> ContractError:
+    return ContractError(
+        f"metric {safe_repr(name, NAME_LIMIT)} was refused: {what}", hint=advice, metric=safe_str(name)
+    )

@@ -4,12 +4,12 @@ from __future__ import annotations
 
 import logging
 import threading
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Generator, Iterator, Mapping, Sequence
 from functools import partial
 from typing import TYPE_CHECKING, Any, Protocol, TypeAlias, TypeVar
 
 from ostler.errors import ContractError
-from ostler.metrics.families import MetricFamily, MetricSeries
+from ostler.metrics.families import MetricFamily, MetricKind, MetricSeries
 from ostler.metrics.instruments import (
     Counter,
     CounterSeries,
@@ -32,6 +32,12 @@ M = TypeVar("M", bound=AnyMetric)
 _log = logging.getLogger(__name__)
 MAX_METRICS = 200
 """The most metrics of one service or driver."""
+MAX_OWNER_SERIES = 20_000
+"""The most combinations of labels that all metrics of one service or driver together may tell apart."""
+_MAX_ENDED = 1000
+"""Counters and histograms of services that are not running whose values are kept for their next start."""
+_PART_SIZE = 500
+"""Series after which whoever reads may do something else."""
 Owner = tuple[str, ...]
 """The service, or the service and the driver."""
 
@@ -69,6 +75,7 @@ class MetricRegistry:
         self._exporter = exporter
         self._lock = threading.RLock()
         self._families: dict[str, dict[Owner, AnyMetric]] = {}
+        self._ended: dict[tuple[str, Owner], tuple[Declaration, list[MetricSeries]]] = {}
         self._refused: set[tuple[Owner, str]] = set()
 
     def metrics_of(self, service: str, driver: str = "") -> Metrics:
@@ -78,17 +85,33 @@ class MetricRegistry:
         return Metrics(self, owner, MetricSetting(name, self._clock, self._current_trace))
 
     def remove(self, service: str, driver: str = "") -> None:
-        """Forget the metrics of a service with its drivers, or of one driver; what still counts with them is lost."""
+        """Show the metrics of a service with its drivers, or of one driver, no longer.
+
+        What was counted goes on when the same owner declares them again: counters go down only with the daemon. What
+        still counts with them now is lost.
+        """
         gone = (service, driver) if driver else (service,)
         with self._lock:
             for name, members in list(self._families.items()):
                 for owner in [each for each in members if each[: len(gone)] == gone]:
-                    del members[owner]
+                    self._keep_counts(name, owner, members.pop(owner))
                 if not members:
                     del self._families[name]
 
-    def take_report(self, owner: Owner, families: Sequence[MetricFamily]) -> None:
-        """Replace the metrics of a driver that runs in a process of its own, in which they are counted.
+    def _keep_counts(self, name: str, owner: Owner, metric: AnyMetric) -> None:
+        if metric.declaration.kind == "gauge":
+            return
+        self._ended[name, owner] = metric.declaration, list(metric.read_series())
+        while len(self._ended) > _MAX_ENDED:
+            del self._ended[next(iter(self._ended))]
+
+    def take_report(self, owner: Owner, families: Sequence[MetricFamily], source: object) -> None:
+        """Replace metrics of a driver that runs in a process of its own, in which they are counted.
+
+        Args:
+            owner: The driver.
+            families: Those of its metrics that have changed.
+            source: What tells the process from the one before, which has counted from 0 as well.
 
         Raises:
             ContractError: One of them could not have been declared.
@@ -97,7 +120,7 @@ class MetricRegistry:
             own = without_owner(family, len(owner))
             reported = ReportedMetric(own)
             try:
-                self.add(owner, reported.declaration, partial(_same, reported)).family = own
+                self.add(owner, reported.declaration, partial(_same, reported)).update(own, source)
             except ContractError as error:  # another owner has declared it differently
                 if (owner, family.name) not in self._refused:
                     self._refused.add((owner, family.name))
@@ -105,10 +128,16 @@ class MetricRegistry:
 
     def read(self) -> list[MetricFamily]:
         """Return all metrics with their values now, by name; `service` (and `driver`) are their first labels."""
+        return [family for family in self.read_in_parts() if family is not None]
+
+    def read_in_parts(self) -> Iterator[MetricFamily | None]:
+        """Yield what `read` returns, one metric after the other, and None where the reader may do something else."""
         with self._lock:
             names = sorted(self._families)
-        found = (self._read_family(name) for name in names)
-        return [family for family in found if family.help]  # without: its last owner has just gone
+        for name in names:
+            family = yield from self._read_family(name)
+            if family.help:  # without: its last owner has just gone
+                yield family
 
     def add(self, owner: Owner, declaration: Declaration, make: Callable[[], M]) -> M:
         """Return the metric of an owner, created if it has none of that name.
@@ -123,22 +152,35 @@ class MetricRegistry:
                     raise _mismatch(declaration, "/".join(other), metric.declaration)
             if (found := members.get(owner)) is not None:
                 return found  # type: ignore[return-value] # of the same kind, as was just compared
-            if sum(owner in each for each in self._families.values()) >= MAX_METRICS:
-                raise ContractError(
-                    f"metric {declaration.name} was refused: {'/'.join(owner)} already has {MAX_METRICS}",
-                    hint="use labels for what differs from call to call",
-                )
+            self._check_room(owner, declaration)
             if (twin := _twin_of(declaration.name)) in self._families:
                 raise ContractError(
                     f"metric {declaration.name} was refused: there is {twin}, and in OpenMetrics both have one name",
                     hint="choose names that differ by more than `_total`",
                 )
             created = make()
+            before, past = self._ended.pop((declaration.name, owner), (declaration, []))
+            if before.is_compatible(declaration):
+                created.resume(past)
             members[owner] = created
             self._families[declaration.name] = members
         if self._exporter is not None:
-            self._exporter.add_family(declaration, partial(self._read_family, declaration.name))
+            self._exporter.add_family(declaration, partial(self._read_whole, declaration.name))
         return created
+
+    def _check_room(self, owner: Owner, declaration: Declaration) -> None:
+        own = [members[owner].declaration for members in self._families.values() if owner in members]
+        if len(own) >= MAX_METRICS:
+            raise ContractError(
+                f"metric {declaration.name} was refused: {'/'.join(owner)} already has {MAX_METRICS}",
+                hint="use labels for what differs from call to call",
+            )
+        if sum(map(series_limit, own)) + series_limit(declaration) > MAX_OWNER_SERIES:
+            raise ContractError(
+                f"metric {declaration.name} was refused: the metrics of {'/'.join(owner)} would have more than "
+                f"{MAX_OWNER_SERIES} series together",
+                hint="lower their `max_series`",
+            )
 
     def make_observer(self, owner: Owner, declaration: Declaration, key: tuple[str, ...]) -> OnObserve:
         """Return what is called with each observation of a series of a histogram; None for nobody."""
@@ -147,18 +189,31 @@ class MetricRegistry:
         labels = dict(zip(declaration.labels, key, strict=True)) | dict(zip(_OWNER_LABELS, owner, strict=False))
         return self._exporter.observer(declaration, labels)
 
-    def _read_family(self, name: str) -> MetricFamily:
+    def _read_whole(self, name: str) -> MetricFamily:
+        parts = self._read_family(name)
+        while True:
+            try:
+                next(parts)
+            except StopIteration as end:
+                whole: MetricFamily = end.value
+                return whole
+
+    def _read_family(self, name: str) -> Generator[None, None, MetricFamily]:
         with self._lock:
             members = list(self._families.get(name, {}).items())
+        if not members:
+            return MetricFamily(name=name, kind="gauge", help="")
         series: list[MetricSeries] = []
-        family = MetricFamily(name=name, kind="gauge", help="")
         for owner, metric in members:
-            family = metric.read()
-            series += [_owned(owner, each) for each in family.series]
-        labels = [*_OWNER_LABELS[: len(members[0][0])], *family.labels] if members else []
+            for each in metric.read_series(owner):
+                series.append(each)
+                if not len(series) % _PART_SIZE:
+                    yield
+        owner, metric = members[0]
+        _, kind, text, labels, bounds, unit, _ = metric.declaration
         return MetricFamily(
-            name=name, kind=family.kind, help=family.help, unit=family.unit, labels=labels,
-            bounds=family.bounds, series=series,
+            name=name, kind=kind, help=text, unit=unit, labels=[*_OWNER_LABELS[: len(owner)], *labels],
+            bounds=list(bounds), series=series,
         )  # fmt: skip
 
 
@@ -166,15 +221,14 @@ OnObserve = Callable[[float], None] | None
 _OWNER_LABELS = ("service", "driver")
 
 
-def _owned(owner: Owner, series: MetricSeries) -> MetricSeries:
-    return MetricSeries(
-        labels=[*owner, *series.labels], value=series.value, counts=series.counts, exemplars=series.exemplars
-    )
-
-
 def _twin_of(name: str) -> str:
     """Return the name that is the same one without what OpenMetrics adds to counters."""
     return name.removesuffix("_total") if name.endswith("_total") else f"{name}_total"
+
+
+def series_limit(declaration: Declaration) -> int:
+    """Return how many series a metric can have."""
+    return declaration.max_series if declaration.labels else 1
 
 
 def _same(metric: ReportedMetric) -> ReportedMetric:
@@ -259,7 +313,7 @@ class Metrics:
         Raises:
             ContractError: See `counter`.
         """
-        declaration = self._declare("histogram", name, help, labels, tuple(map(float, buckets)), max_series)
+        declaration = self._declare("histogram", name, help, labels, tuple(buckets), max_series)
 
         def make_series(key: tuple[str, ...]) -> HistogramSeries:
             on_observe = self._registry.make_observer(self._owner, declaration, key)
@@ -270,14 +324,18 @@ class Metrics:
 
         return self._registry.add(self._owner, declaration, make)
 
-    def take_report(self, families: Sequence[MetricFamily]) -> None:
+    def take_report(self, families: Sequence[MetricFamily], source: object) -> None:
         """See `MetricRegistry.take_report`."""
-        self._registry.take_report(self._owner, families)
+        self._registry.take_report(self._owner, families, source)
 
     def _declare(
-        self, kind: str, name: str, text: str, labels: Sequence[str], bounds: tuple[float, ...], max_series: int
+        self, kind: MetricKind, name: str, text: str, labels: Sequence[str], bounds: tuple[float, ...], max_series: int
     ) -> Declaration:
-        check_declaration(kind, name, text, labels, bounds)  # type: ignore[arg-type]
-        if not 1 <= max_series <= MAX_SERIES:
-            raise ContractError(f"metric {name} was refused: max_series is {max_series}", hint=f"use 1 to {MAX_SERIES}")
-        return Declaration(name, kind, text, tuple(labels), bounds, unit_of(name), max_series)  # type: ignore[arg-type]
+        check_declaration(kind, name, text, labels, bounds)
+        if type(max_series) is not int or not 1 <= max_series <= MAX_SERIES:
+            raise ContractError(
+                f"metric {name} was refused: max_series is {max_series!r}", hint=f"use 1 to {MAX_SERIES}"
+            )
+        return Declaration(
+            name, kind, text.strip(), tuple(labels), tuple(map(float, bounds)), unit_of(name), max_series
+        )

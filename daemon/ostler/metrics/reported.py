@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable, Iterator
+
 from msgspec.structs import replace
 
 from ostler.errors import ContractError
@@ -16,17 +18,53 @@ MAX_SERIES = 10_000
 class ReportedMetric:
     """A metric with the values of its last report; used like `Metric`.
 
+    A process counts from 0. When another one reports, its counts are added to those of the ones before.
+
     Args:
-        family: The report, without the labels of the owner.
+        family: A report, without the labels of the owner; its values count with `update`.
     """
 
     def __init__(self, family: MetricFamily) -> None:
         self.declaration = declaration_of(family)
-        self.family = family
+        self._series: dict[tuple[str, ...], MetricSeries] = {}
+        self._past: dict[tuple[str, ...], MetricSeries] = {}
+        self._source: object = None
 
-    def read(self) -> MetricFamily:
-        """Return the metric with the values of the last report."""
-        return self.family
+    def update(self, family: MetricFamily, source: object) -> None:
+        """Replace the values by those of a report.
+
+        Args:
+            family: The report, without the labels of the owner.
+            source: The process that it is from; another one than before has begun at 0.
+        """
+        if self._source is not source:
+            self._source = source
+            self.resume(list(self._series.values()))
+        self._series = dict(self._past)
+        for each in family.series:
+            key = tuple(each.labels)
+            self._series[key] = add_series(self._past[key], each) if key in self._past else each
+
+    def resume(self, past: Iterable[MetricSeries]) -> None:
+        """Go on from what was counted before a restart."""
+        if self.declaration.kind != "gauge":
+            self._past = {tuple(each.labels): each for each in past}
+            self._series = dict(self._past)
+
+    def read_series(self, owner: tuple[str, ...] = ()) -> Iterator[MetricSeries]:
+        """Yield the series of the last report; `owner` comes before their labels."""
+        for each in list(self._series.values()):
+            yield replace(each, labels=[*owner, *each.labels])
+
+
+def add_series(past: MetricSeries, now: MetricSeries) -> MetricSeries:
+    """Return what was counted before a restart and since then together."""
+    return replace(
+        now,
+        value=past.value + now.value,
+        counts=[before + count for before, count in zip(past.counts, now.counts, strict=True)],
+        exemplars={**past.exemplars, **now.exemplars},
+    )
 
 
 def declaration_of(family: MetricFamily) -> Declaration:

@@ -166,6 +166,11 @@ class PeriodicTask:
         if self.due_since:
             self.lateness, self.due_since = max(0.0, monotonic - self.due_since), 0.0
 
+    def lateness_at(self, monotonic: float) -> float:
+        """Return by how many seconds the last run came late, or one that is due and waits for a thread is late now."""
+        due_since = self.due_since  # read once: the thread of the run changes it
+        return max(0.0, monotonic - due_since) if due_since and self.is_running else self.lateness
+
     def cancel_run(self) -> None:
         """Cancel the context of a run in progress. Any thread."""
         if (context := self.context) is not None:

@@ -129,11 +129,14 @@ class TaskRunner:
         """Start a run that is due, or skip it: while the last one is still running, and when the pool is full."""
         if task.is_running or task.is_blocked:
             task.skipped += 1
+            if not task.is_running:
+                task.due_since = 0.0  # left out: a run that an operator asks for next is not late
             self._mark_late(task)
             return
         try:
             self.start(task, group)
         except OstlerError as error:
+            task.due_since = 0.0
             self._record_skip(task, error)
 
     def start(self, task: PeriodicTask, group: ServiceTasks) -> None:

@@ -115,6 +115,6 @@ def task_status(task: PeriodicTask, now: float, wall: float, monotonic: float) -
         held=task.is_held,
         postponed=task.postponed_reason,
         added=task.is_added,
-        lateness=task.lateness,
+        lateness=task.lateness_at(monotonic),
         skipped=task.skipped,
     )

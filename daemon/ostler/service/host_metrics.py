@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from typing import TYPE_CHECKING
 
 from ostler.clock import Clock
@@ -25,6 +25,8 @@ class HostMetrics:
         self._clock = clock
         self._make_exporter = make_exporter
         self._registry: MetricRegistry | None = None
+        self.on_remove: Callable[[str], None] | None = None
+        """Called with a service before its metrics are removed, or those of one of its drivers."""
         self._lock = threading.Lock()
 
     def metrics_of(self, service: str, driver: str = "") -> Metrics:
@@ -32,13 +34,19 @@ class HostMetrics:
         return self._get_registry().metrics_of(service, driver)
 
     def remove(self, service: str, driver: str = "") -> None:
-        """Forget the metrics of a service with its drivers, or those of one driver."""
+        """Show the metrics of a service with its drivers, or those of one driver, no longer."""
+        if self.on_remove is not None:
+            self.on_remove(service)
         if self._registry is not None:
             self._registry.remove(service, driver)
 
     def read(self) -> list[MetricFamily]:
         """Return all metrics with their values now, by name."""
         return self._registry.read() if self._registry is not None else []
+
+    def read_in_parts(self) -> Iterator[MetricFamily | None]:
+        """Yield what `read` returns, and None where the reader may do something else."""
+        return self._registry.read_in_parts() if self._registry is not None else iter(())
 
     def _get_registry(self) -> MetricRegistry:
         with self._lock:

@@ -8,7 +8,7 @@ import json
 import pytest
 from asgi_client import ANONYMOUS, VIEWER, AsgiClient, FakeGateway
 
-from ostler import ConnectionLost, DeadlineExceeded, Draining
+from ostler import ConnectionLost, DeadlineExceeded, Draining, NotPermitted
 from ostler_http.health.application import HealthApplication
 
 
@@ -41,7 +41,7 @@ def client_for(answer, **options):
     ("answer", "livez", "readyz", "startupz"),
     [
         (health(), 200, 200, 200), (STARTING, 200, 503, 503), (STOPPING, 200, 503, 200),
-        (HANGING_STORE, 503, 503, 200), (FAILED, 200, 503, 200), (Draining("the daemon is stopping"), 503, 503, 503),
+        (HANGING_STORE, 503, 503, 200), (FAILED, 200, 503, 200), (Draining("the daemon is stopping"), 200, 503, 503),
     ],
 )  # fmt: skip
 @pytest.mark.parametrize("caller", [VIEWER, ANONYMOUS], ids=["viewer", "anonymous"])
@@ -101,6 +101,15 @@ async def test_a_loop_that_hangs_is_told_apart_and_nothing_is_ready(error):
         assert response.status == 503
         assert "[-]daemon not ok: the event loop of the daemon has not answered for" in response.text
     assert client.application.environment.gateway.timeouts[0] == 5
+
+
+async def test_a_daemon_that_refuses_to_tell_is_alive_and_not_known_to_be_ready():
+    client = client_for(NotPermitted("no role"))
+    assert (await client.request("/livez", caller=ANONYMOUS)).text == "ok\n"
+    for path in ("/readyz", "/startupz", "/readyz/lamp"):
+        assert (await client.request(path)).status == 503
+    line = "[+]daemon ok: the daemon has refused to tell its health: no role"
+    assert line in (await client.request("/readyz?verbose")).text
 
 
 async def test_however_many_ask_the_daemon_is_asked_once_and_again_later():

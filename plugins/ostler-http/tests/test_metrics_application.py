@@ -11,7 +11,7 @@ from asgi_client import ANONYMOUS, AsgiClient, FakeGateway
 from prometheus_client import parser as text_parser
 from prometheus_client.openmetrics import parser as openmetrics_parser
 
-from ostler import Busy, DeadlineExceeded, NotPermitted
+from ostler import Busy, ConnectionLost, DeadlineExceeded, NotPermitted
 from ostler_http.metrics.application import MetricsApplication, choose_format
 
 FAMILIES = [
@@ -106,7 +106,8 @@ async def test_only_an_open_mount_serves_callers_without_a_role_and_asks_as_the_
     ("error", "status", "text"),
     [
         (NotPermitted("metrics needs the role operator"), 403, "needs the role operator"),
-        (DeadlineExceeded("no answer from ostler.metrics"), 503, "within 10s"),
+        (DeadlineExceeded("no answer from ostler.metrics"), 503, "its event loop may hang"),
+        (ConnectionLost("it may or may not have been executed"), 503, "its event loop may hang"),
         (Busy("a queue is full"), 503, "a queue is full"),
     ],
 )
@@ -115,6 +116,15 @@ async def test_what_the_daemon_refuses_is_a_problem_and_not_an_empty_page(error,
     assert (response.status, response.headers["content-type"]) == (status, "application/problem+json")
     assert text in response.text
     assert ("retry-after" in response.headers) == (status == 503)
+
+
+@pytest.mark.parametrize(
+    ("waits", "timeout"),
+    [("5", 4.5), ("60", 10), ("", 10), ("soon", 10), ("-1", 10), ("nan", 10), ("inf", 10), ("0", 10)],
+)
+async def test_the_daemon_has_less_time_than_prometheus_waits(gateway, waits, timeout):
+    await AsgiClient(MetricsApplication, gateway).request(x_prometheus_scrape_timeout_seconds=waits)
+    assert gateway.timeouts == [timeout]
 
 
 @pytest.mark.parametrize(

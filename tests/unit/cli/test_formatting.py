@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import pytest
 
+from ostler.cli.commands.metrics import format_number
 from ostler.cli.formatting import display_width, format_age, human_time, printable, text_of
 from ostler.types import ServiceState
 
@@ -36,3 +37,14 @@ def test_wide_and_combining_characters_are_measured_as_they_print() -> None:
     assert display_width("abc") == 3
     assert display_width("火山") == 4
     assert display_width("e\u0301") == 1
+
+
+@pytest.mark.parametrize(
+    ("value", "text"),
+    [
+        (3.0, "3"), (0.05, "0.05"), (0.000108291998913046, "0.0001083"), (7.98400521199801, "7.984"),
+        (1764434000.1234, "1764434000.1234"), (float("inf"), "inf"), (float("nan"), "nan"),
+    ],
+)  # fmt: skip
+def test_values_of_metrics_have_the_digits_that_people_read(value, text):
+    assert format_number(value) == text

@@ -562,6 +562,18 @@ async def test_new_options_are_taken_by_a_new_instance_and_calls_meanwhile_wait(
     assert lamp.log_of.count("cleanup") == 2
 
 
+async def test_failures_of_a_driver_are_counted_over_a_change_of_its_threads(bench, lamp):
+    b = bench((lamp, "hall", {"workers": 1}))
+    await b.drivers.start()
+    await b.drivers.wait(5)
+    for workers in (3, 5):
+        with pytest.raises(OSError, match="no"):
+            await b.drivers.call("hall", "fail", OSError)
+        await b.drivers.reinitialise("hall", lamp.Options(driver="lamp", workers=workers))
+    assert b.drivers.statuses()[0].errors == 2
+    await b.drivers.stop(5)
+
+
 async def test_new_options_wait_for_calls_under_way(bench, lamp):
     b = bench(lamp)
     await b.drivers.start()

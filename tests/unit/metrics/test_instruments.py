@@ -7,6 +7,7 @@ import math
 import threading
 import timeit
 from contextlib import suppress
+from decimal import Decimal
 
 import pytest
 
@@ -31,7 +32,7 @@ def metrics(registry):
 
 
 def values(metric) -> dict[tuple[str, ...], float]:
-    return {tuple(each.labels): each.value for each in metric.read().series}
+    return {tuple(each.labels): each.value for each in metric.read_series()}
 
 
 def test_a_counter_counts_from_zero_in_whole_and_other_amounts(metrics):
@@ -42,12 +43,42 @@ def test_a_counter_counts_from_zero_in_whole_and_other_amounts(metrics):
     assert values(switched) == {(): 3.5}
 
 
-@pytest.mark.parametrize("amount", [-1, math.nan, -math.inf])
+@pytest.mark.parametrize("amount", [-1, math.nan, math.inf, -math.inf])
 def test_a_counter_refuses_what_would_make_it_shrink_or_no_number(metrics, amount):
     switched = metrics.counter("lamp_switched_total", "Lamps that were switched")
     with pytest.raises(ContractError, match="cannot count"):
         switched.inc(amount)
     assert values(switched) == {(): 0}
+
+
+@pytest.mark.parametrize("amount", ["1", None, Decimal(1), 10**400])
+def test_what_is_no_float_is_an_error_where_it_is_counted_and_changes_nothing(metrics, amount):
+    counts = [
+        (metrics.counter("lamp_switched_total", "Switches"), "inc"),
+        (metrics.gauge("lamp_lit", "Lamps that are lit"), "inc"),
+        (metrics.histogram("lamp_warm_up_seconds", "Time", buckets=[1]), "observe"),
+    ]
+    for metric, method in counts:
+        with pytest.raises((TypeError, OverflowError, ContractError)):
+            getattr(metric, method)(amount)
+        (series,) = metric.read_series()
+        assert (series.value, sum(series.counts)) == (0, 0)
+
+
+class Number(float):
+    """A float whose class is not known to those who read metrics, as those of numpy."""
+
+    def __radd__(self, other: float) -> Number:
+        return Number(other + float(self))
+
+
+def test_values_are_plain_numbers_whatever_is_counted(metrics, registry):
+    metrics.counter("lamp_switched_total", "Switches").inc(Number(2))
+    metrics.gauge("lamp_lit", "Lamps that are lit").inc(Number(2))
+    metrics.histogram("lamp_warm_up_seconds", "Time", buckets=[1]).observe(Number(2))
+    for family in registry.read():
+        assert type(family.series[0].value) is float
+        assert family.series[0].value == 2
 
 
 def test_a_gauge_is_set_and_moved(metrics):
@@ -62,7 +93,7 @@ def test_observations_are_counted_by_bucket_bounds_included(metrics):
     warm_up = metrics.histogram("lamp_warm_up_seconds", "Time to full light", buckets=[0.1, 1, 10])
     for seconds in (0.05, 0.1, 0.5, 10, 11):
         warm_up.observe(seconds)
-    (series,) = warm_up.read().series
+    (series,) = warm_up.read_series()
     assert series.counts == [2, 1, 1, 1]
     assert series.value == pytest.approx(21.65)
 
@@ -71,7 +102,7 @@ def test_what_is_no_number_is_not_observed(metrics):
     warm_up = metrics.histogram("lamp_warm_up_seconds", "Time to full light", buckets=[1])
     with pytest.raises(ContractError, match="not a number"):
         warm_up.observe(math.nan)
-    assert warm_up.read().series[0].counts == [0, 0]
+    assert next(warm_up.read_series()).counts == [0, 0]
 
 
 def test_the_time_of_a_block_is_observed_even_if_it_raises(metrics, clock):
@@ -79,7 +110,7 @@ def test_the_time_of_a_block_is_observed_even_if_it_raises(metrics, clock):
     with suppress(OSError), warm_up.time():
         clock.advance(2)
         raise OSError("no light")
-    (series,) = warm_up.read().series
+    (series,) = warm_up.read_series()
     assert (series.counts, series.value) == ([0, 1, 0], 2)
 
 
@@ -139,7 +170,7 @@ def test_many_threads_lose_no_increment(metrics):
     for thread in threads:
         thread.join()
     assert values(switched) == {("hall",): 16_000}
-    assert sum(warm_up.read().series[0].counts) == 16_000
+    assert sum(next(warm_up.read_series()).counts) == 16_000
 
 
 def count(switched, warm_up) -> None:
@@ -154,7 +185,7 @@ def test_an_observation_in_a_sampled_trace_is_the_example_of_its_bucket(clock):
     warm_up = metrics.histogram("lamp_warm_up_seconds", "Time to full light", buckets=[1])
     for seconds in (0.5, 0.6, 0.7):
         warm_up.observe(seconds)
-    examples = warm_up.read().series[0].exemplars
+    examples = next(warm_up.read_series()).exemplars
     assert list(examples) == [0]
     assert (examples[0].trace_id, examples[0].value) == ("1b" * 16, 0.7)
 

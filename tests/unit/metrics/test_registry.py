@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+from decimal import Decimal
 
 import pytest
 
@@ -79,6 +80,32 @@ def test_a_metric_without_help_or_with_an_odd_limit_is_refused(metrics):
         metrics.gauge("lamp_lit", "Lamps that are lit", max_series=0)
 
 
+class Text(str):
+    """A text whose class is not known to those who read metrics."""
+
+    __slots__ = ()
+
+
+@pytest.mark.parametrize(
+    "declaration",
+    [
+        {"name": 5}, {"name": Text("lamp_lit")}, {"help": 5}, {"help": "not \udc80 UTF-8"}, {"help": "two\nlines"},
+        {"help": Text("Lamps")}, {"help": "x" * 1001}, {"labels": "room"}, {"labels": [5]}, {"labels": [Text("room")]},
+        {"max_series": True}, {"max_series": 1.5}, {"max_series": 10_001},
+    ],
+    ids=str,
+)  # fmt: skip
+def test_a_declaration_of_other_types_is_refused_before_somebody_reads(metrics, declaration):
+    with pytest.raises(ContractError):
+        metrics.gauge(**{"name": "lamp_lit", "help": "Lamps that are lit", **declaration})
+
+
+@pytest.mark.parametrize("bound", ["1", None, Decimal(1), 10**400, True])
+def test_buckets_are_numbers(metrics, bound):
+    with pytest.raises(ContractError, match="buckets are not valid"):
+        metrics.histogram("lamp_warm_up_seconds", "Time", buckets=[bound])
+
+
 def test_the_same_declaration_is_the_same_metric_and_another_one_an_error(metrics):
     first = metrics.counter("lamp_switched_total", "Lamps that were switched", labels=["room"])
     assert metrics.counter("lamp_switched_total", "In other words", labels=["room"]) is first
@@ -140,6 +167,91 @@ def test_a_service_cannot_have_any_number_of_metrics(metrics):
         metrics.gauge("lamp_lit", "Lamps that are lit")
 
 
+def test_a_service_cannot_have_any_number_of_series(metrics):
+    for number in range(2):
+        metrics.gauge(f"lamp_lit_{number}", "Lamps that are lit", labels=["room"], max_series=10_000)
+    with pytest.raises(ContractError, match="more than 20000 series together"):
+        metrics.gauge("lamp_lit", "Lamps that are lit")
+
+
+def values(registry, name):
+    (family,) = [each for each in registry.read() if each.name == name]
+    return {tuple(each.labels): each.value for each in family.series}
+
+
+def declare(metrics):
+    """Declare one metric of each kind, and count with each."""
+    switched = metrics.counter("lamp_switched_total", "Switches", labels=["room"])
+    switched.labels(room="hall").inc(2)
+    metrics.gauge("lamp_lit", "Lamps that are lit").inc(2)
+    metrics.histogram("lamp_warm_up_seconds", "Time", buckets=[1]).observe(0.5)
+    return switched
+
+
+def test_what_was_counted_goes_on_when_a_service_or_driver_is_started_again(registry):
+    for owner in (("lamp",), ("fan", "desk")):
+        for _ in range(3):
+            registry.remove(*owner)
+            assert registry.read() == []
+            declare(registry.metrics_of(*owner)).labels(room=f"{owner}").inc()
+        assert values(registry, "lamp_switched_total") == {(*owner, "hall"): 6, (*owner, f"{owner}"): 3}
+        assert values(registry, "lamp_lit") == {owner: 2}
+        (seconds,) = [each for each in registry.read() if each.kind == "histogram"]
+        assert (seconds.series[0].counts, seconds.series[0].value) == ([3, 0], 1.5)
+        registry.remove(*owner)
+
+
+def test_what_is_declared_otherwise_after_a_restart_begins_again(registry):
+    declare(registry.metrics_of("lamp"))
+    registry.remove("lamp")
+    again = registry.metrics_of("lamp").counter("lamp_switched_total", "Switches", labels=["floor"])
+    again.labels(floor="1").inc()
+    assert values(registry, "lamp_switched_total") == {("lamp", "1"): 1}
+
+
+def test_counts_that_nobody_goes_on_with_are_not_kept_for_ever(registry):
+    for number in range(1100):
+        registry.metrics_of(f"lamp{number}").counter("lamp_switched_total", "Switches").inc()
+        registry.remove(f"lamp{number}")
+    for number in (0, 1099):
+        registry.metrics_of(f"lamp{number}").counter("lamp_switched_total", "Switches")
+    assert values(registry, "lamp_switched_total") == {("lamp0",): 0, ("lamp1099",): 1}
+
+
+def reports(count, **fields):
+    """Return what the process of a driver reports that has counted to a number."""
+    registry = MetricRegistry(FakeClock())
+    metrics = registry.metrics_of("lamp", "desk")
+    metrics.counter("gpio_switched_total", "Switches", labels=["line"]).labels(line="1").inc(count)
+    metrics.gauge("gpio_lines", "Lines").set(count)
+    metrics.histogram("gpio_seconds", "Time", buckets=[1]).observe(count)
+    return registry.read()
+
+
+def test_the_counts_of_a_process_go_on_in_the_next_one_and_after_a_restart(registry):
+    metrics = registry.metrics_of("lamp", "desk")
+    seen = []
+    for source, count in ((1, 3), (1, 5), (2, 1), (2, 2), (3, 9)):
+        metrics.take_report(reports(count), source)
+        seen.append(values(registry, "gpio_switched_total")["lamp", "desk", "1"])
+    assert seen == [3, 5, 6, 7, 16]
+    assert values(registry, "gpio_lines") == {("lamp", "desk"): 9}
+    registry.remove("lamp", "desk")
+    metrics.take_report(reports(4), 4)
+    assert values(registry, "gpio_switched_total") == {("lamp", "desk", "1"): 20}
+    (seconds,) = [each for each in registry.read() if each.kind == "histogram"]
+    assert (seconds.series[0].counts, seconds.series[0].value) == ([0, 4], 20)
+
+
+def test_whoever_reads_many_series_may_do_something_else_in_between(metrics, registry):
+    room = metrics.gauge("lamp_lit", "Lamps that are lit", labels=["room"], max_series=2000)
+    for number in range(2000):
+        room.labels(room=number).set(1)
+    parts = list(registry.read_in_parts())
+    assert parts.count(None) == 4
+    assert len(parts[-1].series) == 2000
+
+
 def reported(values: list[str], **fields) -> MetricFamily:
     series = [MetricSeries(labels=values, value=3)]
     fields = {"name": "gpio_lines", "kind": "gauge", "help": "Lines", "labels": ["service", "driver"], **fields}
@@ -148,7 +260,7 @@ def reported(values: list[str], **fields) -> MetricFamily:
 
 def test_a_report_replaces_the_last_one_whoever_it_says_it_is_of(registry):
     for value in ("lamp", "pretended"):
-        registry.metrics_of("lamp", "desk").take_report([reported([value, "desk"])])
+        registry.metrics_of("lamp", "desk").take_report([reported([value, "desk"])], 1)
     (family,) = registry.read()
     assert [each.labels for each in family.series] == [["lamp", "desk"]]
 
@@ -158,13 +270,13 @@ def test_a_report_replaces_the_last_one_whoever_it_says_it_is_of(registry):
 )
 def test_a_report_of_what_could_not_be_declared_is_an_error(registry, fields):
     with pytest.raises(ContractError):
-        registry.metrics_of("lamp", "desk").take_report([reported(["lamp", "desk"], **fields)])
+        registry.metrics_of("lamp", "desk").take_report([reported(["lamp", "desk"], **fields)], 1)
 
 
 def test_a_report_that_clashes_with_another_metric_is_logged_once(registry, caplog):
     registry.metrics_of("lamp").gauge("gpio_lines", "Lines in use").set(1)
     with caplog.at_level(logging.WARNING):
         for _ in range(3):
-            registry.metrics_of("lamp", "desk").take_report([reported(["lamp", "desk"])])
+            registry.metrics_of("lamp", "desk").take_report([reported(["lamp", "desk"])], 1)
     assert len(caplog.records) == 1
     assert [each.value for each in registry.read()[0].series] == [1]

@@ -8,7 +8,7 @@ import sys
 import pytest
 
 from ostler import Context, Manager, exposed
-from ostler.errors import ServiceError
+from ostler.errors import OstlerError, ServiceError
 from ostler.testing import host
 from support.counting_driver import CountingDriver
 
@@ -31,6 +31,11 @@ class Lamp(Manager):
         """Switch the lamp."""
         self.calls.labels(by=ctx.peer.name).inc()
         self.drivers["desk"].switch(on)
+
+    @exposed(role="viewer")
+    def break_lamp(self, ctx: Context) -> None:
+        """Have the process of the driver end."""
+        self.drivers["desk"].die()
 
 
 class Clashing(Manager):
@@ -68,7 +73,25 @@ def reported(h) -> float:
         return 0
 
 
-def test_metrics_begin_anew_with_the_next_start_of_a_service():
+def is_switched(h) -> bool:
+    try:
+        h.call("lamp", "switch", on=True)
+    except OstlerError:  # the end of the process is noticed a little later than that of the call
+        return False
+    return True
+
+
+def test_the_counts_of_a_driver_go_on_when_its_process_has_died():
+    with lamp_host(CONFIG + "retry_interval = 0.1\n", isolation="process") as h:
+        for number in (1, 2, 3):
+            h.wait_for(lambda: is_switched(h), "a process that takes calls")
+            h.wait_for(lambda: reported(h) == number, "the driver's metrics")  # noqa: B023 - it is called here only
+            with pytest.raises(OstlerError):
+                h.call("lamp", "break_lamp")
+        assert h.metric("counting_switched_total", driver="desk", to="on") == 3
+
+
+def test_metrics_begin_anew_with_the_next_start_of_the_daemon():
     with lamp_host() as h:
         h.wait_driver("lamp", "desk")
         h.call("lamp", "switch", on=True)

@@ -73,8 +73,13 @@ def _rows(families: list[MetricFamily], *, include_zero: bool) -> Iterator[Metri
                 yield MetricRow(family.name, labels or "-", _value_text(family, series))
 
 
+def format_number(value: float) -> str:
+    """Return a number as people read it: whole ones and moments in full, others to four digits."""
+    return f"{value:.15g}" if value == round(value, 3) or abs(value) >= 1000 else f"{value:.4g}"
+
+
 def _value_text(family: MetricFamily, series: MetricSeries) -> str:
     if family.kind != "histogram":
-        return f"{series.value:.15g}"
+        return format_number(series.value)
     count = sum(series.counts)
     return f"{count}, mean {series.value / count:.3g}" if count else "0"

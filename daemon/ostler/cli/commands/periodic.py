@@ -65,7 +65,9 @@ _FIELDS: list[str | kit.Column] = [
     kit.Column("time limit", lambda task: format_seconds(task.time_limit, units=2) if task.time_limit else ""),
     kit.Column("next run", lambda task: kit.human_time(task.next_run)),
     kit.Column("last run", lambda task: kit.human_time(task.last_run)),
+    kit.Column("late by", lambda task: format_seconds(task.lateness, units=2) if task.lateness >= 1 else ""),
     "runs", "errors",
+    kit.Column("skipped", lambda task: task.skipped or ""),
     kit.Column("failures in a row", "failures"),
     "last_error",
 ]  # fmt: skip

@@ -168,7 +168,7 @@ class MetricReporter:
         self._topic, self._driver = topic, driver
         self._clock = clock
         self._registry: MetricRegistry | None = None
-        self._sent: list[MetricFamily] = []
+        self._sent: dict[str, MetricFamily] = {}
         self._lock = threading.Lock()
 
     def make_metrics(self) -> Metrics:
@@ -191,14 +191,14 @@ class MetricReporter:
                 return
 
     def send(self) -> None:
-        """Send the metrics if they have changed since the last time. Any thread."""
+        """Send the metrics that have changed since the last time. Any thread."""
         if self._registry is None:
             return
         with self._lock:
-            found = self._registry.read()
-            if found != self._sent:
-                self._link.send(MetricReport(found))
-                self._sent = found
+            changed = [family for family in self._registry.read() if family != self._sent.get(family.name)]
+            if changed:
+                self._link.send(MetricReport(changed))
+                self._sent |= {family.name: family for family in changed}
 
 
 class DaemonLogHandler(logging.Handler):

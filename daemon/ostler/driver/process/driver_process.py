@@ -370,7 +370,7 @@ class DriverProcess:
                 self._log.write(notice, self._calls.get(notice.call, ("", None, None))[2])
             return
         if isinstance(notice, MetricReport):
-            self._spec.environment.make_metrics().take_report(notice.families)
+            self._spec.environment.make_metrics().take_report(notice.families, self._child.pid)
             return
         try:
             self._store_pool.submit(

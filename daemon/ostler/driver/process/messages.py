@@ -138,7 +138,7 @@ class StoreRequest(msgspec.Struct, array_like=True, tag=1):
 
 
 class MetricReport(msgspec.Struct, array_like=True, tag=2):
-    """All metrics of the driver, with their values now."""
+    """The metrics of the driver that have changed, with their values now."""
 
     families: list[MetricFamily]
 

@@ -62,6 +62,7 @@ class GatewayClient:
         version: str = "",
         deduplicate: bool = False,
         on_progress: ProgressCallback | None = None,
+        result_type: Any = None,
     ) -> Any:
         """Call a method and return its result.
 
@@ -78,13 +79,14 @@ class GatewayClient:
             deduplicate: Whether a request that this caller made before with the same `request_id` is not run again: its
                 result is returned, also while it is in progress.
             on_progress: Called on this loop with each progress report of the method.
+            result_type: What the result is decoded to; None for plain values.
 
         Raises:
             InvalidInput: `deduplicate` without a `request_id`, or one that is too long.
             OstlerError: See the class.
         """
         request = CallRequest(
-            topic, method, arguments or {}, host, timeout, None, on_progress, LENIENT if lenient else 0, version,
+            topic, method, arguments or {}, host, timeout, result_type, on_progress, LENIENT if lenient else 0, version,
             None, request_id,
         )  # fmt: skip
         return await self._send(request, trace, deduplicate=deduplicate)

@@ -122,11 +122,11 @@ class CallCompletion:
             raised = Draining(f"the daemon stopped before {call.full_name} had completed", topic=call.request.topic)
         error = self._reported_error(call, raised)
         if call.claim_reply():
-            call.endpoint.errors[type_name(error)] += 1
+            call.endpoint.count_error(error)
             call.send_error(error)
             self.record(call, error)
         elif call.request.flags & (CAST | FANOUT):
-            call.endpoint.errors[type_name(error)] += 1
+            call.endpoint.count_error(error)
             self.record(call, error)
             if is_expected(raised):
                 with serving(call.context):

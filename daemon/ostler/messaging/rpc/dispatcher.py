@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import threading
+from collections import Counter
 from collections.abc import Iterator
 from functools import partial
 from time import monotonic
@@ -29,7 +30,7 @@ from ostler.messaging.rpc import eager_start
 from ostler.messaging.rpc.call import Call
 from ostler.messaging.rpc.completion import CallCompletion, DispatcherHooks, RequestTracer, redact_error
 from ostler.messaging.rpc.durable_calls import DurableCalls, check_operation_kind
-from ostler.messaging.rpc.endpoint import Endpoint, Method
+from ostler.messaging.rpc.endpoint import Endpoint, Method, count_name
 from ostler.messaging.rpc.errors import (
     check_frozen,
     deadline_error,
@@ -100,6 +101,8 @@ class Dispatcher:
         self.completion = CallCompletion(clock, hooks.audit, hooks.tracer)
         self.invalid_traces = 0
         """How many requests came with a trace that is none."""
+        self.stray_refusals: Counter[tuple[str, str]] = Counter()
+        """Requests that found no open topic, by topic (empty for one that this daemon does not have) and error."""
         self.streams: ServerStreams | None = None
         """The open streams; None until there has been one."""
         self.clock = clock
@@ -308,11 +311,14 @@ class Dispatcher:
         endpoint = self._endpoints.get(call.request.topic)
         if endpoint is not None:
             endpoint.refused += 1
-            endpoint.errors[type(error).__name__] += 1
-            endpoint.refusals[type(error).__name__] += 1
+            endpoint.count_error(error)
+            count_name(endpoint.refusals, type(error).__name__)
             method = endpoint.methods.get(call.request.method)
             if method is not None and not call.is_admitted:
                 method.stats.refused += 1
+        else:
+            topic = call.request.topic
+            self.stray_refusals[topic if self.registry.is_configured(topic) else "", type(error).__name__] += 1
         error = redact_error(call, error)
         call.is_answered = True
         self.completion.record(call, error)
@@ -510,7 +516,7 @@ class Dispatcher:
         """End a request early: the caller is answered at once, the work is asked to stop."""
         if call.claim_reply():
             error = error or Cancelled(f"{call.full_name} was cancelled", request_id=call.request.request_id)
-            call.endpoint.errors[type(error).__name__] += 1
+            call.endpoint.count_error(error)
             call.send_error(error)
             self.completion.record(call, error)
         call.stop()

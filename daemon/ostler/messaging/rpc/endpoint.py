@@ -13,6 +13,7 @@ from typing import Any
 import msgspec
 
 from ostler.aio import WorkerPool
+from ostler.bounds import type_name
 from ostler.errors import ContractError, MethodNotFound, NotExposed, UnsupportedVersion
 from ostler.messaging.access.policy import Policy, RoleOverride, role_rank
 from ostler.messaging.interface.exposure import Exposure, exposure_of
@@ -30,6 +31,16 @@ from ostler.version_numbers import is_compatible
 
 _BUCKETS_PER_OCTAVE = 4
 """Buckets for each doubling of the time: a percentile is right within a fifth."""
+
+
+_MAX_ERROR_NAMES = 100
+"""Names of errors that a service counts separately; plugins can make any number of classes."""
+_OTHER = "other"
+
+
+def count_name(counts: Counter[str], name: str) -> None:
+    """Count a name, or `other` for one that comes after a hundred others."""
+    counts[name if name in counts or len(counts) < _MAX_ERROR_NAMES else _OTHER] += 1
 
 
 class MethodStats:
@@ -182,6 +193,10 @@ class Endpoint:
         }
         self.methods = {method.name: method for method in self._collect_methods(trusted)}
         self._descriptions: dict[bool, tuple[Mapping[str, Method], list[MethodDescription]]] = {}
+
+    def count_error(self, error: BaseException) -> None:
+        """Count a request that failed or was refused, by the name of its error."""
+        count_name(self.errors, type_name(error))
 
     def apply_policy(self, policy: Policy) -> list[RoleOverride]:
         """Put the roles of a policy into force, for calls that come from now on; return what differs from `@exposed`.

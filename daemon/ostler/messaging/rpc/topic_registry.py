@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from copy import copy
 from typing import Any
 
@@ -37,6 +37,8 @@ class TopicRegistry:
         self._policy = Policy()
         self.endpoints_by_topic: dict[str, Endpoint] = {}
         """For looking up, by whoever holds this; changed here only."""
+        self.on_close: Callable[[Endpoint], None] | None = None
+        """Called with each topic that was closed."""
         self._unavailable: dict[str, OstlerError] = {}
         """What callers of a topic are told that this daemon has, and that is not open."""
         self._left_out: set[str] = set()
@@ -122,7 +124,9 @@ class TopicRegistry:
 
     def remove_endpoint(self, topic: str) -> None:
         """Close a topic; what is in progress goes on, and its callers are answered."""
-        self.endpoints_by_topic.pop(topic, None)
+        endpoint = self.endpoints_by_topic.pop(topic, None)
+        if endpoint is not None and self.on_close is not None:
+            self.on_close(endpoint)
 
     def set_draining(self, topic: str, reason: str, returns_after: float | None = None) -> None:
         """Refuse new requests for a topic from now on; with an empty `reason`, take them again.
@@ -169,6 +173,10 @@ class TopicRegistry:
         """Return a method that is offered, None when there is none of that name."""
         endpoint = self.endpoints_by_topic.get(topic)
         return endpoint.methods.get(name) if endpoint is not None else None
+
+    def is_configured(self, topic: str) -> bool:
+        """Return whether this daemon has a service on a topic, open or not."""
+        return topic in self.endpoints_by_topic or topic in self._unavailable
 
     def is_open(self, topic: str) -> bool:
         """Return whether a topic is open here. Any thread."""

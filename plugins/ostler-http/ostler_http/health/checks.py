@@ -53,7 +53,7 @@ def ready(health: Health) -> Verdict:
 
 def service_ready(health: Health, topic: str) -> Verdict | None:
     """Return whether one service can work; None when there is none of that name."""
-    if not health.services and not _answers(health):
+    if health.state == "unknown":
         return Verdict(ok=False, checks=[_daemon(health)])
     for service in health.services:
         if service.topic == topic:
@@ -64,16 +64,13 @@ def service_ready(health: Health, topic: str) -> Verdict | None:
     return None
 
 
-def _answers(health: Health) -> bool:
-    return health.state != "unknown"
-
-
 def _daemon(health: Health) -> Check:
-    return Check("daemon", _answers(health), why="" if _answers(health) else "; ".join(health.why))
+    is_known = health.state != "unknown"
+    return Check("daemon", is_known or health.live, why="" if is_known else "; ".join(health.why))
 
 
 def _watchdog(health: Health) -> Iterator[Check]:
-    if _answers(health):
+    if health.state != "unknown":
         yield Check("watchdog", not health.stale, why="; ".join(health.stale))
 
 

@@ -26,7 +26,7 @@ class ServiceHealth(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class Health(msgspec.Struct, frozen=True, kw_only=True):
-    """The health of the daemon; see the control method `health`."""
+    """The health of the daemon; see the control method `health`. Its state is unknown when it does not say."""
 
     state: str = "unknown"
     live: bool = False
@@ -76,5 +76,5 @@ class DaemonHealth:
         except (DeadlineExceeded, ConnectionLost):  # the latter when it shows no sign of life for some seconds
             seconds = self._clock.monotonic() - self._asked_at
             return Health(why=[f"the event loop of the daemon has not answered for {format_seconds(round(seconds))}"])
-        except OstlerError as error:
-            return Health(why=[f"the daemon does not answer: {error.message}"])
+        except OstlerError as error:  # whoever refuses is alive, and not to be restarted for it
+            return Health(live=True, why=[f"the daemon has refused to tell its health: {error.message}"])

@@ -6,7 +6,6 @@ import gzip
 import os
 from typing import TYPE_CHECKING, Any, ClassVar
 
-import msgspec
 from starlette.requests import Request
 from starlette.responses import Response
 
@@ -15,13 +14,13 @@ from ostler import (
     PROMETHEUS_TEXT,
     Busy,
     Caller,
+    ConnectionLost,
     DeadlineExceeded,
     Field,
     MetricFamily,
     NotPermitted,
     OstlerError,
     Seconds,
-    format_seconds,
     prometheus_text,
 )
 from ostler_http.application import AppEnvironment, Application, AppOptions
@@ -33,6 +32,7 @@ if TYPE_CHECKING:
 _MAX_SCRAPES = 4
 """Requests that are served at once; Prometheus sends one at a time."""
 _RETRY_AFTER = 5
+_SCRAPE_TIMEOUT = "x-prometheus-scrape-timeout-seconds"
 _GZIP_SIZE = 8 * 1024
 _REFUSED = {"q=0", "q=0.0", "q=0.00", "q=0.000"}
 
@@ -105,11 +105,12 @@ class MetricsApplication(Application):
         gateway, caller = self.environment.gateway, scope["ostler.caller"]
         if self.options.open and caller.role is None:
             caller = daemon_caller(gateway)
-        found = await gateway.client(caller).call(
-            "ostler", "metrics", timeout=self.options.timeout,
+        timeout = _timeout(self.options.timeout, Request(scope).headers.get(_SCRAPE_TIMEOUT, ""))
+        found: list[MetricFamily] = await gateway.client(caller).call(
+            "ostler", "metrics", timeout=timeout, result_type=list[MetricFamily],
             request_id=scope["ostler.request_id"], trace=scope["ostler.trace"],
         )  # fmt: skip
-        return msgspec.convert(found, list[MetricFamily], strict=False)  # keys of tables are texts
+        return found
 
     def _bounded(self, families: list[MetricFamily]) -> list[MetricFamily]:
         """Return the metrics whose lines fit; one that does not is left out whole."""
@@ -129,8 +130,8 @@ class MetricsApplication(Application):
             await send_problem(scope, send, 403, error.message)
             return
         text = error.message
-        if isinstance(error, DeadlineExceeded):
-            text = f"the daemon has not returned its metrics within {format_seconds(self.options.timeout)}"
+        if isinstance(error, DeadlineExceeded | ConnectionLost):  # the latter when it shows no sign of life
+            text = "the daemon has not returned its metrics in time: its event loop may hang, see /livez"
         await send_problem(scope, send, 503, text, [(b"retry-after", str(_RETRY_AFTER).encode())])
 
     def _log_left_out(self, names: list[str]) -> None:
@@ -140,6 +141,15 @@ class MetricsApplication(Application):
                 len(names), self.options.max_series, ", ".join(names[:10]),
             )  # fmt: skip
         self._left_out = names
+
+
+def _timeout(limit: float, scrape_timeout: str) -> float:
+    """Return the seconds for reading: less than the client waits, so that it is told why there is nothing."""
+    try:
+        seconds = 0.9 * float(scrape_timeout)
+    except ValueError:
+        return limit
+    return min(limit, seconds) if seconds > 0 else limit
 
 
 def choose_format(accept: str) -> str:

@@ -7,6 +7,8 @@ import logging
 from types import SimpleNamespace
 from typing import Any
 
+import msgspec
+
 from ostler import Caller, Peer, Role
 from ostler.testing import FakeClock
 from ostler_http import AppEnvironment
@@ -30,7 +32,7 @@ class FakeGateway:
         return DAEMON
 
     def client(self, caller: Caller) -> Any:
-        async def call(topic: str, method: str, *, timeout: float, **_options: Any) -> Any:
+        async def call(topic: str, method: str, *, timeout: float, result_type: Any = Any, **_options: Any) -> Any:
             assert topic == "ostler"
             self.calls.append((caller.name, method))
             self.timeouts.append(timeout)
@@ -38,7 +40,7 @@ class FakeGateway:
             answer = self.answers[method]
             if isinstance(answer, Exception):
                 raise answer
-            return answer
+            return msgspec.convert(answer, result_type)
 
         return SimpleNamespace(call=call)
 

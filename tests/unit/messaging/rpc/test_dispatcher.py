@@ -80,6 +80,22 @@ async def test_topics_are_opened_closed_and_described(bench):
     assert names(bench) == ["ServiceNotFound"]
 
 
+async def test_requests_that_find_no_open_topic_are_counted_by_known_topics(bench):
+    bench.dispatcher.registry.mark_starting("shop")
+    for topic in ("shop", *(f"hostile{number}" for number in range(100))):
+        bench.send(ask("echo", topic=topic))
+    assert bench.dispatcher.stray_refusals == {("shop", "Busy"): 1, ("", "ServiceNotFound"): 100}
+
+
+async def test_whoever_wants_to_know_is_told_of_a_topic_that_closes(bench):
+    closed = []
+    bench.dispatcher.registry.on_close = closed.append
+    bench.add("shop", Shop())
+    bench.dispatcher.registry.remove_endpoint("shop")
+    bench.dispatcher.registry.remove_endpoint("shop")
+    assert [endpoint.topic for endpoint in closed] == ["shop"]
+
+
 async def test_everything_is_counted(bench):
     shop = Shop()
     bench.add("shop", shop)

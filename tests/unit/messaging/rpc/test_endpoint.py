@@ -206,3 +206,11 @@ def test_a_method_newer_than_its_manager_is_refused_at_load(version, words):
 
     with pytest.raises(ContractError, match=words):
         Endpoint("lamp", "here", Newer(), None, "1.1")
+
+
+def test_names_of_errors_are_told_apart_up_to_a_limit(pool):
+    endpoint = Endpoint("lamp", "here", Manager(), pool, "1.1")
+    for number in [*range(10_000), 5]:
+        endpoint.count_error(type(f"Error{number}", (Exception,), {})())
+    assert len(endpoint.errors) == 101
+    assert (endpoint.errors["Error5"], endpoint.errors["other"]) == (2, 9900)

@@ -57,7 +57,12 @@ _TABLE: list[tuple[MetricKind, str, str, str]] = [
     # Requests.
     ("counter", "ostler_requests_total", "service method", "Requests that were begun"),
     ("counter", "ostler_requests_failed_total", "service method", "Of these, those that ended with an error"),
-    ("counter", "ostler_requests_refused_total", "service reason", "Requests that were not begun, by the error"),
+    (
+        "counter",
+        "ostler_requests_refused_total",
+        "service reason",
+        "Requests that were not begun; service is empty for unknown ones",
+    ),
     ("counter", "ostler_errors_total", "service error", "Requests that failed or were refused, by the error"),
     ("histogram", "ostler_request_duration_seconds", "service method", "Time from a request's arrival to its end"),
     ("gauge", "ostler_requests_in_flight", "service", "Requests in progress"),
@@ -116,7 +121,12 @@ _TABLE: list[tuple[MetricKind, str, str, str]] = [
     ("gauge", "ostler_periodic_task_running", "service task", "Whether a run is in progress"),
     ("gauge", "ostler_periodic_task_last_run_timestamp_seconds", "service task", "When the last run began"),
     ("gauge", "ostler_periodic_task_last_run_duration_seconds", "service task", "How long the last run took"),
-    ("gauge", "ostler_periodic_task_lateness_seconds", "service task", "How long the last run was due before it began"),
+    (
+        "gauge",
+        "ostler_periodic_task_lateness_seconds",
+        "service task",
+        "How late the last run began, or waits to begin now",
+    ),
     ("gauge", "ostler_operations", "service state", "Operations that wait, and those that run"),
     ("counter", "ostler_operations_ended_total", "service state", "Operations that succeeded, failed, were cancelled"),
     # The database and other hosts.

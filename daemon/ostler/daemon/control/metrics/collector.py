@@ -7,15 +7,17 @@ import platform
 import threading
 import time
 from collections.abc import Iterator
+from itertools import product
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 import ostler
 from ostler import log
+from ostler.daemon.control.metrics.counter_history import CounterHistory
 from ostler.daemon.control.metrics.family_builder import FamilyBuilder
 from ostler.daemon.process.process_limits import descriptor_limit, resident_memory
 from ostler.messaging.wire.transport import LinkStats
-from ostler.types import BreakerState, DriverState, PluginState, ServiceState
+from ostler.types import BreakerState, DriverState, OperationState, PluginState, ServiceState
 
 if TYPE_CHECKING:
     from ostler.daemon.control.monitoring_sources import MonitoringSources
@@ -29,6 +31,9 @@ _TURN_TIME = 0.001
 """Seconds of the loop that are used at once."""
 _SERVICE_STATES = tuple(state for state in ServiceState if state is not ServiceState.GONE)
 _DRIVER_STATES = tuple(DriverState)
+_FINAL_STATES = tuple(state for state in OperationState if state.is_final)
+_WATCHED_REFUSALS = dict.fromkeys(("Busy", "NotPermitted"), 0)
+"""Those that alerts are about, shown from 0 on: Prometheus does not see that what begins at 1 has grown."""
 
 
 class MetricCollector:
@@ -42,18 +47,40 @@ class MetricCollector:
     def __init__(self, parts: DaemonParts, sources: MonitoringSources) -> None:
         self._parts = parts
         self._sources = sources
+        self._history = CounterHistory()
+        parts.messaging.dispatcher.registry.on_close = self._keep_endpoint
+        parts.runtime.metrics.on_remove = self._keep_service
+
+    def _keep_endpoint(self, endpoint: Endpoint) -> None:
+        """Remember what was counted of a topic until it was closed."""
+        _add_endpoint(FamilyBuilder(self._history), endpoint)
+
+    def _keep_service(self, topic: str) -> None:
+        """Remember what was counted of a service until it ended."""
+        for service in self._parts.runtime.group:
+            if service.topic == topic:
+                _add_service(FamilyBuilder(self._history), service)
 
     async def collect(self) -> list[MetricFamily]:
         """Return all metrics with their values now: those of the daemon, then those of managers and drivers."""
-        found = FamilyBuilder()
+        found = FamilyBuilder(self._history)
         found.add("ostler_loop_lag_seconds", await _measure_lag())
         await self._add_status(found)
+        families: list[MetricFamily] = []
         turn_ends = time.monotonic() + _TURN_TIME
-        for _ in self._read_parts(found):
+        for family in self._read_all(found):
+            if family is not None:
+                families.append(family)
             if time.monotonic() >= turn_ends:
                 await asyncio.sleep(0)
                 turn_ends = time.monotonic() + _TURN_TIME
-        return [*found.families(), *self._parts.runtime.metrics.read()]
+        return families
+
+    def _read_all(self, found: FamilyBuilder) -> Iterator[MetricFamily | None]:
+        """Yield one metric after the other, and None where this may be interrupted as well."""
+        yield from self._read_parts(found)
+        yield from found.families()
+        yield from self._parts.runtime.metrics.read_in_parts()
 
     def _read_parts(self, found: FamilyBuilder) -> Iterator[None]:
         """Read one part after the other; yields where it may be interrupted."""
@@ -65,12 +92,15 @@ class MetricCollector:
         yield
         self._add_store(found)
         yield
+        for (topic, reason), count in self._parts.messaging.dispatcher.stray_refusals.items():
+            found.add("ostler_requests_refused_total", count, topic, reason)
         for endpoint in self._parts.messaging.dispatcher.endpoints():
             _add_endpoint(found, endpoint)
             yield
         for service in list(self._parts.runtime.group):
             _add_service(found, service)
             yield
+        found.source = None
         self._add_work(found)
         yield
 
@@ -166,8 +196,10 @@ class MetricCollector:
         for topic, (waiting, running) in runtime.operations.counts().items():
             found.add("ostler_operations", waiting, topic, "waiting")
             found.add("ostler_operations", running, topic, "running")
-        for (topic, state), count in runtime.operations.views.ended_counts.items():
-            found.add("ostler_operations_ended_total", count, topic, state)
+        ended = runtime.operations.views.ended_counts
+        # From 0 on: Prometheus does not see that a counter which begins at 1 has grown.
+        for topic, state in sorted({*ended, *product(runtime.operations.counts(), _FINAL_STATES)}):
+            found.add("ostler_operations_ended_total", ended[topic, state], topic, state)
 
 
 async def _measure_lag() -> float:
@@ -181,10 +213,11 @@ async def _measure_lag() -> float:
 
 def _add_endpoint(found: FamilyBuilder, endpoint: Endpoint) -> None:
     topic, stats = endpoint.topic, endpoint.stats()
+    found.source = endpoint
     found.add("ostler_requests_in_flight", stats["in_flight"], topic)
     found.add("ostler_requests_queued", stats["queued"], topic)
     found.add_counts("ostler_errors_total", stats["errors"], topic)
-    found.add_counts("ostler_requests_refused_total", endpoint.refusals, topic)
+    found.add_counts("ostler_requests_refused_total", _WATCHED_REFUSALS | endpoint.refusals, topic)
     for method in endpoint.methods.values():
         if (counted := method.stats).requests:
             found.add("ostler_requests_total", counted.requests, topic, method.name)
@@ -195,6 +228,7 @@ def _add_endpoint(found: FamilyBuilder, endpoint: Endpoint) -> None:
 def _add_service(found: FamilyBuilder, service: Service) -> None:
     topic, state = service.topic, service.state_tracker.state
     manager = service.spec.manager.cls
+    found.source = service
     found.add("ostler_service_info", 1, topic, service.options.manager, manager.rpc_version)
     found.add("ostler_service_up", service.is_running, topic)
     found.add_state("ostler_service_state", state, _SERVICE_STATES, topic)
@@ -204,6 +238,7 @@ def _add_service(found: FamilyBuilder, service: Service) -> None:
     found.add("ostler_service_threads_busy", len(service.pool.running_jobs(include_replaced=False)), topic)
     for task in service.background_tasks():
         found.add("ostler_background_task_restarts_total", task.restarts, topic, task.name)
+    found.source = service.drivers
     for driver in service.drivers.statuses() if service.drivers is not None else ():
         labels = topic, driver.name
         found.add_state("ostler_driver_state", driver.state, _DRIVER_STATES, *labels)

@@ -4,7 +4,9 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
 
+from ostler.bounds import escape_surrogates
 from ostler.daemon.control.metrics.catalogue import CATALOGUE, LATENCY_BOUNDS
+from ostler.daemon.control.metrics.counter_history import CounterHistory
 from ostler.messaging.rpc.endpoint import MethodStats
 from ostler.metrics.families import Exemplar, MetricFamily, MetricSeries
 
@@ -23,14 +25,24 @@ _INDEX_BY_BUCKET = [_bound_index(2 ** ((bucket + 1) / 4) / 1e6) for bucket in ra
 
 
 class FamilyBuilder:
-    """Collects series by the name of their metric."""
+    """Collects series by the name of their metric.
 
-    def __init__(self) -> None:
+    Args:
+        history: What counters had counted before.
+    """
+
+    def __init__(self, history: CounterHistory) -> None:
         self._series: dict[str, list[MetricSeries]] = {name: [] for name in CATALOGUE}
+        self._history = history
+        self.source: object = None
+        """What counts that which is added next; see `CounterHistory`."""
 
     def add(self, name: str, value: float, *labels: str) -> None:
         """Add the value of a combination of labels, which are in the order of the declaration."""
-        self._series[name].append(MetricSeries(labels=list(labels), value=float(value)))
+        series = MetricSeries(labels=[escape_surrogates(label) for label in labels], value=float(value))
+        if name.endswith("_total"):
+            series = self._history.add_past(name, series, self.source)
+        self._series[name].append(series)
 
     def add_state(self, name: str, state: str, states: Iterable[str], *labels: str) -> None:
         """Add 1 for a state and 0 for the others."""
@@ -57,9 +69,8 @@ class FamilyBuilder:
         exemplars: dict[int, Exemplar] = {}
         for each in (stats.exemplars or {}).values():
             exemplars[_bound_index(each.value)] = each
-        self._series[name].append(
-            MetricSeries(labels=list(labels), value=stats.total_seconds, counts=counts, exemplars=exemplars)
-        )
+        series = MetricSeries(labels=list(labels), value=stats.total_seconds, counts=counts, exemplars=exemplars)
+        self._series[name].append(self._history.add_past(name, series, self.source))
 
     def families(self) -> list[MetricFamily]:
         """Return the metrics that have series, in the order of the catalogue."""
