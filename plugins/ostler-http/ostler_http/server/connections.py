@@ -81,7 +81,6 @@ class Connections:
             proxy_headers=False, server_header=False,
             ws_max_size=limits.max_websocket_message, ws_ping_interval=_PING_INTERVAL,
             ws_ping_timeout=limits.send_timeout, ws_per_message_deflate=False,
-            timeout_keep_alive=limits.idle_timeout,  # type: ignore[arg-type]  # seconds of any kind
         )  # fmt: skip
         # Loaded without an application of its own: each connection brings what it enters.
         config.loaded, config.loaded_app = True, None
@@ -91,8 +90,6 @@ class Connections:
     def set_limits(self, limits: LimitOptions) -> None:
         """Put other limits in effect."""
         self.limits, self.config = limits, self._make_config(limits)
-        for connection in self._open:
-            connection.timeout_keep_alive = self.config.timeout_keep_alive
 
     def __len__(self) -> int:
         return len(self._open) + self._pending
@@ -136,7 +133,7 @@ class Connections:
 
         Otherwise whoever opens many and says nothing would keep everybody else out.
         """
-        for phase in (Phase.IDLE, Phase.HEAD):
+        for phase in (Phase.LINGER, Phase.IDLE, Phase.HEAD):
             for connection in self._open:
                 if connection.phase is phase and client in ("", connection.peer.client):
                     connection.abort("evicted")

@@ -10,6 +10,7 @@ REFUSALS = {
     "header_timeout": "headers not complete within `header_timeout`",
     "body_timeout": "body slower than `body_timeout` and `min_body_rate` allow",
     "body_size": "above `max_body_size`",
+    "chunks": "a chunked body with more around its chunks than in them",
     "send_timeout": "a client that took nothing of its response within `send_timeout`",
     "response_timeout": "an application that did not respond within `response_timeout`",
     "response_failed": "an application that raised",
