@@ -211,15 +211,26 @@ class HttpServer:
         wanted = _listener_keys(options)
         found: dict[ListenerKey, list[Listener]] = {}
         for key in wanted:
-            if key in self._listeners:
-                found[key] = self._listeners[key]
+            known = self._listeners.get(key)
+            if known is not None and all(listener.is_current for listener in known):
+                found[key] = known
                 continue
             self._make_room(key[0], wanted, connections, undo)
             sockets = open_sockets(key[0], self._context.sockets, int(options.unix_mode, 8))
             found[key] = [Listener(key[0], each, connections.accept) for each in sockets]
             for listener in found[key]:
                 undo.callback(listener.close)
+                self._check_plain_text(listener, options)
         return found
+
+    def _check_plain_text(self, listener: Listener, options: HttpOptions) -> None:
+        """Raise when tokens would cross the network; of sockets of systemd the address is known only now."""
+        if options.tls is None and not options.plain_text and not listener.bound.is_local:
+            raise ConfigurationError(
+                f"{listener.address} listens on {listener.bound}, which other hosts can reach; tokens would be sent in "
+                "plain text",
+                hint="add `tls`, or set `plain_text = true` if the network is trusted or a proxy has TLS",
+            )
 
     def _make_room(
         self, address: ListenAddress, wanted: list[ListenerKey], connections: Connections,
@@ -241,11 +252,11 @@ class HttpServer:
     def _replace_listeners(self, wanted: dict[ListenerKey, list[Listener]]) -> None:
         before = self._listeners
         self._listeners = wanted
-        for key in wanted.keys() - before.keys():
-            for listener in wanted[key]:
+        for key, listeners in wanted.items():
+            for listener in listeners if before.get(key) is not listeners else ():
                 listener.start()
-        for key in before.keys() - wanted.keys():
-            for listener in before[key]:
+        for key, listeners in before.items():
+            for listener in listeners if wanted.get(key) is not listeners else ():
                 listener.close()
 
     # End ------------------------------------------------------------------------------------------------------------
