@@ -49,7 +49,7 @@ class HttpManager(Manager[HttpOptions]):
     def validate(cls, options: HttpOptions, others: ValidationContext) -> Iterator[tuple[tuple[str | int, ...], str]]:
         """Find applications and filters that do not exist, and addresses and certificates that cannot be used."""
         faults = Faults()
-        check_parts(options, others.extensions.get(APP_KIND, {}), others.extensions.get(FILTER_KIND, {}), faults)
+        check_parts(options, others, faults)
         services = {topic: found for topic, found in others.services.items() if isinstance(found, HttpOptions)}
         check_addresses(others.topic, options, services, faults)
         if options.tls is not None:

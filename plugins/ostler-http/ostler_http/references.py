@@ -24,7 +24,16 @@ _KINDS: dict[tuple[str, ...], Literal["factory", "asgi"]] = {
 
 
 class ReferenceFault(Exception):
-    """Raised when a name leads to no application or filter; the text is a sentence for the configuration."""
+    """Raised when a name leads to no application or filter; the text is a sentence for the configuration.
+
+    Args:
+        text: The sentence.
+        is_missing: Whether it is a registered name that no plugin provides, which one that is broken might.
+    """
+
+    def __init__(self, text: str, *, is_missing: bool = False) -> None:
+        super().__init__(text)
+        self.is_missing = is_missing
 
 
 class ResolvedApp(msgspec.Struct, frozen=True):
@@ -125,7 +134,7 @@ def _find(reference: str, registered: Mapping[str, Any], what: str) -> Any:
     if ":" not in reference:
         near = nearest(reference, registered)
         advice = f'did you mean "{near}"?' if near else f"available: {', '.join(sorted(registered)) or 'none'}"
-        raise ReferenceFault(f'no installed plugin provides the {what} "{reference}"; {advice}')
+        raise ReferenceFault(f'no installed plugin provides the {what} "{reference}"; {advice}', is_missing=True)
     module, _, name = reference.partition(":")
     try:
         found: Any = import_module(module)

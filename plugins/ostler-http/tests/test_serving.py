@@ -154,6 +154,39 @@ def test_a_request_of_a_replaced_mount_ends_with_its_old_application(serve, bloc
         assert result[0][2] == b"slow"
 
 
+def test_a_websocket_of_a_removed_mount_is_closed_when_its_time_is_up(serve):
+    with serve(options="stop_timeout = 0.2") as web, web.connect() as connection:
+        connection.sendall(websocket_request("/open"))
+        read_until(connection, b"\r\n\r\n")
+        web.host.reload(configuration('[services.web.apps."/"]\napp = "open"', "stop_timeout = 0.2"))
+        assert read_all(connection) == b"\x88\x02\x03\xf4"
+        web.wait_refused("stopping")
+
+
+@pytest.mark.parametrize("name", ["deaf", "silent"])
+def test_a_request_of_a_removed_mount_ends_when_its_time_is_up(serve, name):
+    mounts = f'[services.web.apps."/"]\napp = "{name}"\nfilters = []'
+    entered = threading.Event()
+
+    async def silent(scope, receive, send):
+        entered.set()
+        await asyncio.Event().wait()
+
+    with serve(mounts, "stop_timeout = 0.2", apps={"deaf": deaf_stream, "silent": silent}) as web:
+        with web.connect() as connection:
+            connection.sendall(b"GET / HTTP/1.1\r\nhost: x\r\n\r\n")
+            if name == "deaf":
+                read_until(connection, b"first")
+            else:
+                assert entered.wait(20)
+            web.host.reload(configuration('[services.web.apps."/"]\napp = "open"', "stop_timeout = 0.2"))
+            if name == "deaf":
+                assert not read_all(connection).endswith(b"0\r\n\r\n")
+            else:
+                assert status_of(read_until(connection, b"}")) == 503
+        web.wait_refused("stopping")
+
+
 def test_a_changed_address_is_listened_on_before_the_old_one_is_closed(serve):
     with serve() as web, web.client() as client:
         client.request("GET", "/open")

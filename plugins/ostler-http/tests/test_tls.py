@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import datetime as dt
 import json
 import socket
@@ -133,6 +134,18 @@ def test_a_client_without_tls_gets_nothing(serve, files):
 def test_a_handshake_that_does_not_go_on_is_ended(serve, files):
     with serve(options=f"{files.options()}\nlimits = {{ header_timeout = 0.1 }}") as web, web.connect():
         web.wait_refused("tls_handshake")
+
+
+def test_clients_that_do_not_shake_hands_keep_nobody_out(serve, files, ca):
+    options = f"{files.options()}\nlimits = {{ max_connections = 5, header_timeout = 60 }}"
+    with serve(options=options) as web, contextlib.ExitStack() as stack:
+        silent = [stack.enter_context(web.connect()) for _ in range(10)]
+        web.wait_refused("evicted", 5)
+        with connect(web, client_context(ca)) as connection:
+            assert status_of(ask(connection)) == 401
+        assert web.refused("evicted") == 6
+        assert silent[0].recv(1) == b""
+        web.host.wait_for(lambda: web.status()["connections"] == 4, "the end of the others")
 
 
 @pytest.mark.parametrize(

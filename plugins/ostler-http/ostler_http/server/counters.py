@@ -22,7 +22,7 @@ REFUSALS = {
     "encoding": "a request with a content encoding",
     "pipeline": "too many requests in advance",
     "wsgi_queue": "above `wsgi_queue`",
-    "stopping": "the service is stopping",
+    "stopping": "in progress when the time of a mount that ends was up",
     "failed_logins": "above `failed_logins`",
 }
 """What the server refuses, by the name that it is counted under. Filters add theirs."""

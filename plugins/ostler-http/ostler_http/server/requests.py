@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import logging
 import os
 import re
@@ -20,6 +21,8 @@ from ostler_http.server.mounts import Mount, MountTable
 _is_request_id = re.compile(r"[A-Za-z0-9._:-]{1,128}").fullmatch
 _is_trace = re.compile(r"[0-9a-f]{2}-[0-9a-f]{32}-[0-9a-f]{16}-[0-9a-f]{2}").fullmatch
 _has_bad_path = re.compile(r"(?:^|/)\.\.?(?:/|$)|[\x00-\x1f\x7f\\]").search
+_SERVICE_RESTART = 1012
+"""The code of a WebSocket's close frame."""
 _NOT_FOUND = 404, "not_found", "no application is mounted at this path; `ostler http list` shows the mounts"
 
 
@@ -191,7 +194,7 @@ class RequestHandler:
         scope["root_path"], scope["ostler.stopping"] = mount.root_path, mount.stopping
         limit = mount.options.response_timeout or None
         timer = asyncio.timeout(limit)
-        mount.enter()
+        task = mount.enter()
         try:
             async with timer:
                 exchange.on_start = lambda: timer.reschedule(None)
@@ -207,7 +210,12 @@ class RequestHandler:
             text = f"the application did not respond within {format_seconds(limit or 0)}"
             self._log.warning("%s at %s: %s", mount.options.app, mount.path, text)
             await self._answer_failure(connection, scope, exchange, 504, text)
-        except (asyncio.CancelledError, ClientGone):
+        except asyncio.CancelledError:
+            if not mount.is_ended:
+                raise
+            task.uncancel()
+            await self._end(connection, scope, exchange)
+        except ClientGone:
             raise
         except BaseException as error:
             if isinstance(error, OSError) and connection.is_gone:  # the server's word for the same
@@ -217,7 +225,17 @@ class RequestHandler:
             if not exchange.is_started and scope["type"] == "http":
                 await self._finish_silent(mount, connection, scope, exchange)
         finally:
-            mount.leave()
+            mount.leave(task)
+
+    async def _end(self, connection: HttpConnection, scope: Scope, exchange: _Exchange) -> None:
+        """End a request whose mount has ended."""
+        self._counters.refuse("stopping")
+        if scope["type"] == "websocket" and exchange.is_started:
+            with contextlib.suppress(Exception):  # its application may have closed it already
+                await exchange.send({"type": "websocket.close", "code": _SERVICE_RESTART})
+            return
+        text = "the application was removed or changed while it handled the request; send it again"
+        await self._answer_failure(connection, scope, exchange, 503, text)
 
     async def _finish_silent(self, mount: Mount, connection: HttpConnection, scope: Scope, exchange: _Exchange) -> None:
         if exchange.is_too_large:
