@@ -71,7 +71,7 @@ class HttpManager(Manager[HttpOptions]):
         self._thread.start()
         context = ServerContext(
             topic=self.topic, host=self.host, gateway=self.gateway, client=self.client, log=self.log, clock=self.clock,
-            apps=self.extensions.get(APP_KIND, {}), filters=self.extensions.get(FILTER_KIND, {}),
+            metrics=self.metrics, apps=self.extensions.get(APP_KIND, {}), filters=self.extensions.get(FILTER_KIND, {}),
             pages=self.extensions.get(PAGE_KIND, {}), sockets=self.daemon.sockets,
         )  # fmt: skip
         self._server = HttpServer(context)

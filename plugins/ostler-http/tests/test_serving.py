@@ -49,6 +49,22 @@ def test_port_0_is_a_random_port_that_status_event_and_command_report(serve):
         assert web.host.command("http", "address").stdout == f"web {address}\n"
 
 
+def test_requests_times_refusals_and_connections_are_metrics(serve):
+    with serve() as web:
+        assert [web.get(path)[0] for path in ("/open", "/open", "/echo", "/none")] == [200, 200, 401, 404]
+        metric, wait = web.host.metric, web.host.wait_for
+        wait(lambda: metric("http_requests_total") == 4, "the count of requests")
+        assert metric("http_requests_total", service="web", mount="/open", code="200") == 2
+        assert metric("http_requests_total", mount="/echo", code="401") == 1
+        assert metric("http_requests_total", mount="", code="404") == 1
+        assert metric("http_response_start_seconds", mount="/open") == 2
+        assert metric("http_refused_total", reason="unauthenticated") == 1
+        assert metric("http_connections_accepted_total") == 4
+        wait(lambda: metric("http_connections") == 0, "the end of the connections")
+        with web.connect():
+            wait(lambda: metric("http_connections") == 1, "the connection")
+
+
 def test_start_answers_before_the_service_is_up(serve):
     with serve() as web:
         assert web.host.states()["web"] is ServiceState.UP

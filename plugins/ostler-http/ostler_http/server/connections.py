@@ -108,12 +108,13 @@ class Connections:
         except OSError:  # gone already
             accepted.close()
             return
-        self.counters.connections += 1
+        self.counters.accept()
         if self._is_closed or not self._has_room(peer):
             self.counters.refuse("connections")
             accepted.close()
             return
         self._by_client[peer.client] += 1
+        self.counters.open()
         self._pending += 1
         connection = HttpConnection(self, peer)
         task = self.loop.create_task(self._shake_hands(accepted, connection, self.tls if is_tls else None))
@@ -194,6 +195,7 @@ class Connections:
             self._change.set()
 
     def _forget(self, peer: ConnectionPeer) -> None:
+        self.counters.close()
         self._by_client[peer.client] -= 1
         if self._by_client[peer.client] <= 0:
             del self._by_client[peer.client]

@@ -12,7 +12,7 @@ from typing import Any, cast
 
 import msgspec
 
-from ostler import Clock, ConfigurationError, Conflict, Gateway, ServiceClient, ServiceError, error_line
+from ostler import Clock, ConfigurationError, Conflict, Gateway, Metrics, ServiceClient, ServiceError, error_line
 from ostler_http.addresses import ListenAddress, parse_address
 from ostler_http.application import AppEnvironment, Application, AppOptions, FilterEnvironment
 from ostler_http.asgi import ASGIApp, WSGIApp
@@ -41,6 +41,7 @@ class ServerContext(msgspec.Struct, frozen=True, kw_only=True):
         client: The client of the service.
         log: The logger of the service.
         clock: The source of time.
+        metrics: The metrics of the service.
         apps: The registered applications.
         filters: The registered filters.
         pages: The registered pages.
@@ -53,6 +54,7 @@ class ServerContext(msgspec.Struct, frozen=True, kw_only=True):
     client: ServiceClient
     log: logging.LoggerAdapter[logging.Logger]
     clock: Clock
+    metrics: Metrics
     apps: Mapping[str, Any] = {}
     filters: Mapping[str, Any] = {}
     pages: Mapping[str, Any] = {}
@@ -67,7 +69,7 @@ class HttpServer:
     """
 
     def __init__(self, context: ServerContext) -> None:
-        self.counters = Counters()
+        self.counters = Counters(context.metrics)
         self.pool = ThreadPool(f"{context.topic}-wsgi", 0, 0)
         self._context = context
         self._callers = Callers(context.gateway, self.counters, context.clock.monotonic)

@@ -86,6 +86,8 @@ class _Exchange:
         self.is_complete = False
         self.is_too_large = False
         self.status = 0
+        self.started_at = 0.0
+        """When its response began, as time of the loop; 0 before."""
         self.on_start: Callable[[], None] = _do_nothing
         self._receive = receive
         self._send = send
@@ -112,6 +114,7 @@ class _Exchange:
             if self.is_too_large:
                 return
             self.is_started, self.status = True, message.get("status", 101)
+            self.started_at = self._connection.loop.time()
             self.on_start()
             if kind == "http.response.start":
                 self._connection.begin_response()
@@ -159,6 +162,7 @@ class RequestHandler:
         mount = self.mounts.find(scope["path"])
         limit = mount.options.max_body_size if mount is not None else 0
         exchange = _Exchange(connection, receive, send, limit, request_id)
+        began = connection.loop.time()
         try:
             refusal = self._find_refusal(scope, headers, mount)
             if mount is None or refusal is not None:
@@ -174,7 +178,8 @@ class RequestHandler:
             self._log.error("a request could not be handled: %s", error_line(error), exc_info=error)
             connection.transport.abort()
         finally:
-            self._counters.responses[exchange.status // 100] += 1
+            seconds = (exchange.started_at or connection.loop.time()) - began
+            self._counters.respond(mount.path if mount is not None else "", exchange.status, seconds)
 
     def _find_refusal(self, scope: Scope, headers: _Headers, mount: Mount | None) -> tuple[int, str, str] | None:
         if headers.is_malformed(scope["http_version"]):
