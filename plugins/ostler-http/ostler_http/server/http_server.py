@@ -149,7 +149,7 @@ class HttpServer:
         try:
             resolved = resolve_app(reference, self._context.apps)
             app = resolved.create(self._app_environment(key.path), key.options)
-            entry = self._wrap(key, app, self._entry_of(app), needs_role=resolved.needs_role)
+            entry = self._wrap(key, app, self._entry_of(app, key.options), needs_role=resolved.needs_role)
             mount = Mount(key, app, entry)
             async with asyncio.timeout(_START_TIMEOUT):
                 await app.start()
@@ -168,11 +168,12 @@ class HttpServer:
             log=context.log, clock=context.clock, pages=context.pages, apps=MappingProxyType(self._app_names),
         )  # fmt: skip
 
-    def _entry_of(self, app: Application) -> ASGIApp:
+    def _entry_of(self, app: Application, options: AppOptions) -> ASGIApp:
         built = app.build()
         if app.interface == "asgi":
             return cast(ASGIApp, built)
-        return WsgiAdapter(cast(WSGIApp, built), self.pool, self.counters, self._context.log)
+        timeout = options.response_timeout
+        return WsgiAdapter(cast(WSGIApp, built), self.pool, self.counters, self._context.log, timeout)
 
     def _wrap(self, key: MountKey, app: Application, entry: ASGIApp, *, needs_role: bool) -> ASGIApp:
         for item in reversed(key.filters):
