@@ -12,6 +12,7 @@ import msgspec
 from ostler import error_line, nearest
 from ostler_http.application import AppEnvironment, Application, AppOptions, Filter, FilterOptions
 from ostler_http.asgi import ASGIApp, WSGIApp
+from ostler_http.lifespan import Lifespan
 
 _HOW = (
     "use a class that derives from `ostler_http.Application`, a function of `(environment, options)` that returns one "
@@ -79,11 +80,26 @@ class _Wrapped(Application):
     def __init__(self, environment: AppEnvironment, options: Any, app: Any, interface: Literal["asgi", "wsgi"]) -> None:
         super().__init__(environment, options)
         self._app = app
+        self._lifespan: Lifespan | None = None
         self.interface = interface  # type: ignore[misc]  # of this one object
 
     def build(self) -> ASGIApp | WSGIApp:
         """See `Application.build`."""
+        # Functions that take any scope for a request, as they may here, would be called without one.
+        if self.interface == "asgi" and not inspect.isroutine(self._app):
+            self._lifespan = Lifespan(self.options.app, self._app)
+            return self._lifespan
         return self._app  # type: ignore[no-any-return]
+
+    async def start(self) -> None:
+        """See `Application.start`."""
+        if self._lifespan is not None:
+            await self._lifespan.start()
+
+    async def stop(self, timeout: float) -> None:
+        """See `Application.stop`."""
+        if self._lifespan is not None:
+            await self._lifespan.stop(timeout)
 
 
 def resolve_app(reference: str, registered: Mapping[str, Any]) -> ResolvedApp:
