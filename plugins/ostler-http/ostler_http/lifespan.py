@@ -13,7 +13,7 @@ _END_TIMEOUT = 1.0
 
 
 class Lifespan:
-    """Tells an ASGI application of its start and stop, as the specification of ASGI wants it. On the loop of the service.
+    """Tells an ASGI application of its start and stop, as its specification wants it. On the loop of the service.
 
     An application that has no use for that raises, and is left alone.
 

@@ -30,6 +30,7 @@ REFUSALS = {
     "wsgi_queue": "above `wsgi_queue`",
     "stopping": "in progress when the time of a mount that ends was up",
     "failed_logins": "above `failed_logins`",
+    "cross_site": "a page of another site that would use the certificate of a browser",
 }
 """What the server refuses, by the name that it is counted under. Filters add theirs."""
 
