@@ -75,6 +75,7 @@ class HttpManager(Manager[HttpOptions]):
             pages=self.extensions.get(PAGE_KIND, {}), sockets=self.daemon.sockets,
         )  # fmt: skip
         self._server = HttpServer(context)
+        self._thread.on_end = self._server.close_now
         self._apply()
 
     def reset(self) -> None:
@@ -135,12 +136,14 @@ class HttpManager(Manager[HttpOptions]):
         server, thread = self._server, self._thread
         self._server = self._thread = None
         self.listen_addresses = ()
-        if server is not None and thread is not None:
+        if thread is None:
+            return
+        if server is not None:
             timeout = self.options.stop_timeout
             with contextlib.suppress(TimeoutError, OstlerError):
                 if cut := thread.call(server.stop(timeout), timeout + _STOP_MARGIN):
                     self.log.warning("%d connections were cut after %s", cut, format_seconds(timeout))
-            thread.stop(_STOP_MARGIN)
+        thread.stop(_STOP_MARGIN)
 
     @exposed(role="viewer", changes=False)
     def http_status(self, ctx: Context) -> HttpStatus:

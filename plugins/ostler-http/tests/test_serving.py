@@ -103,6 +103,17 @@ def test_stop_cuts_what_has_not_ended_at_its_deadline(serve, blocker):
         assert read_all(connection) == b""
 
 
+def test_a_loop_that_ends_without_a_stop_leaves_no_socket_open(serve):
+    with serve() as web, web.connect() as connection:
+        port = web.port()
+        connection.sendall(b"GET /open HTTP/1.1\r\nhost: x\r\n\r\n")
+        read_until(connection, b"}")
+        thread = web.host.manager("web")._thread  # private: a stop that takes too long ends it like this
+        assert thread.stop(20)
+        assert read_all(connection) == b""
+        wait_until_refused(port)
+
+
 def test_stop_before_the_start_has_finished_and_twice_is_safe(serve):
     with serve() as web:
         manager = web.host.manager("web")

@@ -234,7 +234,7 @@ class Connections:
         for connection in list(self._open):
             connection.tell_stop()
         await self._wait_until_empty(until - self.loop.time())
-        return self._cut()
+        return self.cut()
 
     async def _wait_until_empty(self, timeout: float) -> None:
         with contextlib.suppress(TimeoutError):
@@ -243,7 +243,11 @@ class Connections:
                     self._change.clear()
                     await self._change.wait()
 
-    def _cut(self) -> int:
+    def cut(self) -> int:
+        """Close all connections at once; return how many there were."""
+        self._is_closed = True
+        for task in list(self._handshakes):
+            task.cancel()
         left = list(self._open)
         for connection in left:
             connection.transport.abort()

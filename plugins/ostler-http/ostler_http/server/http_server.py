@@ -264,6 +264,13 @@ class HttpServer:
 
     # End ------------------------------------------------------------------------------------------------------------
 
+    def close_now(self) -> None:
+        """Close all listeners and connections without waiting for anything; also after a stop that took too long."""
+        self._is_stopped = True
+        self._replace_listeners({})
+        if self._connections is not None:
+            self._connections.cut()
+
     async def stop(self, timeout: float) -> int:
         """Stop accepting, tell WebSockets and event streams, wait for requests in progress, stop the applications.
 
