@@ -1,5 +1,8 @@
 """Listening sockets: of whom they are, what happens to their files, and to who has connected when they close."""
 
+# private: _server: a test host has no sockets of systemd to hand over
+# private: _context: it has the sockets that were handed over
+
 from __future__ import annotations
 
 import json
@@ -105,9 +108,9 @@ def test_who_has_connected_before_a_listener_closed_is_served(serve, blocker):
 
 def test_a_socket_of_systemd_for_other_hosts_needs_tls_as_well(serve):
     with serve() as web, socket.create_server(("0.0.0.0", 0)) as wide:
-        server = web.host.manager("web")._server  # private: the daemon's descriptors cannot be given to a test host
-        context = server._context  # private: as above
-        server._context = type(context)(  # private: as above
+        server = web.host.manager("web")._server
+        context = server._context
+        server._context = type(context)(
             **{name: getattr(context, name) for name in context.__struct_fields__}
             | {"sockets": {"wide": wide.fileno()}}
         )

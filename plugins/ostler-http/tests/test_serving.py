@@ -1,5 +1,7 @@
 """What is said of a service that launches applications from the configuration; each sentence has a test."""
 
+# private: _thread: a loop that ends without a stop cannot be had otherwise
+
 from __future__ import annotations
 
 import asyncio
@@ -108,7 +110,7 @@ def test_a_loop_that_ends_without_a_stop_leaves_no_socket_open(serve):
         port = web.port()
         connection.sendall(b"GET /open HTTP/1.1\r\nhost: x\r\n\r\n")
         read_until(connection, b"}")
-        thread = web.host.manager("web")._thread  # private: a stop that takes too long ends it like this
+        thread = web.host.manager("web")._thread
         assert thread.stop(20)
         assert read_all(connection) == b""
         wait_until_refused(port)
