@@ -6,7 +6,8 @@ import ipaddress
 
 import msgspec
 
-_MAX_UNIX_PATH = 107
+_MAX_UNIX_PATH = 100
+"""The kernel takes 107 bytes; a socket is bound under a name with the id of the process first."""
 _FORMS = "write `127.0.0.1:8080`, `[::1]:8080`, `unix:/path/of/socket` or `systemd:NAME`; port 0 is a random port"
 
 

@@ -36,7 +36,10 @@ class AppOptions(OptionsModel):
     )
     max_body_size: Size = Field("1MiB", help="Most bytes of the body of a request; more is refused (413)")
     response_timeout: Seconds = Field(
-        60, ge=0, help="Time until the application must have begun its response, else 504; 0 for no limit"
+        60,
+        ge=0,
+        help="Time until the application must have begun its response, else 504, and of WSGI applications also between "
+        "two parts of it; 0 for no limit",
     )
 
 

@@ -20,7 +20,7 @@ class AuthError(msgspec.Struct, frozen=True):
     """Why what a request was sent with says nothing of who sent it: `scope["ostler.auth_error"]`.
 
     Attributes:
-        status: 401, 429 or 503.
+        status: 401, 403, 429 or 503.
         detail: A sentence for the client, without its secret.
         retry_after: Seconds after which it may try again; 0 for no such time.
     """
@@ -84,6 +84,9 @@ class Callers:
             if authorization:
                 scope["ostler.caller"] = self._by_token(peer.client, authorization)
             elif connection.certificate:
+                if _is_of_another_site(scope):
+                    self._counters.refuse("cross_site")
+                    raise _Rejected(AuthError(403, "a page of another site must not use the certificate of a browser"))
                 scope["ostler.caller"] = self._gateway.caller_of_certificate(connection.certificate)
             elif peer.kind == "unix":
                 scope["ostler.caller"] = self._gateway.caller_of_user(peer.uid, peer.gid, peer.pid)
@@ -111,6 +114,13 @@ class Callers:
             raise _Rejected(AuthError(401, text)) from None
         except OstlerError as error:
             raise _Rejected(AuthError(503, f"tokens cannot be read now: {error.message}", 5)) from None
+
+
+def _is_of_another_site(scope: Scope) -> bool:
+    """Return whether a page of another site has made a browser send a request, with the certificate that it has."""
+    headers = dict(scope["headers"])
+    origin: bytes | None = headers.get(b"origin")
+    return origin is not None and origin.partition(b"://")[2].lower() != headers.get(b"host", b"").lower()
 
 
 class _Rejected(Exception):

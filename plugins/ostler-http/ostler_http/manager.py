@@ -49,7 +49,7 @@ class HttpManager(Manager[HttpOptions]):
     def validate(cls, options: HttpOptions, others: ValidationContext) -> Iterator[tuple[tuple[str | int, ...], str]]:
         """Find applications and filters that do not exist, and addresses and certificates that cannot be used."""
         faults = Faults()
-        check_parts(options, others.extensions.get(APP_KIND, {}), others.extensions.get(FILTER_KIND, {}), faults)
+        check_parts(options, others, faults)
         services = {topic: found for topic, found in others.services.items() if isinstance(found, HttpOptions)}
         check_addresses(others.topic, options, services, faults)
         if options.tls is not None:
@@ -71,10 +71,11 @@ class HttpManager(Manager[HttpOptions]):
         self._thread.start()
         context = ServerContext(
             topic=self.topic, host=self.host, gateway=self.gateway, client=self.client, log=self.log, clock=self.clock,
-            apps=self.extensions.get(APP_KIND, {}), filters=self.extensions.get(FILTER_KIND, {}),
+            metrics=self.metrics, apps=self.extensions.get(APP_KIND, {}), filters=self.extensions.get(FILTER_KIND, {}),
             pages=self.extensions.get(PAGE_KIND, {}), sockets=self.daemon.sockets,
         )  # fmt: skip
         self._server = HttpServer(context)
+        self._thread.on_end = self._server.close_now
         self._apply()
 
     def reset(self) -> None:
@@ -135,12 +136,14 @@ class HttpManager(Manager[HttpOptions]):
         server, thread = self._server, self._thread
         self._server = self._thread = None
         self.listen_addresses = ()
-        if server is not None and thread is not None:
+        if thread is None:
+            return
+        if server is not None:
             timeout = self.options.stop_timeout
             with contextlib.suppress(TimeoutError, OstlerError):
                 if cut := thread.call(server.stop(timeout), timeout + _STOP_MARGIN):
                     self.log.warning("%d connections were cut after %s", cut, format_seconds(timeout))
-            thread.stop(_STOP_MARGIN)
+        thread.stop(_STOP_MARGIN)
 
     @exposed(role="viewer", changes=False)
     def http_status(self, ctx: Context) -> HttpStatus:

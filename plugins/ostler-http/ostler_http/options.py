@@ -11,9 +11,9 @@ from typing import Any, Literal, cast
 import msgspec
 import pydantic
 
-from ostler import Field, ManagerOptions, OptionsModel, Seconds, Secret, Size
+from ostler import Field, ManagerOptions, OptionsModel, Seconds, Secret, Size, ValidationContext
 from ostler_http.addresses import ListenAddress, parse_address
-from ostler_http.application import AppOptions, FilterOptions
+from ostler_http.application import APP_KIND, FILTER_KIND, AppOptions, FilterOptions
 from ostler_http.references import ReferenceFault, ResolvedApp, resolve_app, resolve_filter
 
 _MAX_MODELS = 100
@@ -233,8 +233,9 @@ class Faults(msgspec.Struct):
         self.found.append((path, what))
 
 
-def check_parts(options: HttpOptions, apps: Mapping[str, Any], filters: Mapping[str, Any], faults: Faults) -> None:
+def check_parts(options: HttpOptions, others: ValidationContext, faults: Faults) -> None:
     """Record names of applications and filters that lead nowhere."""
+    apps, filters = (others.extensions.get(kind, {}) for kind in (APP_KIND, FILTER_KIND))
     named = named_filters(options)
     for name, table in named.items():
         if not _is_filter_name(name):
@@ -243,21 +244,27 @@ def check_parts(options: HttpOptions, apps: Mapping[str, Any], filters: Mapping[
         try:
             resolve_filter(table.filter or name, filters)
         except ReferenceFault as error:
-            faults.add(("filters", name, "filter") if table.filter else ("filters", name), str(error))
+            where = ("filters", name, "filter") if table.filter else ("filters", name)
+            faults.add(where, _sentence(error, others, FILTER_KIND, table.filter or name))
     for path, app in mounted_apps(options).items():
         if not _is_mount(path):
             faults.add(("apps", path), "is not a valid path of a mount: `/` or `/name`, without a slash at its end")
         try:
             resolve_app(app.app, apps)
         except ReferenceFault as error:
-            faults.add(("apps", path, "app"), str(error))
+            faults.add(("apps", path, "app"), _sentence(error, others, APP_KIND, app.app))
         for number, name in enumerate(app.filters):
             if name in named:
                 continue
             try:
                 resolve_filter(name, filters)
             except ReferenceFault as error:
-                faults.add(("apps", path, "filters", number), str(error))
+                faults.add(("apps", path, "filters", number), _sentence(error, others, FILTER_KIND, name))
+
+
+def _sentence(fault: ReferenceFault, others: ValidationContext, kind: str, name: str) -> str:
+    """Return the sentence; of a name that a broken plugin might provide, one that leaves out only this service."""
+    return others.missing_extension(kind, name) if fault.is_missing else str(fault)
 
 
 def check_addresses(topic: str, options: HttpOptions, others: Mapping[str, HttpOptions], faults: Faults) -> None:

@@ -12,6 +12,7 @@ import msgspec
 from ostler import error_line, nearest
 from ostler_http.application import AppEnvironment, Application, AppOptions, Filter, FilterOptions
 from ostler_http.asgi import ASGIApp, WSGIApp
+from ostler_http.lifespan import Lifespan
 
 _HOW = (
     "use a class that derives from `ostler_http.Application`, a function of `(environment, options)` that returns one "
@@ -24,7 +25,16 @@ _KINDS: dict[tuple[str, ...], Literal["factory", "asgi"]] = {
 
 
 class ReferenceFault(Exception):
-    """Raised when a name leads to no application or filter; the text is a sentence for the configuration."""
+    """Raised when a name leads to no application or filter; the text is a sentence for the configuration.
+
+    Args:
+        text: The sentence.
+        is_missing: Whether it is a registered name that no plugin provides, which one that is broken might.
+    """
+
+    def __init__(self, text: str, *, is_missing: bool = False) -> None:
+        super().__init__(text)
+        self.is_missing = is_missing
 
 
 class ResolvedApp(msgspec.Struct, frozen=True):
@@ -70,11 +80,26 @@ class _Wrapped(Application):
     def __init__(self, environment: AppEnvironment, options: Any, app: Any, interface: Literal["asgi", "wsgi"]) -> None:
         super().__init__(environment, options)
         self._app = app
+        self._lifespan: Lifespan | None = None
         self.interface = interface  # type: ignore[misc]  # of this one object
 
     def build(self) -> ASGIApp | WSGIApp:
         """See `Application.build`."""
+        # Functions that take any scope for a request, as they may here, would be called without one.
+        if self.interface == "asgi" and not inspect.isroutine(self._app):
+            self._lifespan = Lifespan(self.options.app, self._app)
+            return self._lifespan
         return self._app  # type: ignore[no-any-return]
+
+    async def start(self) -> None:
+        """See `Application.start`."""
+        if self._lifespan is not None:
+            await self._lifespan.start()
+
+    async def stop(self, timeout: float) -> None:
+        """See `Application.stop`."""
+        if self._lifespan is not None:
+            await self._lifespan.stop(timeout)
 
 
 def resolve_app(reference: str, registered: Mapping[str, Any]) -> ResolvedApp:
@@ -125,7 +150,7 @@ def _find(reference: str, registered: Mapping[str, Any], what: str) -> Any:
     if ":" not in reference:
         near = nearest(reference, registered)
         advice = f'did you mean "{near}"?' if near else f"available: {', '.join(sorted(registered)) or 'none'}"
-        raise ReferenceFault(f'no installed plugin provides the {what} "{reference}"; {advice}')
+        raise ReferenceFault(f'no installed plugin provides the {what} "{reference}"; {advice}', is_missing=True)
     module, _, name = reference.partition(":")
     try:
         found: Any = import_module(module)

@@ -32,7 +32,7 @@ def make():
     made = []
 
     def start(listen, before=(), config=CONFIG):
-        daemon = DaemonProcess(config.replace("LISTEN", listen))
+        daemon = listen if isinstance(listen, DaemonProcess) else DaemonProcess(config.replace("LISTEN", listen))
         made.append(daemon)
         (daemon.root / "hello_app.py").write_text(APP)
         daemon.environ["PYTHONPATH"] = os.pathsep.join([daemon.environ["PYTHONPATH"], str(daemon.root)])
@@ -117,6 +117,25 @@ def test_a_reload_adds_a_service_and_removes_it(make):
     daemon.command("reload")
     wait_for(lambda: "more" not in daemon.command("http", "address").stdout, "the end of the service")
     assert get(port) == (200, b"anonymous")
+
+
+def test_a_broken_plugin_leaves_out_only_the_service_that_needs_it(make):
+    daemon = DaemonProcess(BROKEN + CONFIG.replace("LISTEN", '["127.0.0.1:0"]'))
+    daemon.install("broken", "raise ValueError('no such library')")
+    make(daemon)
+    assert get(port_of(daemon)) == (200, b"anonymous")
+    checked = daemon.command("check", check=None, env=daemon.environ).stderr
+    assert "warning: service first is left out: " in checked
+    assert 'no installed plugin provides the app "of-the-broken-plugin"' in checked
+
+
+BROKEN = """
+[services.first]
+manager = "http"
+
+[services.first.apps."/"]
+app = "of-the-broken-plugin"
+"""
 
 
 def test_options_of_applications_are_shown_with_their_origin_and_compared(make):

@@ -24,6 +24,7 @@ def test_the_kernel_says_who_is_at_the_other_end_of_a_unix_socket():
         ("2001:db8:1:2:3:4:5:6", "2001:db8:1:2::/64"),
         ("2001:db8:1:2:ffff::1", "2001:db8:1:2::/64"),
         ("fe80::1%eth0", "fe80::/64"),
+        ("::ffff:192.0.2.1", "192.0.2.1"),
     ],
 )
 def test_hosts_with_many_addresses_are_bounded_by_their_network(address, client):

@@ -1,5 +1,7 @@
 """What is said of a service that launches applications from the configuration; each sentence has a test."""
 
+# private: _thread: a loop that ends without a stop cannot be had otherwise
+
 from __future__ import annotations
 
 import asyncio
@@ -51,6 +53,22 @@ def test_port_0_is_a_random_port_that_status_event_and_command_report(serve):
         assert web.host.command("http", "address").stdout == f"web {address}\n"
 
 
+def test_requests_times_refusals_and_connections_are_metrics(serve):
+    with serve() as web:
+        assert [web.get(path)[0] for path in ("/open", "/open", "/echo", "/none")] == [200, 200, 401, 404]
+        metric, wait = web.host.metric, web.host.wait_for
+        wait(lambda: metric("http_requests_total") == 4, "the count of requests")
+        assert metric("http_requests_total", service="web", mount="/open", code="200") == 2
+        assert metric("http_requests_total", mount="/echo", code="401") == 1
+        assert metric("http_requests_total", mount="", code="404") == 1
+        assert metric("http_response_start_seconds", mount="/open") == 2
+        assert metric("http_refused_total", reason="unauthenticated") == 1
+        assert metric("http_connections_accepted_total") == 4
+        wait(lambda: metric("http_connections") == 0, "the end of the connections")
+        with web.connect():
+            wait(lambda: metric("http_connections") == 1, "the connection")
+
+
 def test_start_answers_before_the_service_is_up(serve):
     with serve() as web:
         assert web.host.states()["web"] is ServiceState.UP
@@ -98,6 +116,17 @@ def test_a_stop_that_is_given_up_leaves_no_connection_open(serve, blocker):
         with pytest.raises(TimeoutError):
             manager._thread.call(manager._server.stop(3600), 0.05)
         assert read_all(connection) == b""
+
+
+def test_a_loop_that_ends_without_a_stop_leaves_no_socket_open(serve):
+    with serve() as web, web.connect() as connection:
+        port = web.port()
+        connection.sendall(b"GET /open HTTP/1.1\r\nhost: x\r\n\r\n")
+        read_until(connection, b"}")
+        thread = web.host.manager("web")._thread
+        assert thread.stop(20)
+        assert read_all(connection) == b""
+        wait_until_refused(port)
 
 
 def test_stop_before_the_start_has_finished_and_twice_is_safe(serve):
@@ -165,6 +194,39 @@ def test_a_request_of_a_replaced_mount_ends_with_its_old_application(serve, bloc
         blocker.released.set()
         asking.join()
         assert result[0][2] == b"slow"
+
+
+def test_a_websocket_of_a_removed_mount_is_closed_when_its_time_is_up(serve):
+    with serve(options="stop_timeout = 0.2") as web, web.connect() as connection:
+        connection.sendall(websocket_request("/open"))
+        read_until(connection, b"\r\n\r\n")
+        web.host.reload(configuration('[services.web.apps."/"]\napp = "open"', "stop_timeout = 0.2"))
+        assert read_all(connection) == b"\x88\x02\x03\xf4"
+        web.wait_refused("stopping")
+
+
+@pytest.mark.parametrize("name", ["deaf", "silent"])
+def test_a_request_of_a_removed_mount_ends_when_its_time_is_up(serve, name):
+    mounts = f'[services.web.apps."/"]\napp = "{name}"\nfilters = []'
+    entered = threading.Event()
+
+    async def silent(scope, receive, send):
+        entered.set()
+        await asyncio.Event().wait()
+
+    with serve(mounts, "stop_timeout = 0.2", apps={"deaf": deaf_stream, "silent": silent}) as web:
+        with web.connect() as connection:
+            connection.sendall(b"GET / HTTP/1.1\r\nhost: x\r\n\r\n")
+            if name == "deaf":
+                read_until(connection, b"first")
+            else:
+                assert entered.wait(20)
+            web.host.reload(configuration('[services.web.apps."/"]\napp = "open"', "stop_timeout = 0.2"))
+            if name == "deaf":
+                assert not read_all(connection).endswith(b"0\r\n\r\n")
+            else:
+                assert status_of(read_until(connection, b"}")) == 503
+        web.wait_refused("stopping")
 
 
 def test_a_changed_address_is_listened_on_before_the_old_one_is_closed(serve):

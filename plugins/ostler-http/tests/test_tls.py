@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import datetime as dt
 import json
 import socket
@@ -102,6 +103,23 @@ def test_a_client_certificate_says_who_asks(serve, files, ca):
             assert status_of(ask(connection)) == 401
 
 
+@pytest.mark.parametrize(
+    ("origin", "refused"),
+    [("https://evil.example", True), ("null", True), ("https://localhost:1", True), ("https://localhost", False)],
+)
+def test_pages_of_other_sites_do_not_use_the_certificate_of_a_browser(serve, files, ca, origin, refused):
+    client = ca.issue_cert(common_name="alice")
+    (files.path / "ca.pem").write_bytes(ca.cert_pem.bytes())
+    with serve(options=files.options(f', client_ca = "{files.path}/ca.pem"')) as web:
+        with connect(web, client_context(ca, client)) as connection:
+            connection.sendall(f"POST /echo HTTP/1.1\r\nhost: localhost\r\norigin: {origin}\r\n\r\n".encode())
+            answer = read_until(connection, b"}")
+            assert (b"a page of another site" in answer) == refused
+            assert (b"cert:alice has no role" in answer) != refused
+            assert b"www-authenticate" not in answer
+        assert web.refused("cross_site") == refused
+
+
 def test_a_client_certificate_of_others_is_refused_at_the_handshake(serve, files, ca):
     (files.path / "ca.pem").write_bytes(ca.cert_pem.bytes())
     stranger = trustme.CA().issue_cert(common_name="alice")
@@ -133,6 +151,18 @@ def test_a_client_without_tls_gets_nothing(serve, files):
 def test_a_handshake_that_does_not_go_on_is_ended(serve, files):
     with serve(options=f"{files.options()}\nlimits = {{ header_timeout = 0.1 }}") as web, web.connect():
         web.wait_refused("tls_handshake")
+
+
+def test_clients_that_do_not_shake_hands_keep_nobody_out(serve, files, ca):
+    options = f"{files.options()}\nlimits = {{ max_connections = 5, header_timeout = 60 }}"
+    with serve(options=options) as web, contextlib.ExitStack() as stack:
+        silent = [stack.enter_context(web.connect()) for _ in range(10)]
+        web.wait_refused("evicted", 5)
+        with connect(web, client_context(ca)) as connection:
+            assert status_of(ask(connection)) == 401
+        assert web.refused("evicted") == 6
+        assert silent[0].recv(1) == b""
+        web.host.wait_for(lambda: web.status()["connections"] == 4, "the end of the others")
 
 
 @pytest.mark.parametrize(

@@ -104,6 +104,35 @@ def test_an_endless_response_ends_when_its_client_leaves(serve):
         assert closed.wait(20)
 
 
+def hanging(blocker):
+    def app(environ, start_response):
+        ok(start_response)
+        yield b"first"
+        blocker.wait()
+
+    return app
+
+
+def test_a_response_that_hangs_in_its_middle_is_ended_and_its_thread_counted(serve, blocker):
+    with serve(mount("response_timeout = 0.2"), apps={"app": hanging(blocker)}) as web:
+        answer = web.raw(b"GET /app HTTP/1.1\r\nhost: x\r\n\r\n")
+        assert b"first" in answer
+        assert not answer.endswith(b"0\r\n\r\n")
+        assert web.refused("response_timeout") == 1
+        assert web.status()["wsgi_overdue"] == 1
+
+
+def test_a_thread_that_hangs_is_counted_when_its_client_leaves(serve, blocker):
+    with serve(mount(), apps={"app": hanging(blocker)}) as web:
+        with web.connect() as connection:
+            connection.sendall(b"GET /app HTTP/1.1\r\nhost: x\r\n\r\n")
+            blocker.wait_until_entered()
+        web.host.wait_for(lambda: web.status()["wsgi_overdue"] == 1, "the thread to be counted")
+        assert "1 of 8 threads" in web.host.manager("web").problems()[0]
+        blocker.released.set()
+        web.host.wait_for(lambda: not web.host.manager("web").problems(), "the end of the thread's work")
+
+
 def fail_at_once(environ, start_response):
     raise ValueError("broken")
 

@@ -38,6 +38,8 @@ class AuthFilter(Filter):
         async def check(scope: Scope, receive: Receive, send: Send) -> None:
             if error := scope.get("ostler.auth_error"):
                 headers: list[Header] = [(b"www-authenticate", _CHALLENGE + b', error="invalid_token"')]
+                if error.status != 401:
+                    headers = []
                 if error.retry_after:
                     headers = [(b"retry-after", str(error.retry_after).encode())]
                 count("unauthenticated")

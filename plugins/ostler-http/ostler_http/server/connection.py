@@ -1,7 +1,8 @@
 """`HttpConnection`: one connection, parsed by uvicorn and bounded here.
 
 uvicorn's protocol bounds neither the headers of a request nor how long a client may take for one, answers a malformed
-request into the middle of a response, and lets trailers change headers that filters have already seen.
+request into the middle of a response, lets trailers change headers that filters have already seen, upgrades to a
+WebSocket in the middle of a response, and tells only the last of several pipelined requests that its client has left.
 """
 
 from __future__ import annotations
@@ -11,6 +12,7 @@ import logging
 from enum import Enum
 from typing import TYPE_CHECKING, Any
 
+import httptools
 from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol, RequestResponseCycle
 
 from ostler import format_seconds
@@ -22,6 +24,10 @@ if TYPE_CHECKING:
     from ostler_http.server.connections import Connections
 
 _MAX_PIPELINE = 32
+_MAX_CHUNK_OVERHEAD = 16
+"""Bytes on the wire for each byte of a chunked body; chunks of one byte have six."""
+_LINGER_TIMEOUT = 2.0
+_LINGER_LIMIT = 16 * 1024 * 1024
 _REASONS = {400: b"Bad Request", 408: b"Request Timeout", 431: b"Request Header Fields Too Large"}
 _silent = logging.getLogger("ostler_http.uvicorn")
 _silent.setLevel(logging.CRITICAL + 1)
@@ -36,15 +42,39 @@ class Phase(Enum):
     BODY = "the rest of the body"
     RESPONSE = "the application"
     WEBSOCKET = "messages"
+    LINGER = "the end of a request that is answered already"
+
+
+_ENDS = (Phase.IDLE, Phase.LINGER)
 
 
 class _Refused(Exception):
     """Raised within the parser when a request is above a limit."""
 
-    def __init__(self, status: int, why: str) -> None:
+    def __init__(self, status: int, why: str, detail: str) -> None:
         super().__init__(why)
         self.status = status
         self.why = why
+        self.detail = detail
+
+
+_MALFORMED = _Refused(400, "malformed", "this is not a valid HTTP/1.1 request")
+
+
+class _LingeringTransport:
+    """What a response is written to whose request has not come to its end: its close waits for that.
+
+    A socket that is closed with data that nobody has read is reset, and the client loses the response.
+    """
+
+    def __init__(self, connection: HttpConnection) -> None:
+        self._connection = connection
+        self.write = connection.transport.write
+        self.is_closing = connection.transport.is_closing
+
+    def close(self) -> None:
+        """Close the connection after the request."""
+        self._connection.end_request()
 
 
 class HttpConnection(HttpToolsProtocol):
@@ -77,7 +107,9 @@ class HttpConnection(HttpToolsProtocol):
         self.unsent = 0
         self._head_bytes = 0
         self._head_count = 0
-        self._refused: _Refused | None = None
+        self._wire_bytes = 0
+        self._running: RequestResponseCycle | None = None
+        """The request whose response is next; uvicorn knows the one that came last."""
 
     async def _enter(self, scope: Scope, receive: Receive, send: Send) -> None:
         await self.owner.handle(self, scope, receive, send)
@@ -100,7 +132,7 @@ class HttpConnection(HttpToolsProtocol):
 
     def connection_lost(self, exc: Exception | None) -> None:
         """End the connection."""
-        self._unset_keepalive_if_required()
+        self._end_response()
         super().connection_lost(exc)
         self.owner.on_lost(self)
 
@@ -114,59 +146,151 @@ class HttpConnection(HttpToolsProtocol):
         self.owner.counters.refuse(why)
         if self.transport.is_closing():
             return
-        cycle = self.cycle if self._has_response_in_progress() else None
-        if cycle is None or (self.phase is Phase.BODY and not cycle.response_started and not self.pipeline):
-            body = problem_body(status, detail)
-            head = b"HTTP/1.1 %d %s\r\ncontent-type: application/problem+json\r\ncontent-length: %d\r\n" % (
-                status, _REASONS[status], len(body),
-            )  # fmt: skip
-            self.transport.write(head + b"connection: close\r\n\r\n" + body)
-        # Else a response is under way: another in its middle would be taken for a part of it.
-        if cycle is not None:
-            cycle.disconnected = True
-            cycle.message_event.set()
-        self.transport.close()
+        running = self._running if self._has_response_in_progress() else None
+        is_its_body = running is self.cycle and self.phase is Phase.BODY
+        if running is None or (is_its_body and not running.response_started):
+            self._write_refusal(status, detail)
+            self._end_response()
+            self.linger()
+        else:  # a response is under way: another in its middle would be taken for a part of it
+            self._end_response()
+            self.transport.close()
+
+    def _write_refusal(self, status: int, detail: str) -> None:
+        body = problem_body(status, detail)
+        head = b"HTTP/1.1 %d %s\r\ncontent-type: application/problem+json\r\ncontent-length: %d\r\n" % (
+            status, _REASONS[status], len(body),
+        )  # fmt: skip
+        self.transport.write(head + b"connection: close\r\n\r\n" + body)
+
+    def linger(self) -> None:
+        """Close the connection when its client has read what was sent, has left, or takes too long."""
+        if self.phase is Phase.LINGER or self.transport.is_closing():
+            return
+        self._enter_phase(Phase.LINGER)
+        self.pipeline.clear()
+        self._wire_bytes = 0
+        if self.transport.can_write_eof():
+            self.transport.write_eof()
+        self.flow.resume_reading()
+
+    def end_request(self) -> None:
+        """Close the connection, after the rest of a request that is answered."""
+        if self._running is not None and self._running.more_body:
+            self.linger()
+        else:
+            self.transport.close()
+
+    def begin_response(self) -> None:
+        """Note that a response begins. A body that nobody has read yet ends the connection: it could be endless."""
+        cycle = self._running
+        if cycle is not None and cycle.more_body:
+            cycle.keep_alive = False
+            cycle.transport = _LingeringTransport(self)  # type: ignore[assignment]  # what it uses of one
 
     def forget_response_start(self) -> None:
         """Take back the beginning of a response that uvicorn has refused to send, so that another can be sent."""
-        self.cycle.response_started = False
-        self.cycle.chunked_encoding, self.cycle.expected_content_length = None, 0
+        if (cycle := self._running) is not None:
+            cycle.response_started = False
+            cycle.chunked_encoding, cycle.expected_content_length = None, 0
 
     def tell_stop(self) -> None:
         """Let a response that has begun notice that nobody will read more: its client is told to come again."""
         if self._has_response_in_progress():
-            self.cycle.disconnected = True
-            self.cycle.message_event.set()
+            self._end_response()
             self.transport.close()
 
+    def _end_response(self) -> None:
+        """Tell the application that nobody reads its response any more."""
+        if self._running is not None and not self._running.response_complete:
+            self._running.disconnected = True
+            self._running.message_event.set()
+
+    @property
+    def is_gone(self) -> bool:
+        """Whether nobody reads the response that is in progress."""
+        return self.transport.is_closing() or (self._running is not None and self._running.disconnected)
+
     def _has_response_in_progress(self) -> bool:
-        cycle: RequestResponseCycle | None = self.cycle  # uvicorn says that there always is one
-        return cycle is not None and not cycle.response_complete
+        return self._running is not None and not self._running.response_complete
+
+    def _start_asgi_task(self, cycle: RequestResponseCycle, app: Any) -> None:
+        self._running = cycle
+        super()._start_asgi_task(cycle, app)
 
     # Parsing --------------------------------------------------------------------------------------------------------
 
     def data_received(self, data: bytes) -> None:
         """Parse what the client has sent."""
+        before = self.phase
+        if before is Phase.LINGER:
+            self._discard(data)
+            return
         if self.transport.is_closing():
             return
-        before = self.phase
         if before is Phase.IDLE:
             self._enter_phase(Phase.HEAD)
-        super().data_received(data)
-        if self.transport.is_closing():
-            return
+        self._parse(data)
         if self.phase is Phase.BODY:
-            self.body_at = self.loop.time()
+            self._count_body(len(data))
         elif self.phase is Phase.HEAD and before in (Phase.IDLE, Phase.HEAD):
             # What the parser holds back of an unfinished header is seen by no callback.
             self._head_bytes += len(data)
             if self._head_bytes > self.owner.limits.max_header_size:
-                self._refuse_head()
+                self._refuse_by(self._too_large_head())
 
-    def _refuse_head(self) -> None:
+    def _parse(self, data: bytes) -> None:
+        try:
+            while data:
+                try:
+                    self.parser.feed_data(data)
+                    data = b""
+                except httptools.HttpParserUpgrade as upgrade:
+                    data = data[upgrade.args[0] :]
+                    if self._should_upgrade():
+                        self._upgrade(data)
+                        return
+                    # Else the upgrade is not heeded, and what follows is the next request.
+        except httptools.HttpParserError as error:
+            self._refuse_by(_refusal_of(error))
+
+    def _refuse_by(self, refused: _Refused) -> None:
+        self.refuse(refused.status, refused.why, refused.detail)
+
+    def _discard(self, data: bytes) -> None:
+        self._wire_bytes += len(data)
+        if self._wire_bytes > _LINGER_LIMIT:
+            self.transport.abort()
+
+    def _count_body(self, size: int) -> None:
+        self.body_at = self.loop.time()
+        self._wire_bytes += size
+        if self._wire_bytes > 2 * self.owner.limits.max_header_size + _MAX_CHUNK_OVERHEAD * self.body_bytes:
+            self.refuse(400, "chunks", "the body of the request comes in chunks with more around them than in them")
+
+    def _too_large_head(self) -> _Refused:
         limits = self.owner.limits
         text = f"a request may have {limits.max_header_size} bytes of headers, and {limits.max_headers} of them"
-        self.refuse(431, "header_size", text)
+        return _Refused(431, "header_size", text)
+
+    def _upgrade(self, rest: bytes) -> None:
+        """Become a WebSocket, if the request may ask for one (RFC 6455, 4.1)."""
+        names = {name for name, _ in self.headers}
+        is_fit = self.scope["method"] == "GET" and self.scope["http_version"] == "1.1" and not rest
+        if not is_fit or self._has_response_in_progress() or names & {b"content-length", b"transfer-encoding"}:
+            text = "the request for a WebSocket must be a GET of HTTP/1.1, without a body or others before it"
+            self.refuse(400, "malformed", text)
+            return
+        self.handle_websocket_upgrade()
+        self._check_upgrade(self.transport.get_protocol())
+
+    def _check_upgrade(self, protocol: Any) -> None:
+        if not protocol.handshake_initiated:  # the library says nothing about why
+            self.owner.counters.refuse("header_size")
+            self._write_refusal(431, "the headers of a request for a WebSocket may have 8 KiB each, and 128 of them")
+            self.transport.close()
+        elif self.transport.is_closing():  # it has answered by itself
+            self.owner.counters.refuse("malformed")
 
     def on_message_begin(self) -> None:
         """Begin a request."""
@@ -185,22 +309,25 @@ class HttpConnection(HttpToolsProtocol):
         self._head_count += 1
         self._count_head(len(name) + len(value) + 4)
         if self._head_count > self.owner.limits.max_headers:
-            raise _Refused(431, "header_size")
+            raise self._too_large_head()
         if self.phase is Phase.HEAD:
             super().on_header(name, value)
 
     def _count_head(self, size: int) -> None:
         self._counted_bytes += size
         if self._counted_bytes > self.owner.limits.max_header_size:
-            raise _Refused(431, "header_size")
+            raise self._too_large_head()
 
     def on_headers_complete(self) -> None:
         """Give the request to the application."""
         if len(self.pipeline) >= _MAX_PIPELINE:
-            raise _Refused(400, "pipeline")
+            raise _Refused(400, "pipeline", f"at most {_MAX_PIPELINE} requests may be sent in advance")
         if self.parser.get_http_version() not in ("1.0", "1.1"):
-            raise _Refused(400, "malformed")
-        self.body_bytes, self.body_at = 0, self.loop.time()
+            raise _MALFORMED
+        if not self.url.startswith(b"/"):
+            self.url = _without_host(self.url)
+        self.body_bytes = self._wire_bytes = 0
+        self.body_at = self.loop.time()
         self._enter_phase(Phase.BODY)
         super().on_headers_complete()
 
@@ -216,36 +343,15 @@ class HttpConnection(HttpToolsProtocol):
             self._enter_phase(Phase.RESPONSE)
 
     def on_response_complete(self) -> None:
-        """End a response. A body that nobody wants to read ends the connection: it could be endless."""
-        has_more = self.cycle.more_body and not self.pipeline
-        super().on_response_complete()
-        if has_more:
-            self.transport.close()
-        elif not self._has_response_in_progress():
+        """End a response, and begin with the next one. The limits of time are those of `check_time`."""
+        self.server_state.total_requests += 1
+        if self.phase is Phase.LINGER or self.transport.is_closing():
+            return
+        self.flow.resume_reading()
+        if self.pipeline:
+            self._start_asgi_task(*self.pipeline.pop())
+        elif self.phase is not Phase.HEAD:  # of the next request, a part is there already
             self._enter_phase(Phase.IDLE)
-
-    def send_400_response(self, msg: str) -> None:
-        """Refuse what is not a valid request, or above a limit."""
-        refused = self._parser_refusal()
-        if refused is None or refused.why == "malformed":
-            self.refuse(400, "malformed", "this is not a valid HTTP/1.1 request")
-        elif refused.status == 431:
-            self._refuse_head()
-        else:
-            self.refuse(400, refused.why, f"at most {_MAX_PIPELINE} requests may be sent in advance")
-
-    def _parser_refusal(self) -> _Refused | None:
-        import sys  # of this handler alone
-
-        error: BaseException | None = sys.exc_info()[1]
-        while error is not None:
-            if isinstance(error, _Refused):
-                return error
-            error = error.__cause__ or error.__context__
-        return None
-
-    def _unsupported_upgrade_warning(self) -> None:
-        """Answer as if no upgrade had been asked for, without a line in the log."""
 
     # Time -----------------------------------------------------------------------------------------------------------
 
@@ -264,14 +370,14 @@ class HttpConnection(HttpToolsProtocol):
 
     def check_time(self, now: float) -> None:
         """Close the connection if the client has taken too long."""
-        limits = self.owner.limits
+        limits, seconds = self.owner.limits, now - self.since
         if self.transport.is_closing():
             return
         if self.stalled_at is not None and self._takes_nothing(now):
             self.abort("send_timeout")
-        elif self.phase is Phase.IDLE and now - self.since > limits.idle_timeout:
+        elif self.phase in _ENDS and seconds > (_LINGER_TIMEOUT if self.phase is Phase.LINGER else limits.idle_timeout):
             self.transport.close()
-        elif self.phase is Phase.HEAD and now - self.since > limits.header_timeout:
+        elif self.phase is Phase.HEAD and self._is_head_slow(now):
             limit = format_seconds(limits.header_timeout)
             self.refuse(408, "header_timeout", f"the headers were not complete within {limit}")
         elif self.phase is Phase.BODY and self._is_body_slow(now):
@@ -283,11 +389,31 @@ class HttpConnection(HttpToolsProtocol):
             self.stalled_at, self.unsent = now, size
         return now - (self.stalled_at or now) > self.owner.limits.send_timeout
 
+    def _is_head_slow(self, now: float) -> bool:
+        if self._has_response_in_progress():  # of the request before: it is not to be cut, and costs the connection
+            self.since = now
+        return now - self.since > self.owner.limits.header_timeout
+
     def _is_body_slow(self, now: float) -> bool:
         limits = self.owner.limits
         if self.flow.read_paused:  # the application is slow, not the client
-            self.body_at, self.since, self.body_bytes = now, now, 0
+            self.body_at, self.since, self.body_bytes, self._wire_bytes = now, now, 0, 0
             return False
         seconds = now - self.since
         too_little = self.body_bytes < (seconds - limits.body_timeout) * limits.min_body_rate
         return now - self.body_at > limits.body_timeout or too_little
+
+
+def _refusal_of(error: BaseException | None) -> _Refused:
+    """Return why a callback has stopped the parser, or that the request is not valid."""
+    while error is not None:
+        if isinstance(error, _Refused):
+            return error
+        error = error.__cause__ or error.__context__
+    return _MALFORMED
+
+
+def _without_host(url: bytes) -> bytes:
+    """Return the path and query of a whole address (RFC 9112, 3.2.2), which has no path if it is that of a host."""
+    parsed = httptools.parse_url(url)
+    return (parsed.path or b"/") + (b"?" + parsed.query if parsed.query else b"")

@@ -66,7 +66,7 @@ class Connections:
         self.limits = limits
         self.config = self._make_config(limits)
         self._open: dict[HttpConnection, None] = {}
-        self._handshakes: set[asyncio.Task[None]] = set()
+        self._handshakes: dict[asyncio.Task[None], HttpConnection] = {}
         self._pending = 0
         """Connections that were accepted and are not open yet."""
         self._by_client: Counter[str] = Counter()
@@ -81,7 +81,6 @@ class Connections:
             proxy_headers=False, server_header=False,
             ws_max_size=limits.max_websocket_message, ws_ping_interval=_PING_INTERVAL,
             ws_ping_timeout=limits.send_timeout, ws_per_message_deflate=False,
-            timeout_keep_alive=limits.idle_timeout,  # type: ignore[arg-type]  # seconds of any kind
         )  # fmt: skip
         # Loaded without an application of its own: each connection brings what it enters.
         config.loaded, config.loaded_app = True, None
@@ -91,8 +90,6 @@ class Connections:
     def set_limits(self, limits: LimitOptions) -> None:
         """Put other limits in effect."""
         self.limits, self.config = limits, self._make_config(limits)
-        for connection in self._open:
-            connection.timeout_keep_alive = self.config.timeout_keep_alive
 
     def __len__(self) -> int:
         return len(self._open) + self._pending
@@ -111,16 +108,17 @@ class Connections:
         except OSError:  # gone already
             accepted.close()
             return
-        self.counters.connections += 1
+        self.counters.accept()
         if self._is_closed or not self._has_room(peer):
             self.counters.refuse("connections")
             accepted.close()
             return
         self._by_client[peer.client] += 1
+        self.counters.open()
         self._pending += 1
         connection = HttpConnection(self, peer)
         task = self.loop.create_task(self._shake_hands(accepted, connection, self.tls if is_tls else None))
-        self._handshakes.add(task)
+        self._handshakes[task] = connection
         # Not in the task: one that the stop cancels before its first step would do nothing at all.
         task.add_done_callback(partial(self._on_handshake_end, accepted, connection))
         if self._sweep is None:
@@ -136,13 +134,32 @@ class Connections:
 
         Otherwise whoever opens many and says nothing would keep everybody else out.
         """
-        for phase in (Phase.IDLE, Phase.HEAD):
-            for connection in self._open:
-                if connection.phase is phase and client in ("", connection.peer.client):
-                    connection.abort("evicted")
-                    self.on_lost(connection)
-                    return True
+        for phase in (Phase.LINGER, Phase.IDLE):
+            if self._evict_open(phase, client):
+                return True
+        return self._evict_handshake(client) or self._evict_open(Phase.HEAD, client)
+
+    def _evict_open(self, phase: Phase, client: str) -> bool:
+        for connection in self._open:
+            if connection.phase is phase and client in ("", connection.peer.client):
+                connection.abort("evicted")
+                self.on_lost(connection)
+                return True
         return False
+
+    def _evict_handshake(self, client: str) -> bool:
+        for task, connection in self._handshakes.items():
+            if not connection.was_opened and client in ("", connection.peer.client):
+                self.counters.refuse("evicted")
+                connection.was_opened = True  # what follows its end is done here
+                self._forget_pending(connection)
+                task.cancel()
+                return True
+        return False
+
+    def _forget_pending(self, connection: HttpConnection) -> None:
+        self._pending -= 1
+        self._forget(connection.peer)
 
     async def _shake_hands(
         self, accepted: socket.socket, connection: HttpConnection, tls: ssl.SSLContext | None
@@ -154,15 +171,18 @@ class Connections:
             self.counters.refuse("tls_handshake" if tls is not None else "malformed")
 
     def _on_handshake_end(self, accepted: socket.socket, connection: HttpConnection, task: asyncio.Task[None]) -> None:
-        self._handshakes.discard(task)
+        self._handshakes.pop(task, None)
         if not connection.was_opened:
-            self._pending -= 1
+            self._forget_pending(connection)
+        if connection not in self._open:
             accepted.close()
-            self._forget(connection.peer)
         self._change.set()
 
     def on_open(self, connection: HttpConnection) -> None:
         """Record that the handshake of a connection is over."""
+        if connection.was_opened:  # it has given its place to another just now
+            connection.transport.abort()
+            return
         connection.was_opened = True
         self._pending -= 1
         self._open[connection] = None
@@ -175,6 +195,7 @@ class Connections:
             self._change.set()
 
     def _forget(self, peer: ConnectionPeer) -> None:
+        self.counters.close()
         self._by_client[peer.client] -= 1
         if self._by_client[peer.client] <= 0:
             del self._by_client[peer.client]
@@ -216,7 +237,7 @@ class Connections:
                 connection.tell_stop()
             await self._wait_until_empty(until - self.loop.time())
         finally:  # also when whoever stops the service gives up on a loop that is late: nothing stays open behind it
-            cut = self._cut()
+            cut = self.cut()
         return cut
 
     async def _wait_until_empty(self, timeout: float) -> None:
@@ -226,7 +247,11 @@ class Connections:
                     self._change.clear()
                     await self._change.wait()
 
-    def _cut(self) -> int:
+    def cut(self) -> int:
+        """Close all connections at once; return how many there were."""
+        self._is_closed = True
+        for task in list(self._handshakes):
+            task.cancel()
         left = list(self._open)
         for connection in left:
             connection.transport.abort()

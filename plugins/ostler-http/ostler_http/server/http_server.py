@@ -12,7 +12,7 @@ from typing import Any, cast
 
 import msgspec
 
-from ostler import Clock, ConfigurationError, Conflict, Gateway, ServiceClient, ServiceError, error_line
+from ostler import Clock, ConfigurationError, Conflict, Gateway, Metrics, ServiceClient, ServiceError, error_line
 from ostler_http.addresses import ListenAddress, parse_address
 from ostler_http.application import AppEnvironment, Application, AppOptions, FilterEnvironment
 from ostler_http.asgi import ASGIApp, WSGIApp
@@ -41,6 +41,7 @@ class ServerContext(msgspec.Struct, frozen=True, kw_only=True):
         client: The client of the service.
         log: The logger of the service.
         clock: The source of time.
+        metrics: The metrics of the service.
         apps: The registered applications.
         filters: The registered filters.
         pages: The registered pages.
@@ -53,6 +54,7 @@ class ServerContext(msgspec.Struct, frozen=True, kw_only=True):
     client: ServiceClient
     log: logging.LoggerAdapter[logging.Logger]
     clock: Clock
+    metrics: Metrics
     apps: Mapping[str, Any] = {}
     filters: Mapping[str, Any] = {}
     pages: Mapping[str, Any] = {}
@@ -67,7 +69,7 @@ class HttpServer:
     """
 
     def __init__(self, context: ServerContext) -> None:
-        self.counters = Counters()
+        self.counters = Counters(context.metrics)
         self.pool = ThreadPool(f"{context.topic}-wsgi", 0, 0)
         self._context = context
         self._callers = Callers(context.gateway, self.counters, context.clock.monotonic)
@@ -147,7 +149,7 @@ class HttpServer:
         try:
             resolved = resolve_app(reference, self._context.apps)
             app = resolved.create(self._app_environment(key.path), key.options)
-            entry = self._wrap(key, app, self._entry_of(app), needs_role=resolved.needs_role)
+            entry = self._wrap(key, app, self._entry_of(app, key.options), needs_role=resolved.needs_role)
             mount = Mount(key, app, entry)
             async with asyncio.timeout(_START_TIMEOUT):
                 await app.start()
@@ -166,11 +168,12 @@ class HttpServer:
             log=context.log, clock=context.clock, pages=context.pages, apps=MappingProxyType(self._app_names),
         )  # fmt: skip
 
-    def _entry_of(self, app: Application) -> ASGIApp:
+    def _entry_of(self, app: Application, options: AppOptions) -> ASGIApp:
         built = app.build()
         if app.interface == "asgi":
             return cast(ASGIApp, built)
-        return WsgiAdapter(cast(WSGIApp, built), self.pool, self.counters, self._context.log)
+        timeout = options.response_timeout
+        return WsgiAdapter(cast(WSGIApp, built), self.pool, self.counters, self._context.log, timeout)
 
     def _wrap(self, key: MountKey, app: Application, entry: ASGIApp, *, needs_role: bool) -> ASGIApp:
         for item in reversed(key.filters):
@@ -211,15 +214,26 @@ class HttpServer:
         wanted = _listener_keys(options)
         found: dict[ListenerKey, list[Listener]] = {}
         for key in wanted:
-            if key in self._listeners:
-                found[key] = self._listeners[key]
+            known = self._listeners.get(key)
+            if known is not None and all(listener.is_current for listener in known):
+                found[key] = known
                 continue
             self._make_room(key[0], wanted, connections, undo)
             sockets = open_sockets(key[0], self._context.sockets, int(options.unix_mode, 8))
             found[key] = [Listener(key[0], each, connections.accept) for each in sockets]
             for listener in found[key]:
                 undo.callback(listener.close)
+                self._check_plain_text(listener, options)
         return found
+
+    def _check_plain_text(self, listener: Listener, options: HttpOptions) -> None:
+        """Raise when tokens would cross the network; of sockets of systemd the address is known only now."""
+        if options.tls is None and not options.plain_text and not listener.bound.is_local:
+            raise ConfigurationError(
+                f"{listener.address} listens on {listener.bound}, which other hosts can reach; tokens would be sent in "
+                "plain text",
+                hint="add `tls`, or set `plain_text = true` if the network is trusted or a proxy has TLS",
+            )
 
     def _make_room(
         self, address: ListenAddress, wanted: list[ListenerKey], connections: Connections,
@@ -241,14 +255,21 @@ class HttpServer:
     def _replace_listeners(self, wanted: dict[ListenerKey, list[Listener]]) -> None:
         before = self._listeners
         self._listeners = wanted
-        for key in wanted.keys() - before.keys():
-            for listener in wanted[key]:
+        for key, listeners in wanted.items():
+            for listener in listeners if before.get(key) is not listeners else ():
                 listener.start()
-        for key in before.keys() - wanted.keys():
-            for listener in before[key]:
+        for key, listeners in before.items():
+            for listener in listeners if wanted.get(key) is not listeners else ():
                 listener.close()
 
     # End ------------------------------------------------------------------------------------------------------------
+
+    def close_now(self) -> None:
+        """Close all listeners and connections without waiting for anything; also after a stop that took too long."""
+        self._is_stopped = True
+        self._replace_listeners({})
+        if self._connections is not None:
+            self._connections.cut()
 
     async def stop(self, timeout: float) -> int:
         """Stop accepting, tell WebSockets and event streams, wait for requests in progress, stop the applications.

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import errno
 import logging
 import os
@@ -46,7 +47,14 @@ class Listener:
         self._loop = asyncio.get_running_loop()
         self._retry: asyncio.TimerHandle | None = None
         self.is_open = True
+        self._is_started = False
         self._has_outage = False
+        self._file = _file_of(address)
+
+    @property
+    def is_current(self) -> bool:
+        """Whether clients reach it by its address: the file of a unix socket may have been removed or replaced."""
+        return self._file is None or _file_of(self.address) == self._file
 
     @property
     def has_port(self) -> bool:
@@ -68,10 +76,11 @@ class Listener:
 
     def start(self) -> None:
         """Accept connections from now on."""
+        self._is_started = True
         self._loop.add_reader(self._socket.fileno(), self._accept)
 
-    def _accept(self) -> None:
-        for _ in range(_ACCEPTED_AT_ONCE):
+    def _accept(self, most: int = _ACCEPTED_AT_ONCE) -> None:
+        for _ in range(most):
             try:
                 accepted, _ = self._socket.accept()
             except (BlockingIOError, InterruptedError, ConnectionAbortedError):
@@ -89,18 +98,21 @@ class Listener:
     def set_mode(self, mode: int) -> None:
         """Set the permissions of a unix socket that was created here."""
         if self.address.kind == "unix":
-            Path(self.address.host).chmod(mode)
+            with contextlib.suppress(OSError):  # somebody has removed it just now; the next reload creates it again
+                Path(self.address.host).chmod(mode)
 
     def close(self) -> None:
-        """Stop listening; a unix socket that was created here is removed."""
+        """Stop listening; clients that have connected are accepted still. The file of a unix socket is removed."""
         if not self.is_open:
             return
+        if self._is_started:
+            self._accept(_BACKLOG)
         self.is_open = False
         if self._retry is not None:
             self._retry.cancel()
         self._loop.remove_reader(self._socket.fileno())
-        if self.address.kind == "unix":
-            remove_socket(self.address.host, self._socket)
+        if self._file is not None and self.is_current:
+            Path(self.address.host).unlink(missing_ok=True)
         self._socket.close()
 
 
@@ -130,6 +142,11 @@ def _explain(address: ListenAddress, error: OSError) -> tuple[str, str]:
         errno.EADDRNOTAVAIL: ("this host does not have that address", "`ip address` shows those it has"),
         errno.EACCES: ("permission denied", "ports below 1024 need CAP_NET_BIND_SERVICE, or a socket of systemd"),
     }
+    if address.kind == "unix":
+        what |= {
+            errno.EACCES: ("permission denied", "the user of the daemon must be able to write to the directory"),
+            errno.ENOENT: ("its directory does not exist", "create it, as with `RuntimeDirectory=` of the unit"),
+        }
     default = error.strerror or str(error), f"see `listen` of the service: {address}"
     return what.get(error.errno or 0, default)
 
@@ -178,23 +195,24 @@ def _remove_stale(path: str) -> None:
     with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM | socket.SOCK_NONBLOCK) as probe:
         try:
             probe.connect(path)
-        except BlockingIOError:
-            pass
-        except OSError:
+        except ConnectionRefusedError:  # the one proof that nobody listens; it may be of another user or kind
             return
+        except FileNotFoundError:
+            return
+        except OSError:
+            pass
     raise OSError(errno.EADDRINUSE, "somebody listens there")
 
 
-def remove_socket(path: str, listening: socket.socket) -> None:
-    """Remove the file of a unix socket, unless another process has put its own there."""
-    with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM | socket.SOCK_NONBLOCK) as probe:
-        listening.close()
-        try:
-            probe.connect(path)
-        except BlockingIOError:
-            return
-        except OSError:
-            Path(path).unlink(missing_ok=True)
+def _file_of(address: ListenAddress) -> tuple[int, int] | None:
+    """Return which file a unix socket is; None if there is none."""
+    if address.kind != "unix":
+        return None
+    try:
+        found = Path(address.host).lstat()
+    except OSError:
+        return None
+    return found.st_dev, found.st_ino
 
 
 def _take_sockets(name: str, handed_over: Mapping[str, int]) -> list[socket.socket]:
@@ -207,12 +225,17 @@ def _take_sockets(name: str, handed_over: Mapping[str, int]) -> list[socket.sock
             hint=f"add `FileDescriptorName={name}` to the socket unit, and `Sockets=` of it to the service; "
             f"handed over: {', '.join(sorted(handed_over)) or 'none'}",
         )
-    taken = []
-    for key in wanted:
-        made = socket.socket(fileno=os.dup(handed_over[key]))
-        os.set_inheritable(made.fileno(), False)
-        made.setblocking(False)
-        if not made.getsockopt(socket.SOL_SOCKET, socket.SO_ACCEPTCONN):
-            raise OSError(errno.EINVAL, f"the socket {key} of systemd does not listen; it needs `ListenStream=`")
-        taken.append(made)
+    with contextlib.ExitStack() as undo:
+        taken = [undo.enter_context(_take_socket(key, handed_over[key])) for key in wanted]
+        undo.pop_all()
     return taken
+
+
+def _take_socket(key: str, descriptor: int) -> socket.socket:
+    made = socket.socket(fileno=os.dup(descriptor))
+    os.set_inheritable(made.fileno(), False)
+    made.setblocking(False)
+    if not made.getsockopt(socket.SOL_SOCKET, socket.SO_ACCEPTCONN):
+        made.close()
+        raise OSError(errno.EINVAL, f"the socket {key} of systemd does not listen; it needs `ListenStream=`")
+    return made

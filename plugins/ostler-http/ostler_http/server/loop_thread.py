@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import concurrent.futures
 import threading
-from collections.abc import Coroutine
+from collections.abc import Callable, Coroutine
 from typing import Any, TypeVar
 
 from ostler import Busy, Conflict, format_seconds
@@ -24,6 +24,8 @@ class LoopThread:
     def __init__(self, name: str) -> None:
         self._loop = asyncio.new_event_loop()
         self._thread = threading.Thread(target=self._run, name=name, daemon=True)
+        self.on_end: Callable[[], None] | None = None
+        """Called on the loop before it is closed: closes what is left open, which a stop in vain would leave behind."""
 
     @property
     def is_running(self) -> bool:
@@ -57,7 +59,11 @@ class LoopThread:
         if not self.is_running:
             work.close()
             raise Conflict(f"the event loop {self._thread.name} has ended", hint="restart the service")
-        future = asyncio.run_coroutine_threadsafe(work, self._loop)
+        try:
+            future = asyncio.run_coroutine_threadsafe(work, self._loop)
+        except RuntimeError:  # it has ended since
+            work.close()
+            raise Conflict(f"the event loop {self._thread.name} has ended", hint="restart the service") from None
         try:
             return future.result(timeout)
         except (concurrent.futures.TimeoutError, TimeoutError):
@@ -82,6 +88,8 @@ class LoopThread:
         try:
             self._loop.run_forever()
         finally:
+            if self.on_end is not None:
+                self._loop.run_until_complete(self._call(self.on_end))
             tasks = asyncio.all_tasks(self._loop)
             for task in tasks:
                 task.cancel()
@@ -89,3 +97,7 @@ class LoopThread:
                 self._loop.run_until_complete(asyncio.wait(tasks, timeout=_CANCEL_TIMEOUT))
             self._loop.run_until_complete(self._loop.shutdown_asyncgens())
             self._loop.close()
+
+    async def _call(self, function: Callable[[], None]) -> None:
+        function()
+        await asyncio.sleep(0)  # transports close their sockets in the next turn

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 from collections.abc import Iterator, Mapping
+from typing import Any
 
 import msgspec
 
@@ -44,26 +45,33 @@ class Mount:
         self.entry = entry
         self.stopping = asyncio.Event()
         """Set when the service stops or the mount is replaced: long responses are to end."""
-        self._in_flight = 0
+        self.is_ended = False
+        """Whether its time is up: requests that are still in progress have been cancelled."""
+        self._requests: set[asyncio.Task[Any]] = set()
         self._is_idle: asyncio.Event | None = None
 
     @property
     def in_flight(self) -> int:
         """How many of its requests are in progress."""
-        return self._in_flight
+        return len(self._requests)
 
-    def enter(self) -> None:
-        """Count a request that begins."""
-        self._in_flight += 1
+    def enter(self) -> asyncio.Task[Any]:
+        """Count a request that begins; return its task, which is the current one."""
+        task = asyncio.current_task()
+        assert task is not None  # noqa: S101 - uvicorn runs each request in one
+        self._requests.add(task)
+        return task
 
-    def leave(self) -> None:
+    def leave(self, task: asyncio.Task[Any]) -> None:
         """Count a request that has ended."""
-        self._in_flight -= 1
-        if self._is_idle is not None and not self._in_flight:
+        self._requests.discard(task)
+        if self._is_idle is not None and not self._requests:
             self._is_idle.set()
 
     async def stop(self, timeout: float) -> None:
-        """Tell its requests that it ends, wait for them, and stop the application.
+        """Tell its requests that it ends, wait for them, cancel what is left, and stop the application.
+
+        Without that a request could go on for ever behind filters that an operator has changed.
 
         Args:
             timeout: Seconds to wait for its requests, and at most as many for the application.
@@ -76,9 +84,15 @@ class Mount:
             with contextlib.suppress(TimeoutError):
                 async with asyncio.timeout(timeout):
                     await self._is_idle.wait()
+            self._cancel_requests()
         left = max(0.1, until - loop.time())
         async with asyncio.timeout(left):
             await self.app.stop(left)
+
+    def _cancel_requests(self) -> None:
+        self.is_ended = True
+        for task in list(self._requests):
+            task.cancel()
 
 
 class MountTable:

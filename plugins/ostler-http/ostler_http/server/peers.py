@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import socket
 import struct
-from ipaddress import IPv6Network
+from ipaddress import IPv6Address, IPv6Network
 from typing import Any
 
 import msgspec
@@ -49,7 +49,10 @@ def client_of(address: str) -> str:
     """Return what bounds go by for an IP address: itself, or its network of 64 bits."""
     if ":" not in address:
         return address
-    return str(IPv6Network((address.partition("%")[0], _IPV6_PREFIX), strict=False))
+    parsed = IPv6Address(address.partition("%")[0])
+    if parsed.ipv4_mapped is not None:  # of a socket for both: all of IPv4 is one network there
+        return str(parsed.ipv4_mapped)
+    return str(IPv6Network((parsed, _IPV6_PREFIX), strict=False))
 
 
 def certificate_name(certificate: dict[str, Any] | None) -> str:

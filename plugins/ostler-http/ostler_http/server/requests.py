@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import logging
 import os
 import re
@@ -20,8 +21,8 @@ from ostler_http.server.mounts import Mount, MountTable
 _is_request_id = re.compile(r"[A-Za-z0-9._:-]{1,128}").fullmatch
 _is_trace = re.compile(r"[0-9a-f]{2}-[0-9a-f]{32}-[0-9a-f]{16}-[0-9a-f]{2}").fullmatch
 _has_bad_path = re.compile(r"(?:^|/)\.\.?(?:/|$)|[\x00-\x1f\x7f\\]").search
-_DRAIN_LIMIT = 256 * 1024
-_DRAIN_TIMEOUT = 1.0
+_SERVICE_RESTART = 1012
+"""The code of a WebSocket's close frame."""
 _NOT_FOUND = 404, "not_found", "no application is mounted at this path; `ostler http list` shows the mounts"
 
 
@@ -42,6 +43,7 @@ class _Headers:
         self.authorization = self.encoding = b""
         self.authorizations = 0
         self.length = 0
+        self.transfer = b""
         for name, value in headers:
             if name == b"host":
                 self.hosts += 1
@@ -56,6 +58,14 @@ class _Headers:
                 self.encoding = value.strip().lower()
             elif name == b"content-length":
                 self.length = int(value) if value.isdigit() and len(value) < 19 else 0
+            elif name == b"transfer-encoding":
+                self.transfer = value.strip().lower()
+
+    def is_malformed(self, version: str) -> bool:
+        """Return whether they are not as a version of HTTP wants them; the parser has checked the rest."""
+        if self.authorizations > 1:
+            return True
+        return self.hosts != 1 if version == "1.1" else bool(self.transfer)
 
 
 def _do_nothing() -> None:
@@ -76,18 +86,18 @@ class _Exchange:
         self.is_complete = False
         self.is_too_large = False
         self.status = 0
+        self.started_at = 0.0
+        """When its response began, as time of the loop; 0 before."""
         self.on_start: Callable[[], None] = _do_nothing
         self._receive = receive
         self._send = send
         self._left = max_body_size
-        self._has_more_body = True
         self._connection = connection
         self._request_id = request_id.encode()
 
     async def receive(self) -> Message:
         """Return what the client sends; a body above the limit ends as if the client had left."""
         message = await self._receive()
-        self._has_more_body = bool(message.get("more_body", False))
         if message["type"] == "http.request":
             self._left -= len(message.get("body", b""))
             if self._left < 0:
@@ -97,14 +107,17 @@ class _Exchange:
 
     async def send(self, message: Message) -> None:
         """Send a part of the response; none of it when the request was too large."""
-        if self._connection.transport.is_closing():
+        if self._connection.is_gone:
             raise ClientGone("the client has left")
         kind = message["type"]
         if kind in ("http.response.start", "websocket.http.response.start", "websocket.accept"):
             if self.is_too_large:
                 return
             self.is_started, self.status = True, message.get("status", 101)
+            self.started_at = self._connection.loop.time()
             self.on_start()
+            if kind == "http.response.start":
+                self._connection.begin_response()
             headers = message.get("headers", ())
             await self._start({**message, "headers": [*headers, (b"x-request-id", self._request_id)]})
             return
@@ -117,23 +130,11 @@ class _Exchange:
     async def _start(self, message: Message) -> None:
         try:
             await self._send(message)
-        except RuntimeError:  # headers that are not valid; nothing was sent
+        except Exception:  # a status or headers that are not valid; nothing was sent
             if message["type"] == "http.response.start":
                 self.is_started, self.status = False, 0
                 self._connection.forget_response_start()
             raise
-
-    async def drain(self) -> None:
-        """Read some of what a refused client still sends: else it would see a broken connection, not the refusal."""
-        left = _DRAIN_LIMIT
-        try:
-            async with asyncio.timeout(_DRAIN_TIMEOUT):
-                while self._has_more_body and left > 0:
-                    message = await self._receive()
-                    self._has_more_body = bool(message.get("more_body", False))
-                    left -= len(message.get("body", b""))
-        except TimeoutError:
-            return
 
 
 class RequestHandler:
@@ -161,12 +162,13 @@ class RequestHandler:
         mount = self.mounts.find(scope["path"])
         limit = mount.options.max_body_size if mount is not None else 0
         exchange = _Exchange(connection, receive, send, limit, request_id)
+        began = connection.loop.time()
         try:
             refusal = self._find_refusal(scope, headers, mount)
             if mount is None or refusal is not None:
                 status, why, detail = refusal or _NOT_FOUND
                 self._counters.refuse(why)
-                await self._refuse(scope, exchange, status, detail)
+                await send_problem(scope, exchange.send, status, detail)
                 return
             self._identify(connection, scope, headers.authorization if headers.authorizations == 1 else b"")
             await self._run(mount, connection, scope, exchange)
@@ -176,32 +178,28 @@ class RequestHandler:
             self._log.error("a request could not be handled: %s", error_line(error), exc_info=error)
             connection.transport.abort()
         finally:
-            self._counters.responses[exchange.status // 100] += 1
+            seconds = (exchange.started_at or connection.loop.time()) - began
+            self._counters.respond(mount.path if mount is not None else "", exchange.status, seconds)
 
     def _find_refusal(self, scope: Scope, headers: _Headers, mount: Mount | None) -> tuple[int, str, str] | None:
-        if (headers.hosts != 1 and scope["http_version"] == "1.1") or headers.authorizations > 1:
-            return 400, "malformed", "a request needs one `Host` header, and may have one `Authorization` header"
+        if headers.is_malformed(scope["http_version"]):
+            text = "a request needs one `Host`, and may have one `Authorization`, and with HTTP/1.1 `Transfer-Encoding`"
+            return 400, "malformed", text
         if _has_bad_path(scope["path"]) or not _is_utf8(scope["raw_path"]):
             return 400, "path", "the path contains dot segments, control characters, backslashes or invalid UTF-8"
         if mount is None:
             return _NOT_FOUND
-        if headers.encoding not in (b"", b"identity"):
+        if headers.encoding not in (b"", b"identity") or headers.transfer not in (b"", b"chunked"):
             return 415, "encoding", "the body of a request must not be compressed; send it without `Content-Encoding`"
         if headers.length > mount.options.max_body_size:
             return 413, "body_size", _too_large(mount)
         return None
 
-    async def _refuse(self, scope: Scope, exchange: _Exchange, status: int, detail: str) -> None:
-        closes = [(b"connection", b"close")] if status == 413 and scope["type"] == "http" else []
-        if closes:
-            await exchange.drain()
-        await send_problem(scope, exchange.send, status, detail, closes)
-
     async def _run(self, mount: Mount, connection: HttpConnection, scope: Scope, exchange: _Exchange) -> None:
         scope["root_path"], scope["ostler.stopping"] = mount.root_path, mount.stopping
         limit = mount.options.response_timeout or None
         timer = asyncio.timeout(limit)
-        mount.enter()
+        task = mount.enter()
         try:
             async with timer:
                 exchange.on_start = lambda: timer.reschedule(None)
@@ -217,24 +215,39 @@ class RequestHandler:
             text = f"the application did not respond within {format_seconds(limit or 0)}"
             self._log.warning("%s at %s: %s", mount.options.app, mount.path, text)
             await self._answer_failure(connection, scope, exchange, 504, text)
-        except (asyncio.CancelledError, ClientGone):
+        except asyncio.CancelledError:
+            if not mount.is_ended:
+                raise
+            task.uncancel()
+            await self._end(connection, scope, exchange)
+        except ClientGone:
             raise
         except BaseException as error:
-            if isinstance(error, OSError) and connection.transport.is_closing():  # the server's word for the same
+            if isinstance(error, OSError) and connection.is_gone:  # the server's word for the same
                 raise ClientGone(str(error)) from error
             await self._fail(mount, connection, scope, exchange, error)
         else:
             if not exchange.is_started and scope["type"] == "http":
                 await self._finish_silent(mount, connection, scope, exchange)
         finally:
-            mount.leave()
+            mount.leave(task)
+
+    async def _end(self, connection: HttpConnection, scope: Scope, exchange: _Exchange) -> None:
+        """End a request whose mount has ended."""
+        self._counters.refuse("stopping")
+        if scope["type"] == "websocket" and exchange.is_started:
+            with contextlib.suppress(Exception):  # its application may have closed it already
+                await exchange.send({"type": "websocket.close", "code": _SERVICE_RESTART})
+            return
+        text = "the application was removed or changed while it handled the request; send it again"
+        await self._answer_failure(connection, scope, exchange, 503, text)
 
     async def _finish_silent(self, mount: Mount, connection: HttpConnection, scope: Scope, exchange: _Exchange) -> None:
         if exchange.is_too_large:
             self._counters.refuse("body_size")
             exchange.is_too_large = False
-            await self._refuse(scope, exchange, 413, _too_large(mount))
-        elif not connection.transport.is_closing():
+            await send_problem(scope, exchange.send, 413, _too_large(mount))
+        elif not connection.is_gone:
             await self._fail(mount, connection, scope, exchange, None)
 
     async def _fail(

@@ -32,12 +32,15 @@ class WsgiAdapter:
         pool: The threads.
         counters: Counts what is refused.
         log: Gets what the application writes to `wsgi.errors`.
+        timeout: Seconds between two parts of a response, after which a thread hangs; 0 for no limit.
     """
 
     def __init__(
-        self, app: WSGIApp, pool: ThreadPool, counters: Counters, log: logging.LoggerAdapter[logging.Logger]
-    ) -> None:
+        self, app: WSGIApp, pool: ThreadPool, counters: Counters, log: logging.LoggerAdapter[logging.Logger],
+        timeout: float = 0,
+    ) -> None:  # fmt: skip
         self._app = app
+        self._timeout = timeout or None
         self._pool = pool
         self._counters = counters
         self._log = log
@@ -58,12 +61,28 @@ class WsgiAdapter:
             text = "all threads for this application are in use, and as many requests wait as may"
             await send_problem(scope, send, 503, text, [(b"retry-after", _RETRY_AFTER)])
             return
+        watch = asyncio.get_running_loop().create_task(_wait_until_gone(receive, call))
         try:
-            while (message := await call.next_message()) is not None:
-                await send(message)
+            await self._pass_on(call, send)
         finally:
+            watch.cancel()
             if (thread := call.abandon()) is not None:
                 self._pool.mark_overdue(thread)
+
+    async def _pass_on(self, call: _Call, send: Send) -> None:
+        if (message := await call.next_message()) is None:
+            return
+        await send(message)
+        try:
+            while True:
+                async with asyncio.timeout(self._timeout):
+                    message = await call.next_message()
+                if message is None:
+                    return
+                await send(message)
+        except TimeoutError:  # the connection ends without the last chunk
+            self._counters.refuse("response_timeout")
+            self._log.warning("a WSGI application did not go on with its response; a thread hangs")
 
 
 async def _read_body(receive: Receive) -> bytes | None:
@@ -76,6 +95,13 @@ async def _read_body(receive: Receive) -> bytes | None:
         parts.append(message.get("body", b""))
         if not message.get("more_body", False):
             return b"".join(parts)
+
+
+async def _wait_until_gone(receive: Receive, call: _Call) -> None:
+    """Give a call up when the client leaves: while its thread hangs nothing else would notice."""
+    while (await receive())["type"] == "http.request":
+        pass
+    call.give_up()
 
 
 class _Abandoned(BaseException):
@@ -94,14 +120,17 @@ class _Call:
         self._arrived = asyncio.Event()
         self._thread: threading.Thread | None = None
         self._is_abandoned = False
+        self._is_given_up = False
         self._start: Message | None = None
         self._is_started = False
 
     # On the loop ----------------------------------------------------------------------------------------------------
 
     async def next_message(self) -> Message | None:
-        """Return what the application sends next, None at its end; raises what it raised."""
+        """Return what the application sends next, None at its end or when it was given up; raises what it raised."""
         while not self._messages:
+            if self._is_given_up:
+                return None
             self._arrived.clear()
             await self._arrived.wait()
         with self._condition:
@@ -110,6 +139,11 @@ class _Call:
         if isinstance(message, BaseException):
             raise message
         return message
+
+    def give_up(self) -> None:
+        """Have `next_message` wait no more: the client has left."""
+        self._is_given_up = True
+        self._arrived.set()
 
     def abandon(self) -> threading.Thread | None:
         """Have the thread end at its next step; return it if it still runs."""
