@@ -11,6 +11,8 @@ from pathlib import Path
 import pytest
 from daemon_process import DaemonProcess
 
+from ostler.time_text import format_duration
+
 CHROMIUM = next(filter(None, map(shutil.which, ("chromium", "chromium-browser", "google-chrome"))), None)
 pytestmark = [
     pytest.mark.skipif(CHROMIUM is None, reason="no browser: apt install chromium"),
@@ -125,6 +127,25 @@ def test_what_happens_is_seen_without_a_reload(page, daemon):
     page.get_by_role("button", name="Enable scheduler").click()
     page.get_by_text("scheduler is enabled").wait_for()
     page.get_by_text("No problems.").wait_for()
+
+
+def test_time_spans_of_the_script_are_in_the_notation_of_the_command(page):
+    spans = [0, 1, 59, 60, 65, 3599, 3600, 3605, 5400, 86_399, 86_400, 90_000, 86_405, 400 * 86_400]
+    page.evaluate(
+        """spans => {
+            const began = Date.now();
+            for (const span of spans) {
+                const time = document.createElement("time");
+                time.className = "span tried";
+                time.dateTime = new Date(began - span * 1000 + 400).toISOString();
+                document.querySelector("main").append(time);
+            }
+        }""",
+        spans,
+    )
+    page.locator("time.tried:not(:empty)").nth(len(spans) - 1).wait_for()
+    shown = page.locator("time.tried").all_inner_texts()
+    assert shown in ([f"for {format_duration(span + late)}" for span in spans] for late in (0, 1, 2))
 
 
 def test_a_page_says_when_it_is_not_up_to_date_and_goes_on(page, daemon):
