@@ -47,6 +47,7 @@ class UiApplication(Application):
             Route("/login", login.show, methods=["GET"]),
             Route("/login", login.log_in, methods=["POST"]),
             Route("/logout", login.log_out, methods=["POST"]),
+            Route("/ask", actions.ask, methods=["GET"]),
             Route("/do", actions.do, methods=["POST"]),
             Route("/static/{name}", static_file, methods=["GET"]),
             Route("/log/feed", feed_endpoint(parts, log_rows, "log_follow", "log.html"), methods=["GET"]),

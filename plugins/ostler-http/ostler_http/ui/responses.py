@@ -19,6 +19,8 @@ _STATUS = (
     (Busy, 503), (DeadlineExceeded, 504),
 )  # fmt: skip
 
+_TITLES = {400: "Not valid", 403: "Not permitted", 404: "Not found"}
+
 
 def status_of(error: OstlerError) -> int:
     """Return the HTTP status of an error of the daemon."""
@@ -46,11 +48,19 @@ async def page_values(visit: Visit, title: str, path: str) -> dict[str, Any]:
     }
 
 
-async def error_page(visit: Visit, error: OstlerError) -> Response:
-    """Return the page that says what an error of the daemon says."""
-    values = await page_values(visit, "Not done", "")
+async def error_page(visit: Visit, error: OstlerError, *, is_action: bool = False) -> Response:
+    """Return the page that says what an error of the daemon says.
+
+    Args:
+        visit: The request.
+        error: The error.
+        is_action: Whether something was to be done, and not only shown.
+    """
+    status = status_of(error)
+    title = "Not done" if is_action else _TITLES.get(status, "Not available")
+    values = await page_values(visit, title, "")
     html = visit.parts.templates.page("error.html", {**values, "error": error})
-    return HTMLResponse(html, status_code=status_of(error))
+    return HTMLResponse(html, status_code=status)
 
 
 def message_page(parts: Parts, request: Request, status: int, title: str, text: str) -> Response:

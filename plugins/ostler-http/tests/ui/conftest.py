@@ -102,7 +102,8 @@ class FakeClient:
     def __init__(self, gateway, caller):
         self.gateway, self.caller = gateway, caller
 
-    async def call(self, topic, method, arguments=None, **options):
+    async def call(self, topic, method, arguments=None, *, request_id="", **options):
+        self.gateway.request_ids += [request_id] if request_id else []
         self.gateway.calls.append((self.caller.name, topic, method, dict(arguments or {})))
         answer = self.gateway.answers.get(method)
         if method == "describe":
@@ -113,11 +114,11 @@ class FakeClient:
 
     async def cast(self, topic, method, arguments=None, **options):
         self.gateway.cast.append(method)
-        await self.call(topic, method, arguments)
+        await self.call(topic, method, arguments, request_id=options.get("request_id", ""))
         return 1
 
     async def submit(self, topic, method, arguments=None, **options):
-        await self.call(topic, method, arguments)
+        await self.call(topic, method, arguments, request_id=options.get("request_id", ""))
         return "op-1"
 
     async def stream(self, topic, method, arguments=None, **options):
@@ -148,7 +149,7 @@ class FakeGateway:
         self.answers = answers()
         self.roles = {method: role for role, methods in ROLES.items() for method in methods.split()}
         self.calls, self.streamed, self.events, self.subscribed = [], [], [], []
-        self.cast, self.origins = [], []
+        self.cast, self.origins, self.request_ids = [], [], []
         self.described = {}
         self.more = asyncio.Event()
 
@@ -208,6 +209,10 @@ class Site:
         return self.post(
             "/do", origin, csrf=self.csrf() if csrf is None else csrf, action=action, back="/services", **given
         )
+
+    def ask(self, action, back="/services", **fields):
+        given = {key.replace("arg_", "arg."): value for key, value in fields.items()}
+        return self.get("/ask", params={"action": action, "back": back, **given})
 
     def request(self, path="/", **params):
         """Return the request of this browser, for what answers with a stream."""

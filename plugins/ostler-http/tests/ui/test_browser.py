@@ -194,7 +194,7 @@ def test_a_volume_is_created_extended_and_deleted_by_the_page_of_its_plugin(page
     row.get_by_text("32MiB").wait_for()
     row.get_by_role("button", name="Delete").click()
     page.get_by_text("Its content is lost").wait_for()
-    page.get_by_role("link", name="Cancel").click()
+    page.get_by_role("link", name="Back").click()
     row.get_by_role("button", name="Delete").click()
     page.get_by_role("button", name="Delete").click()
     page.get_by_text("There are no volumes.").wait_for()

@@ -76,6 +76,7 @@ def test_a_viewer_is_offered_no_button(site, path):
     page = site.get(path)
     assert page.status_code in (200, 403)
     assert 'action="/do"' not in page.text
+    assert 'action="/ask"' not in page.text
 
 
 @pytest.mark.parametrize(("path", "needed"), [("/audit", "admin"), ("/log", "operator"), ("/dump", "operator")])
