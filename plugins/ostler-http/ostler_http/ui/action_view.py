@@ -113,7 +113,7 @@ class ActionView:
                 action.topic, action.method, arguments, lenient=True, request_id=request_id
             )
             return redirect(f"{visit.base}/operations/{quote(operation, safe='')}")
-        options = {"lenient": True, "request_id": request_id, "deduplicate": bool(request_id)}
+        options: dict[str, Any] = {"lenient": True, "request_id": request_id, "deduplicate": bool(request_id)}
         if action.cast:
             await visit.client.cast(action.topic, action.method, arguments, **options)
             self._parts.notices.put(visit.csrf, *self._begun(action, given))

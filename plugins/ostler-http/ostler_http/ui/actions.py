@@ -114,7 +114,8 @@ ACTIONS: Mapping[str, Action] = {
         question="Give the hanging instance of {name} up and create another one? Its threads stay until they return.",
     ),
     "operation.cancel": Action(
-        label="Cancel…", confirm="Cancel the operation", method="operation.cancel", danger=True, done="cancellation was requested",
+        label="Cancel…", confirm="Cancel the operation", method="operation.cancel", danger=True,
+        done="cancellation was requested",
         question="Cancel the operation {operation}? One that waits ends at once; one that runs is asked to stop, "
         "and may still succeed.",
     ),

@@ -22,6 +22,8 @@ SILENCE = 15.0
 """Seconds without a change after which a comment is sent, so that a lost connection is noticed on both sides."""
 RETRY = 3000
 """Milliseconds after which a browser connects again."""
+BUSY_RETRY = 30_000
+"""The same while too many pages are open."""
 _HEADERS = {"cache-control": "no-store", "x-accel-buffering": "no"}
 
 
@@ -41,21 +43,32 @@ def ended_stream() -> Response:
 
 
 def stream_response(parts: Parts, messages: AsyncIterator[str]) -> Response:
-    """Return server-sent events; refused while too many pages are kept up to date."""
-    if parts.live_count >= parts.options.max_live:
-        return JSONResponse(
-            {"title": f"{parts.live_count} pages are kept up to date already (`max_live`)", "status": 503},
-            status_code=503, headers={"retry-after": "30"},
-        )  # fmt: skip
-    return StreamingResponse(_counted(parts, messages), media_type="text/event-stream", headers=_HEADERS)
+    """Return server-sent events; while too many pages are kept up to date, only that and when to try again."""
+    if refusal := too_many(parts):
+        text = f"retry: {BUSY_RETRY}\n\n{message('problem', {'text': refusal})}"
+        return Response(text, media_type="text/event-stream", headers=_HEADERS)
+    return StreamingResponse(counted(parts, _begun(messages)), media_type="text/event-stream", headers=_HEADERS)
 
 
-async def _counted(parts: Parts, messages: AsyncIterator[str]) -> AsyncIterator[str]:
+def too_many(parts: Parts) -> str:
+    """Return why one more open page is not kept up to date; empty if it is."""
+    if parts.live_count < parts.options.max_live:
+        return ""
+    return f"{parts.live_count} pages are kept up to date already (`max_live`). Close some, or load this one again."
+
+
+async def _begun(messages: AsyncIterator[str]) -> AsyncIterator[str]:
+    yield f"retry: {RETRY}\n\n"
+    async for each in messages:
+        yield each
+
+
+async def counted(parts: Parts, messages: AsyncIterator[str]) -> AsyncIterator[str]:
+    """Yield messages, and count this as an open page meanwhile."""
     parts.live_count += 1
     try:
-        yield f"retry: {RETRY}\n\n"
-        async for message in messages:
-            yield message
+        async for each in messages:
+            yield each
     finally:
         parts.live_count -= 1
 

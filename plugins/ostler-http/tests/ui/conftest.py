@@ -129,13 +129,27 @@ class FakeClient:
     @asynccontextmanager
     async def subscribe(self, *prefixes, since=None):
         self.gateway.subscribed.append(prefixes)
+        self.gateway.since.append(since)
+        yield FakeEvents(self.gateway)
 
-        async def events():
-            for event in self.gateway.events:
-                yield event
+
+class FakeEvents:
+    """A subscription that has the events of the gateway, and waits for more."""
+
+    def __init__(self, gateway):
+        self.gateway, self.left = gateway, list(gateway.events)
+
+    def __aiter__(self):
+        return self
+
+    async def __anext__(self):
+        while not self.left:
             await self.gateway.more.wait()
+        return self.left.pop(0)
 
-        yield events()
+    @property
+    def waiting_count(self):
+        return len(self.left)
 
 
 class FakeGateway:
@@ -149,6 +163,7 @@ class FakeGateway:
         self.answers = answers()
         self.roles = {method: role for role, methods in ROLES.items() for method in methods.split()}
         self.calls, self.streamed, self.events, self.subscribed = [], [], [], []
+        self.since = []
         self.cast, self.origins, self.request_ids = [], [], []
         self.described = {}
         self.more = asyncio.Event()

@@ -84,7 +84,7 @@ def test_streams_end_when_the_service_stops(admin):
     assert asyncio.run(run()) == []
 
 
-def test_too_many_open_pages_are_refused_by_name(make_site):
+def test_too_many_open_pages_are_told_so_and_try_again_later(make_site):
     site = make_site(max_live=1)
 
     async def run():
@@ -98,8 +98,26 @@ def test_too_many_open_pages_are_refused_by_name(make_site):
         return refused
 
     refused = asyncio.run(run())
-    assert refused.status_code == 503
-    assert b"max_live" in refused.body
+    retry, problem = refused.body.decode().strip().split("\n\n")
+    assert retry == "retry: 30000"
+    assert "max_live" in parsed(problem)[1]["text"]
+    assert site.parts.live_count == 0
+
+
+def test_a_feed_as_text_counts_as_an_open_page(make_site, gateway):
+    site = make_site(max_live=1)
+    site.log_in()
+    endpoint = feed_endpoint(site.parts, event_rows, "event_topics", "events.html")
+    gateway.events = [Event("volume", "node1", "e", {}, 1, 1, 1e9)]
+
+    async def run():
+        first = (await endpoint(site.request("/feed?as=text"))).body_iterator
+        await anext(first)
+        refused = await endpoint(site.request("/feed?as=text"))
+        await first.aclose()
+        return refused
+
+    assert asyncio.run(run()).status_code == 503
     assert site.parts.live_count == 0
 
 
@@ -156,10 +174,26 @@ def test_lines_of_the_log_are_escaped(admin, gateway, hostile):
 
 def test_events_and_gaps_are_shown_and_the_pattern_is_subscribed_to(admin, gateway, hostile):
     gateway.events = [Event(hostile, hostile, hostile, {hostile: hostile}, 1, 1, 1e9), Gap("volume", "node1", 3, 9)]
-    messages = asyncio.run(feed(admin, event_rows, "event_topics", "events.html", 5, "pattern=volume.*"))
-    assert "<script" not in parsed(messages[3])[1]["rows"]
-    assert "3 to 9" in parsed(messages[4])[1]["rows"]
+    messages = asyncio.run(feed(admin, event_rows, "event_topics", "events.html", 4, "pattern=volume.*"))
+    rows = parsed(messages[3])[1]["rows"]
+    assert "<script" not in rows
+    assert "3 to 9" in rows
     assert gateway.subscribed == [("volume.*",)]
+
+
+def test_events_that_come_together_are_one_change_of_the_page(admin, gateway):
+    gateway.events = [Event("volume", "node1", f"e{number}.", {}, number, 1, 1e9) for number in range(500)]
+    messages = asyncio.run(feed(admin, event_rows, "event_topics", "events.html", 6))
+    rows = [parsed(each)[1]["rows"] for each in messages[3:]]
+    assert [each.count("<li>") for each in rows] == [201, 201, 98]
+    assert rows[0].index(">e0.<") < rows[0].index(">e1.<")
+
+
+def test_a_page_of_huge_events_stays_small(admin, gateway):
+    gateway.events = [Event("volume", "node1", "e", {"x": "y" * 1_000_000}, 1, 1, 1e9)]
+    rows = parsed(asyncio.run(feed(admin, event_rows, "event_topics", "events.html", 4))[3])[1]["rows"]
+    assert "(998,003 more characters)" in rows
+    assert len(rows) < 4000
 
 
 def test_a_feed_ends_when_the_service_stops_though_nothing_happens(admin, gateway):

@@ -95,22 +95,29 @@
 
   // ---- one stream for each page, only while somebody can see it.
   function follow(url, handlers) {
-    let source = null;
+    let source = null, reason = "";
     function open() {
       if (source || document.hidden) return;
       source = new EventSource(url);
-      source.onopen = () => say("");
+      source.onopen = () => { reason = ""; say(""); };
       source.onerror = () => {
-        say("Not up to date: no connection. Trying again.");
+        say(`Not up to date: ${reason || "no connection. Trying again."}`);
         if (source && source.readyState === EventSource.CLOSED) {
           close();
           setTimeout(open, 10000);
         }
       };
       source.addEventListener("end", () => { close(); location.reload(); });
-      source.addEventListener("problem", (event) => say(`Not up to date: ${JSON.parse(event.data).text}`));
+      source.addEventListener("problem", (event) => {
+        reason = JSON.parse(event.data).text;
+        say(`Not up to date: ${reason}`);
+      });
       for (const [name, handle] of Object.entries(handlers)) {
-        source.addEventListener(name, (event) => { handle(JSON.parse(event.data)); say(""); });
+        source.addEventListener(name, (event) => {
+          reason = "";
+          handle(JSON.parse(event.data));
+          say("");
+        });
       }
     }
     function close() {
