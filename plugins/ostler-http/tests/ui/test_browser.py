@@ -20,6 +20,9 @@ pytestmark = [
     pytest.mark.timeout(180),
 ]
 CONFIG = """
+[events]
+journal = ["ostler"]
+
 [services.scheduler]
 manager = "scheduler"
 
@@ -161,6 +164,17 @@ def test_a_page_says_when_it_is_not_up_to_date_and_goes_on(page, daemon):
     daemon.command("service", "start", "web")
     page.get_by_role("heading", name="Log in to").wait_for()
     page.said.clear()
+
+
+def test_history_outlives_a_restart_of_the_page_where_the_journal_has_it(open_page, daemon):
+    daemon.command("service", "disable", "scheduler", "--reason", "before the restart")
+    daemon.command("service", "enable", "scheduler")
+    daemon.command("service", "restart", "web")
+    page = open_page()
+    page.goto(f"{page.base}/services/scheduler")
+    history = page.get_by_role("region", name="History")
+    history.get_by_text("before the restart").wait_for()
+    assert history.get_by_text("Since the service of this page was started").count() == 0
 
 
 def test_a_volume_is_created_extended_and_deleted_by_the_page_of_its_plugin(page):

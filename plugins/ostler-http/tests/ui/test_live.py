@@ -239,6 +239,48 @@ def test_history_keeps_what_has_happened_to_each_service():
     assert history.latest(1)[0]["name"] == "events lost"
 
 
+@pytest.mark.parametrize(
+    ("topics", "expected"),
+    [
+        ([], None),
+        ([["volume", "node1", 1, 9, 7]], None),
+        ([["ostler", "node1", 1, 9, 7]], {"ostler": 0}),
+        ([["ostler", "node1", 3000, 9000, 7]], {"ostler": 8500}),
+        ([["ostler", "node1", 8900, 9000, 7]], {"ostler": 8899}),
+        ([["ostler", "node1", 1, 0, 7]], {"ostler": 0}),
+    ],
+)
+def test_history_begins_with_the_newest_events_of_the_journal(gateway, topics, expected):
+    gateway.answers["event_topics"] = topics
+    history = StateHistory()
+    run_until(history, gateway, lambda: gateway.since)
+    assert gateway.since == [expected]
+    assert history.is_journaled is (expected is not None)
+
+
+def test_history_goes_on_after_an_error_where_it_was(gateway):
+    gateway.answers["event_topics"] = [["ostler", "node1", 1, 9, 7]]
+    payload = {"topic": "volume", "why": "no disk"}
+    gateway.events = [Event("ostler", "node1", "driver.failed", payload, 8, 1, 1e9, journaled=True)]
+    history = StateHistory()
+    run_until(history, gateway, lambda: history.latest(1))
+    gateway.events = []
+    run_until(history, gateway, lambda: len(gateway.since) == 2)
+    assert gateway.since == [{"ostler": 0}, {"ostler": 8}]
+    assert [event["facts"]["why"] for event in history.latest()] == ["no disk"]
+
+
+def run_until(history, gateway, is_done):
+    async def run():
+        following = asyncio.ensure_future(history.follow(gateway.client(gateway.caller_of_user(0, 0, 1))))
+        while not is_done():
+            await asyncio.sleep(0)
+        following.cancel()
+        await asyncio.wait([following])
+
+    asyncio.run(run())
+
+
 def test_the_last_lines_of_the_log_are_kept_and_filtered(gateway, admin):
     def record(number, level):
         return {

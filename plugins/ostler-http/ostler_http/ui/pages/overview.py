@@ -39,6 +39,7 @@ class OverviewPage(Page):
             "periodic": found["periodic"],
             "traffic": found["traffic"],
             "history": visit.parts.history.latest(8),
+            "is_journaled": visit.parts.history.is_journaled,
         }
 
 
