@@ -15,6 +15,7 @@ from ostler import OstlerError, Peer
 from ostler_http.application import AppEnvironment, Application
 from ostler_http.asgi import ASGIApp
 from ostler_http.ui.action_view import ActionView
+from ostler_http.ui.dump_view import DumpView
 from ostler_http.ui.feed_view import event_rows, feed_endpoint, log_rows
 from ostler_http.ui.login_views import LoginViews
 from ostler_http.ui.options import UiOptions
@@ -49,6 +50,7 @@ class UiApplication(Application):
             Route("/logout", login.log_out, methods=["POST"]),
             Route("/ask", actions.ask, methods=["GET"]),
             Route("/do", actions.do, methods=["POST"]),
+            Route("/dump.json", DumpView(parts).download, methods=["GET"]),
             Route("/static/{name}", static_file, methods=["GET"]),
             Route("/log/feed", feed_endpoint(parts, log_rows, "log_follow", "log.html"), methods=["GET"]),
             Route("/events/feed", feed_endpoint(parts, event_rows, "event_topics", "events.html"), methods=["GET"]),

@@ -11,6 +11,8 @@ from typing import Any
 from ostler import Gap, OstlerError
 
 _KEPT_EVENTS = 500
+_READ_EVENTS = 2000
+"""How far back in the journal: most events are of operations, which are not kept."""
 _RETRY_DELAY = 5.0
 _TOPIC = "ostler"
 
@@ -53,7 +55,7 @@ class StateHistory:
         if journaled is None:
             return None
         _, _, first, last, _ = journaled
-        return {_TOPIC: self._seen if first <= self._seen <= last else max(first - 1, last - _KEPT_EVENTS)}
+        return {_TOPIC: self._seen if first <= self._seen <= last else max(first - 1, last - _READ_EVENTS)}
 
     def add(self, item: Any) -> None:
         """Keep an event; for a gap, the note that some are missing."""
@@ -62,7 +64,8 @@ class StateHistory:
             self._events.append(lost)
             return
         self._seen = item.sequence if item.journaled else self._seen
-        if isinstance(item.payload, dict):
+        # Operations have a page of their own, and are so many that states would be forgotten.
+        if isinstance(item.payload, dict) and not item.name.startswith("operation."):
             facts = item.payload.get("payload", item.payload)
             self._events.append(
                 {"name": item.name, "host": item.host, "at": item.at, "facts": facts if isinstance(facts, dict) else {}}

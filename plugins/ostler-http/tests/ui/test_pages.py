@@ -7,6 +7,7 @@ from html.parser import HTMLParser
 from importlib.resources import files
 from urllib.parse import quote
 
+import msgspec
 import pytest
 
 from ostler import Busy, NotFound, NotPermitted
@@ -142,6 +143,22 @@ def test_a_daemon_that_says_less_is_shown_as_far_as_it_does(admin, gateway):
         for service in gateway.answers["service_list"]
     ]
     assert admin.get("/services").status_code == 200
+
+
+def test_the_dump_is_saved_as_a_file_with_a_harmless_name(admin, gateway, hostile):
+    admin.parts.environment = msgspec.structs.replace(admin.parts.environment, host=hostile)
+    answer = admin.get("/dump.json")
+    assert answer.json() == {hostile: {hostile: [hostile]}}
+    assert re.fullmatch(
+        r'attachment; filename="ostler-dump-[A-Za-z0-9-]+-20270115T080000Z\.json"', answer.headers["content-disposition"]
+    )
+
+
+def test_the_dump_is_a_file_only_for_who_may_see_it(site, gateway):
+    assert site.get("/dump.json").status_code == 303
+    site.log_in("viewer-secret")
+    assert site.get("/dump.json").status_code == 403
+    assert "dump" not in [call[2] for call in gateway.calls]
 
 
 @pytest.mark.parametrize("path", ["/nowhere", "/static/../application.py", "/static/%2e%2e%2fapplication.py"])
