@@ -11,6 +11,7 @@ from types import SimpleNamespace
 
 import msgspec
 import pytest
+from browser import launch
 from starlette.requests import Request
 from starlette.testclient import TestClient
 
@@ -245,6 +246,16 @@ class Site:
 def hidden(page, name):
     """Return the value of the first hidden field of a name."""
     return html.unescape(re.search(rf'name="{re.escape(name)}" value="([^"]*)"', page).group(1))
+
+
+@pytest.fixture(scope="module")  # no longer: no other loop can run in this thread meanwhile
+def chromium():
+    from playwright.sync_api import sync_playwright  # not where there is no browser
+
+    with sync_playwright() as playwright:
+        browser = launch(playwright)
+        yield browser
+        browser.close()
 
 
 @pytest.fixture

@@ -150,7 +150,8 @@ def test_the_dump_is_saved_as_a_file_with_a_harmless_name(admin, gateway, hostil
     answer = admin.get("/dump.json")
     assert answer.json() == {hostile: {hostile: [hostile]}}
     assert re.fullmatch(
-        r'attachment; filename="ostler-dump-[A-Za-z0-9-]+-20270115T080000Z\.json"', answer.headers["content-disposition"]
+        r'attachment; filename="ostler-dump-[A-Za-z0-9-]+-20270115T080000Z\.json"',
+        answer.headers["content-disposition"],
     )
 
 
