@@ -130,7 +130,7 @@ def test_who_has_logged_in_need_not_do_it_again(admin):
     assert admin.get("/login?next=/hosts").headers["location"] == "/hosts"
 
 
-def test_a_login_link_changes_the_role_of_who_has_logged_in_and_ends_the_session_before(site):
+def test_a_login_link_takes_the_place_of_the_session_before(site):
     site.log_in("viewer-secret")
     before = dict(site.browser.cookies)
     form = site.get("/login")
@@ -146,7 +146,7 @@ def test_a_login_link_changes_the_role_of_who_has_logged_in_and_ends_the_session
 FOLLOWED = {"sec-fetch-site": "cross-site", "sec-fetch-user": "?1", "sec-fetch-mode": "navigate"}
 
 
-def test_who_follows_a_link_of_another_site_is_asked_for_no_login_before_the_cookie_was_sent(site):
+def test_a_link_of_another_site_is_asked_for_again_with_the_cookie(site):
     answer = site.get("/services/a?host=b&c=%22", headers=FOLLOWED)
     assert answer.status_code == 200
     assert 'content="0; url=/services/a?host=b&amp;c=%22"' in answer.text
