@@ -11,7 +11,7 @@ from starlette.requests import Request
 from starlette.responses import Response
 from starlette.routing import Route
 
-from ostler import OstlerError, Peer
+from ostler import NotFound, OstlerError, Peer
 from ostler_http.application import AppEnvironment, Application
 from ostler_http.asgi import ASGIApp
 from ostler_http.ui.action_view import ActionView
@@ -23,10 +23,10 @@ from ostler_http.ui.page_view import page_endpoint
 from ostler_http.ui.pages import all_pages
 from ostler_http.ui.parts import Parts
 from ostler_http.ui.plugin_pages import PluginPage, PluginPages
-from ostler_http.ui.responses import message_page, redirect, status_of
+from ostler_http.ui.responses import error_page, message_page, redirect, status_of
 from ostler_http.ui.security import SecurityHeaders
 from ostler_http.ui.static_files import static_file
-from ostler_http.ui.visit import base_of
+from ostler_http.ui.visit import Visits, base_of
 
 
 class UiApplication(Application):
@@ -104,6 +104,11 @@ class UiApplication(Application):
         if request.scope["path"] in ("", request.scope["root_path"]):
             return redirect(f"{base_of(request)}/")
         status = getattr(error, "status_code", 404)
+        if status == 404 and (visit := Visits(self.parts).of(request)) is not None:
+            await visit.learn_methods("ostler")
+            return await error_page(
+                visit, NotFound("There is no such page.", hint="The menu has those that there are.")
+            )
         return message_page(self.parts, request, status, "Not found", "There is no such page.")
 
     async def _failed(self, request: Request, error: Exception) -> Response:

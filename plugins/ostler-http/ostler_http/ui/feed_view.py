@@ -73,7 +73,7 @@ async def _messages(parts: Parts, visits: Visits, rows: Rows, visit: Visit, temp
         if not stopping_of(parts, visit.request).is_set():
             yield message("end", {})
     except OstlerError as error:
-        yield message("problem", {"text": error.message})
+        yield message("problem", {"text": visible(error.message)})
 
 
 async def _text(parts: Parts, visits: Visits, rows: Rows, visit: Visit) -> AsyncIterator[str]:
@@ -89,12 +89,12 @@ async def _text(parts: Parts, visits: Visits, rows: Rows, visit: Visit) -> Async
 async def _until_stop(
     parts: Parts, visits: Visits, rows: Rows, visit: Visit
 ) -> AsyncGenerator[list[dict[str, Any]], None]:
-    """Yield batches until the session ends or the service stops; an empty one after each silence."""
+    """Yield batches until the session ends, has another role, or the service stops; an empty one after each silence."""
     stop = asyncio.ensure_future(stopping_of(parts, visit.request).wait())
     reading: asyncio.Future[list[dict[str, Any]]] | None = None
     try:
         async with aclosing(rows(visit)) as batches, _ended_before(lambda: reading):
-            while visits.of(visit.request, is_use=False) is not None:
+            while (now := visits.of(visit.request, is_use=False)) is not None and now.role == visit.role:
                 reading = reading or asyncio.ensure_future(anext(batches))
                 waited: set[asyncio.Future[Any]] = {reading, stop}
                 await asyncio.wait(waited, timeout=SILENCE, return_when=asyncio.FIRST_COMPLETED)

@@ -11,6 +11,7 @@ from starlette.requests import Request
 from starlette.responses import JSONResponse, Response, StreamingResponse
 
 from ostler import NotPermitted, OstlerError
+from ostler_http.ui.filters import visible
 from ostler_http.ui.responses import page_values
 from ostler_http.ui.visit import Visit, Visits
 
@@ -86,7 +87,7 @@ async def live_messages(parts: Parts, page: Page, request: Request) -> AsyncIter
                 return
             current = await _current(page, visit)
         except OstlerError as error:
-            current = message("problem", {"text": error.message})
+            current = message("problem", {"text": visible(error.message)})
         if current != last:
             last, quiet = current, 0.0
             yield current

@@ -59,7 +59,7 @@ async def error_page(visit: Visit, error: OstlerError, *, is_action: bool = Fals
     status = status_of(error)
     title = "Not done" if is_action else _TITLES.get(status, "Not available")
     values = await page_values(visit, title, "")
-    html = visit.parts.templates.page("error.html", {**values, "error": error})
+    html = visit.parts.templates.page("error.html", {**values, "error": error, "status_code": status})
     return HTMLResponse(html, status_code=status)
 
 

@@ -8,7 +8,7 @@ import json
 import pytest
 from starlette.responses import StreamingResponse
 
-from ostler import Busy, Event, Gap
+from ostler import Busy, Event, Gap, Role
 from ostler_http.ui.feed_view import event_rows, feed_endpoint, log_rows
 from ostler_http.ui.live_view import live_messages, stream_response
 from ostler_http.ui.pages.services import ServicesPage
@@ -211,6 +211,21 @@ def test_a_feed_ends_when_the_service_stops_though_nothing_happens(admin, gatewa
 
     assert asyncio.run(run()) == []
     assert admin.parts.live_count == 0
+
+
+def test_a_feed_ends_when_its_reader_has_another_role(admin, gateway):
+    async def run():
+        response = await feed_endpoint(admin.parts, log_rows, "log_follow", "log.html")(admin.request("/feed"))
+        begun = [await anext(response.body_iterator) for _ in range(3)]
+        gateway.tokens["admin-secret"] = Role.VIEWER
+        return begun, await _all(response.body_iterator)
+
+    record = {"at": 1e9, "level": "info", "logger": "x", "message": "secret", "fields": {}, "detail": ""}
+    gateway.streamed = [{"records": [], "dropped": 0}, *([{"records": [record], "dropped": 0}] * 3)]
+    begun, rest = asyncio.run(run())
+    assert "secret" not in "".join(begun)
+    assert parsed(rest[-1])[0] == "end"
+    assert sum("secret" in each for each in rest) == 0
 
 
 async def _all(messages):

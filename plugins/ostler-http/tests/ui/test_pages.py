@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import asyncio
 import re
 from html.parser import HTMLParser
 from importlib.resources import files
+from types import SimpleNamespace
 from urllib.parse import quote
 
 import msgspec
@@ -12,6 +14,8 @@ import pytest
 
 from ostler import Busy, NotFound, NotPermitted
 from ostler_http.ui.pages import all_pages
+from ostler_http.ui.pages.overview import explained
+from ostler_http.ui.visit import Visits
 
 PATHS = [
     "/", "/services", "/services/volume", "/topics", "/topics/volume", "/operations", "/operations/op-1", "/periodic",
@@ -137,6 +141,38 @@ def test_a_problem_is_said_once_with_its_cause_and_remedy(admin, gateway):
     assert ">3 problems<" in page
 
 
+def test_a_problem_leads_to_the_page_that_says_more_and_many_are_cut(admin, gateway):
+    gateway.answers["status"]["services"] = []
+    gateway.answers["status"]["not_well"] = [
+        "host node2: no answer", *(f"plugin p{number} is failed: x" for number in range(300)), "the log lost 7 lines",
+    ]  # fmt: skip
+    page = admin.get("/").text
+    assert page.index("host node2: no answer") < page.index('More: <a href="/hosts">Hosts</a>')
+    assert page.count('More: <a href="/plugins">Plugins</a>') == 39
+    assert "<p>262 more: " in page
+    assert ">302 problems<" in page
+
+
+def test_causes_of_services_are_read_at_once_and_not_for_long(admin, gateway):
+    service = {**gateway.answers["status"]["services"][0], "state": "failed"}
+    gateway.answers["status"]["services"] = [{**service, "topic": f"s{number}"} for number in range(30)]
+    running, most, timeouts = 0, 0, []
+
+    async def slow(topic, method, arguments, *, timeout):
+        nonlocal running, most
+        timeouts.append(timeout)
+        running += 1
+        most = max(most, running)
+        await asyncio.sleep(0)
+        running -= 1
+        raise Busy(f"nobody explains {arguments['topic']}")
+
+    visit = Visits(admin.parts).of(admin.request("/"))
+    visit.client = SimpleNamespace(call=slow)
+    found = asyncio.run(explained(visit, gateway.answers["status"]["services"]))
+    assert (len(found), most, max(timeouts)) == (10, 10, 3.0)
+
+
 def test_a_daemon_that_says_less_is_shown_as_far_as_it_does(admin, gateway):
     gateway.answers["service_list"] = [
         {key: service[key] for key in ("topic", "host", "here", "state", "up", "enabled", "link", "drivers")}
@@ -164,7 +200,10 @@ def test_the_dump_is_a_file_only_for_who_may_see_it(site, gateway):
 
 @pytest.mark.parametrize("path", ["/nowhere", "/static/../application.py", "/static/%2e%2e%2fapplication.py"])
 def test_a_path_that_does_not_exist_says_so(admin, path):
-    assert admin.get(path).status_code == 404
+    answer = admin.get(path)
+    assert answer.status_code == 404
+    assert "There is no such page" in answer.text
+    assert "Log out" in answer.text, "the menu is not there"
 
 
 def test_what_pages_load_is_small_ours_and_cached_by_its_content(site):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import Mapping
 from typing import Any
 
@@ -11,7 +12,13 @@ from ostler_http.ui.pages import Page
 from ostler_http.ui.visit import Visit, gathered
 
 _MAX_EXPLAINED = 10
+_MAX_LINES = 40
 _MAX_RUNNING = 8
+_PART_TIMEOUT = 3.0
+"""Seconds for what explains or stands beside the problems: these are to be seen at once, also while something hangs."""
+_PAGES = {"plugin": ("/plugins", "Plugins"), "host": ("/hosts", "Hosts"), "service": ("/services", "Services")}
+"""Where more is said of a problem, by the first word of its line."""
+_IN_PROGRESS = {"states": ["queued", "running", "waiting"], "limit": 100}
 
 
 class OverviewPage(Page):
@@ -26,15 +33,17 @@ class OverviewPage(Page):
         """Return the problems, with what is known of each, and a summary of the rest."""
         status = await visit.status()
         found = await gathered(
-            operations=visit.call("operation.list", {"states": ["queued", "running", "waiting"], "limit": 100}),
-            periodic=visit.call("periodic_list"),
+            operations=visit.call("operation.list", _IN_PROGRESS, timeout=_PART_TIMEOUT),
+            periodic=visit.call("periodic_list", timeout=_PART_TIMEOUT),
             traffic=visit.traffic(),
-            explained=_explained(visit, status["services"]),
+            explained=explained(visit, status["services"]),
         )
-        explained = [] if isinstance(found["explained"], OstlerError) else found["explained"]
+        causes = [] if isinstance(found["explained"], OstlerError) else found["explained"]
+        others = other_problems(status["not_well"], causes)
         return {
-            "explained": explained,
-            "other_problems": other_problems(status["not_well"], explained),
+            "explained": causes,
+            "other_problems": [_linked(line) for line in others[:_MAX_LINES]],
+            "more_problems": max(0, len(others) - _MAX_LINES),
             "operations": _newest(found["operations"]),
             "periodic": found["periodic"],
             "traffic": found["traffic"],
@@ -43,16 +52,18 @@ class OverviewPage(Page):
         }
 
 
-async def _explained(visit: Visit, services: list[dict[str, Any]]) -> list[dict[str, Any]]:
-    """Return the services that are not well, each with its causes."""
+async def explained(visit: Visit, services: list[dict[str, Any]]) -> list[dict[str, Any]]:
+    """Return the services that are not well, the worst first, each with its causes; for ten at most."""
     unwell = sorted((service for service in services if not is_well(service)), key=_severity)[:_MAX_EXPLAINED]
-    found = []
-    for service in unwell:
-        arguments = {"topic": service["topic"], "on_host": "" if service["here"] else service["host"]}
-        try:
-            found.append(await visit.call("service_show", arguments))
-        except OstlerError as error:
-            found.append({**service, "causes": [{"text": error.message, "remedy": error.hint}]})
+    return await asyncio.gather(*(_explain(visit, service) for service in unwell))
+
+
+async def _explain(visit: Visit, service: dict[str, Any]) -> dict[str, Any]:
+    arguments = {"topic": service["topic"], "on_host": "" if service["here"] else service["host"]}
+    try:
+        found: dict[str, Any] = await visit.call("service_show", arguments, timeout=_PART_TIMEOUT)
+    except OstlerError as error:
+        return {**service, "causes": [{"text": error.message, "remedy": error.hint}]}
     return found
 
 
@@ -76,6 +87,11 @@ def other_problems(lines: list[str], explained: list[dict[str, Any]]) -> list[st
     """Return the problems that are not those of an explained service: of plugins, the log, hosts, reloads."""
     told = [beginning for service in explained if service.get("causes") for beginning in _beginnings(service)]
     return [line for line in lines if not line.startswith(tuple(told))]
+
+
+def _linked(line: str) -> dict[str, str]:
+    path, title = _PAGES.get(line.partition(" ")[0], ("", ""))
+    return {"text": line, "path": path, "title": title}
 
 
 def _beginnings(service: Mapping[str, Any]) -> list[str]:
