@@ -270,8 +270,8 @@ def clock():
 
 @pytest.fixture
 def make_site(gateway, clock):
-    def make(**options):
-        return Site(gateway, clock, **options)
+    def make(at=None, **options):
+        return Site(gateway, at or clock, **options)
 
     return make
 
@@ -290,6 +290,11 @@ def admin(site):
 @pytest.fixture
 def hostile():
     return HOSTILE
+
+
+@pytest.fixture
+def hostile_answers():
+    return lambda more: answers(f"{HOSTILE} {more}")
 
 
 @pytest.fixture
