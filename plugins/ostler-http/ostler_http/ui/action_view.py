@@ -15,11 +15,12 @@ from starlette.requests import Request
 from starlette.responses import HTMLResponse, Response
 
 from ostler import InvalidInput, NotPermitted, OstlerError
+from ostler_http.api.problems import status_of
 from ostler_http.ui.actions import ACTIONS, Action, filled
 from ostler_http.ui.forms import read_form
 from ostler_http.ui.login_views import safe_target
 from ostler_http.ui.page_view import to_login
-from ostler_http.ui.responses import error_page, message_page, page_values, redirect, status_of
+from ostler_http.ui.responses import error_page, message_page, page_values, redirect
 from ostler_http.ui.security import is_same_origin
 from ostler_http.ui.visit import Visit, Visits
 

@@ -12,6 +12,7 @@ from starlette.responses import Response
 from starlette.routing import Route
 
 from ostler import NotFound, OstlerError, Peer
+from ostler_http.api.problems import status_of
 from ostler_http.application import AppEnvironment, Application
 from ostler_http.asgi import ASGIApp
 from ostler_http.ui.action_view import ActionView
@@ -23,7 +24,7 @@ from ostler_http.ui.page_view import page_endpoint
 from ostler_http.ui.pages import all_pages
 from ostler_http.ui.parts import Parts
 from ostler_http.ui.plugin_pages import PluginPage, PluginPages
-from ostler_http.ui.responses import error_page, message_page, redirect, status_of
+from ostler_http.ui.responses import error_page, message_page, redirect
 from ostler_http.ui.security import SecurityHeaders
 from ostler_http.ui.static_files import static_file
 from ostler_http.ui.visit import Visits, base_of

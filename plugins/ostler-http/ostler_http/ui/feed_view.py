@@ -48,11 +48,11 @@ def feed_endpoint(parts: Parts, rows: Rows, method: str, template: str) -> Calla
         if not visit.may_call(method):
             return JSONResponse({"title": f"{method} needs another role than {visit.role}", "status": 403}, 403)
         if request.query_params.get("as") == "text":
-            if refusal := too_many(parts):
+            if refusal := too_many(parts, visit.caller.name):
                 return PlainTextResponse(f"{refusal}\n", status_code=503, headers={"retry-after": "30"})
-            lines = counted(parts, _text(parts, visits, rows, visit))
+            lines = counted(parts, visit.caller.name, _text(parts, visits, rows, visit))
             return StreamingResponse(lines, media_type="text/plain; charset=utf-8")
-        return stream_response(parts, _messages(parts, visits, rows, visit, template))
+        return stream_response(parts, visit.caller.name, _messages(parts, visits, rows, visit, template))
 
     return answer
 

@@ -30,7 +30,7 @@ def page_endpoint(parts: Parts, page: Page) -> Callable[[Request], Awaitable[Res
         if visit is None:
             return ended_stream() if is_live else to_login(parts, request)
         if is_live:
-            return live_response(parts, page, request)
+            return live_response(parts, page, visit)
         return await _answer_page(parts, page, visit)
 
     return answer

@@ -73,7 +73,7 @@ def test_a_question_leads_back_to_no_other_host(admin, back):
     assert "javascript" not in admin.ask("service.stop", back=back, arg_topic="volume").text
 
 
-@pytest.mark.parametrize(("action", "status"), [("periodic.run", 400), ("nothing", 404), ("", 404)])
+@pytest.mark.parametrize(("action", "status"), [("periodic.run", 422), ("nothing", 404), ("", 404)])
 def test_what_asks_nothing_has_no_question(admin, gateway, action, status):
     assert admin.ask(action, arg_service="a", arg_task="b").status_code == status
     assert gateway.changes() == []
@@ -110,7 +110,7 @@ def test_the_same_number_of_two_sessions_makes_two_requests(admin, gateway):
 
 def test_what_is_required_is_asked_again_and_what_was_typed_stays(admin, gateway):
     again = admin.do("service.disable", confirmed="yes", arg_topic="volume", arg_reason="  ")
-    assert again.status_code == 400
+    assert again.status_code == 422
     assert "Reason is required" in again.text
     assert 'name="arg.topic" value="volume"' in again.text
     assert gateway.changes() == []
@@ -119,6 +119,7 @@ def test_what_is_required_is_asked_again_and_what_was_typed_stays(admin, gateway
 def test_an_error_keeps_the_form_with_what_was_typed(admin, gateway):
     gateway.answers["service_disable"] = Conflict("it is gone", hint="look again")
     again = admin.do("service.disable", confirmed="yes", arg_topic="volume", arg_reason="disks")
+    assert again.status_code == 409, "what an alert is to count is a failure of ours"
     assert "it is gone" in again.text
     assert 'value="disks"' in again.text
 
@@ -164,7 +165,7 @@ def test_an_action_that_does_not_exist_is_refused(admin, gateway, action):
 def test_a_form_that_is_none_or_too_large_is_refused(admin, kind, body):
     headers = {"origin": "http://node1:8080", **({"content-type": kind} if kind else {})}
     for path in ("/do", "/login", "/logout"):
-        assert admin.browser.post(path, content=body, headers=headers).status_code == 400
+        assert admin.browser.post(path, content=body, headers=headers).status_code == 422
 
 
 def test_every_action_is_complete():

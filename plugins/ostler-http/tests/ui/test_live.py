@@ -88,20 +88,38 @@ def test_too_many_open_pages_are_told_so_and_try_again_later(make_site):
     site = make_site(max_live=1)
 
     async def run():
-        first = stream_response(site.parts, _numbers())
+        first = stream_response(site.parts, "alice", _numbers())
         assert isinstance(first, StreamingResponse)
         body = first.body_iterator
         await anext(body)
-        refused = stream_response(site.parts, _numbers())
+        refused = stream_response(site.parts, "alice", _numbers())
         await body.aclose()
-        assert isinstance(stream_response(site.parts, _numbers()), StreamingResponse)
+        assert isinstance(stream_response(site.parts, "alice", _numbers()), StreamingResponse)
         return refused
 
     refused = asyncio.run(run())
     retry, problem = refused.body.decode().strip().split("\n\n")
     assert retry == "retry: 30000"
     assert "max_live" in parsed(problem)[1]["text"]
-    assert site.parts.live_count == 0
+    assert site.parts.live.total() == 0
+
+
+def test_one_caller_cannot_take_the_live_pages_of_all(make_site):
+    site = make_site(max_live=4)
+
+    async def run():
+        bodies = [stream_response(site.parts, "mallory", _numbers()).body_iterator for _ in range(2)]
+        for body in bodies:
+            await anext(body)
+        refused = stream_response(site.parts, "mallory", _numbers())
+        other = stream_response(site.parts, "alice", _numbers())
+        for body in bodies:
+            await body.aclose()
+        return refused, other
+
+    refused, other = asyncio.run(run())
+    assert b"2 pages of mallory" in refused.body
+    assert isinstance(other, StreamingResponse)
 
 
 def test_a_feed_as_text_counts_as_an_open_page(make_site, gateway):
@@ -118,7 +136,7 @@ def test_a_feed_as_text_counts_as_an_open_page(make_site, gateway):
         return refused
 
     assert asyncio.run(run()).status_code == 503
-    assert site.parts.live_count == 0
+    assert site.parts.live.total() == 0
 
 
 async def _numbers():
@@ -210,7 +228,7 @@ def test_a_feed_ends_when_the_service_stops_though_nothing_happens(admin, gatewa
         return await rest
 
     assert asyncio.run(run()) == []
-    assert admin.parts.live_count == 0
+    assert admin.parts.live.total() == 0
 
 
 def test_a_feed_ends_when_its_reader_has_another_role(admin, gateway):

@@ -100,7 +100,7 @@ def test_an_action_is_only_for_the_services_of_its_page(lamps, gateway, name):
 def test_a_page_that_fails_says_so_and_takes_nothing_with_it(lamps, page, caplog):
     page.error = ZeroDivisionError("secret detail")
     answer = lamps.get("/pages/lamps")
-    assert answer.status_code == 502
+    assert answer.status_code == 500
     assert "the page lamps has failed: ZeroDivisionError" in answer.text
     assert "secret detail" not in answer.text
     assert "secret detail" in caplog.text
