@@ -18,11 +18,10 @@ from ostler import InvalidInput, NotPermitted, OstlerError
 from ostler_http.api.problems import status_of
 from ostler_http.ui.actions import ACTIONS, Action, filled
 from ostler_http.ui.forms import read_form
-from ostler_http.ui.login_views import safe_target
 from ostler_http.ui.page_view import to_login
 from ostler_http.ui.responses import error_page, message_page, page_values, redirect
 from ostler_http.ui.security import is_same_origin
-from ostler_http.ui.visit import Visit, Visits
+from ostler_http.ui.visit import Visit, Visits, safe_target
 
 if TYPE_CHECKING:
     from ostler_http.ui.parts import Parts
@@ -113,7 +112,7 @@ class ActionView:
             operation = await visit.client.submit(
                 action.topic, action.method, arguments, lenient=True, request_id=request_id
             )
-            return redirect(f"{visit.base}/operations/{quote(operation, safe='')}")
+            return redirect(f"{visit.base}/operations/{quote(operation, safe='')}?back={quote(back, safe='/')}")
         options: dict[str, Any] = {"lenient": True, "request_id": request_id, "deduplicate": bool(request_id)}
         if action.cast:
             await visit.client.cast(action.topic, action.method, arguments, **options)

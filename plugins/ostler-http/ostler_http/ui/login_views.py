@@ -13,7 +13,7 @@ from ostler import NotPermitted, Peer, format_seconds
 from ostler_http.ui.forms import read_form
 from ostler_http.ui.responses import redirect
 from ostler_http.ui.security import is_same_origin
-from ostler_http.ui.visit import Visit, Visits, base_of, cookie_name
+from ostler_http.ui.visit import Visit, Visits, base_of, cookie_name, safe_target
 
 if TYPE_CHECKING:
     from ostler_http.ui.parts import Parts
@@ -126,14 +126,6 @@ class LoginViews:
             name, value,
             path=_cookie_path(request), httponly=True, samesite="strict", secure=request.scope["scheme"] == "https",
         )  # fmt: skip
-
-
-def safe_target(request: Request, wanted: str) -> str:
-    """Return where to go after a login: only to a page of this mount, whatever the link said."""
-    base = base_of(request)
-    is_within = wanted.startswith(f"{base}/") and not wanted.startswith("//")
-    is_plain = "\\" not in wanted and wanted.isprintable() and wanted.isascii()
-    return wanted if is_within and is_plain else f"{base}/"
 
 
 def _login_cookie(request: Request) -> str:

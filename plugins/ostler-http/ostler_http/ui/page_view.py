@@ -11,9 +11,8 @@ from starlette.responses import HTMLResponse, Response
 
 from ostler import OstlerError
 from ostler_http.ui.live_view import ended_stream, live_response, require_role
-from ostler_http.ui.login_views import safe_target
 from ostler_http.ui.responses import error_page, page_values, redirect
-from ostler_http.ui.visit import Visit, Visits, base_of, path_of
+from ostler_http.ui.visit import Visit, Visits, base_of, path_of, safe_target
 
 if TYPE_CHECKING:
     from ostler_http.ui.pages import Page

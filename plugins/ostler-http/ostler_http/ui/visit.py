@@ -149,6 +149,14 @@ def path_of(request: Request) -> str:
     return quote(request.scope["path"], safe="/~") + (f"?{query}" if query else "")
 
 
+def safe_target(request: Request, wanted: str) -> str:
+    """Return where to go after a login or an action: only to a page of this mount, whatever a link or form said."""
+    base = base_of(request)
+    is_within = wanted.startswith(f"{base}/") and not wanted.startswith("//")
+    is_plain = "\\" not in wanted and wanted.isprintable() and wanted.isascii()
+    return wanted if is_within and is_plain else f"{base}/"
+
+
 def cookie_name(request: Request) -> str:
     """Return the name of the cookie. Browsers share cookies among all ports of a host, and so could two daemons."""
     port = request.headers.get("host", "").rpartition(":")[2]

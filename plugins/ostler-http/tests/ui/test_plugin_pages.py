@@ -82,7 +82,9 @@ def test_an_action_of_a_page_asks_and_submits_an_operation(lamps, gateway):
     question = lamps.do("lamps/hall/switch", csrf=lamps.csrf(), arg_lamp="one")
     assert "Switch one?" in question.text
     done = lamps.do("lamps/hall/switch", confirmed="yes", arg_lamp="one", arg_level="3")
-    assert done.headers["location"] == "/operations/op-1"
+    assert done.headers["location"] == "/operations/op-1?back=/services"
+    assert 'href="/services">Back</a>' in lamps.get(done.headers["location"]).text
+    assert 'href="/">Back</a>' in lamps.get("/operations/op-1?back=//evil.example/").text
     assert ("token:operator", "hall", "switch", {"lamp": "one", "level": "3"}) in gateway.calls
 
 
