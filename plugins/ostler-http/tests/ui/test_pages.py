@@ -142,12 +142,13 @@ def test_a_problem_is_said_once_with_its_cause_and_remedy(admin, gateway):
 
 
 def test_a_problem_leads_to_the_page_that_says_more_and_many_are_cut(admin, gateway):
-    gateway.answers["status"]["services"] = []
+    there = {**gateway.answers["status"]["services"][0], "host": "node2", "here": False, "link": "no answer"}
+    gateway.answers["status"]["services"] = [there]
     gateway.answers["status"]["not_well"] = [
-        "host node2: no answer", *(f"plugin p{number} is failed: x" for number in range(300)), "the log lost 7 lines",
+        "node2 has been unreachable for 4s: check that `rpc` is set", *(f"plugin p{number} is failed: x" for number in range(300)), "the log lost 7 lines",
     ]  # fmt: skip
     page = admin.get("/").text
-    assert page.index("host node2: no answer") < page.index('More: <a href="/hosts">Hosts</a>')
+    assert page.index("check that <code>rpc</code>") < page.index('More: <a href="/hosts">Hosts</a>')
     assert page.count('More: <a href="/plugins">Plugins</a>') == 39
     assert "<p>262 more: " in page
     assert ">302 problems<" in page

@@ -39,10 +39,11 @@ class OverviewPage(Page):
             explained=explained(visit, status["services"]),
         )
         causes = [] if isinstance(found["explained"], OstlerError) else found["explained"]
+        hosts = {service["host"] for service in status["services"] if not service["here"]}
         others = other_problems(status["not_well"], causes)
         return {
             "explained": causes,
-            "other_problems": [_linked(line) for line in others[:_MAX_LINES]],
+            "other_problems": [_linked(line, hosts) for line in others[:_MAX_LINES]],
             "more_problems": max(0, len(others) - _MAX_LINES),
             "operations": _newest(found["operations"]),
             "periodic": found["periodic"],
@@ -89,8 +90,9 @@ def other_problems(lines: list[str], explained: list[dict[str, Any]]) -> list[st
     return [line for line in lines if not line.startswith(tuple(told))]
 
 
-def _linked(line: str) -> dict[str, str]:
-    path, title = _PAGES.get(line.partition(" ")[0], ("", ""))
+def _linked(line: str, hosts: set[str]) -> dict[str, str]:
+    first = line.partition(" ")[0]
+    path, title = _PAGES["host"] if first in hosts else _PAGES.get(first, ("", ""))
     return {"text": line, "path": path, "title": title}
 
 
