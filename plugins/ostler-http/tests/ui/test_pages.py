@@ -144,9 +144,9 @@ def test_a_problem_is_said_once_with_its_cause_and_remedy(admin, gateway):
 def test_a_problem_leads_to_the_page_that_says_more_and_many_are_cut(admin, gateway):
     there = {**gateway.answers["status"]["services"][0], "host": "node2", "here": False, "link": "no answer"}
     gateway.answers["status"]["services"] = [there]
-    gateway.answers["status"]["not_well"] = [
-        "node2 has been unreachable for 4s: check that `rpc` is set", *(f"plugin p{number} is failed: x" for number in range(300)), "the log lost 7 lines",
-    ]  # fmt: skip
+    failed = [f"plugin p{number} is failed: x" for number in range(300)]
+    lost = "node2 has been unreachable for 4s: check that `rpc` is set"
+    gateway.answers["status"]["not_well"] = [lost, *failed, "the log lost 7 lines"]
     page = admin.get("/").text
     assert page.index("check that <code>rpc</code>") < page.index('More: <a href="/hosts">Hosts</a>')
     assert page.count('More: <a href="/plugins">Plugins</a>') == 39
