@@ -287,6 +287,21 @@ def test_axe_finds_nothing_on_pages_before_a_login_and_after_a_session(chromium,
         context.close()
 
 
+@pytest.mark.parametrize(("scheme", "width"), [("light", 1280), ("dark", 390)])
+def test_axe_finds_nothing_on_the_documentation_of_the_api(open_page, daemon, scheme, width):
+    page = open_page(color_scheme=scheme)
+    page.set_viewport_size({"width": width, "height": 800})
+    secret = daemon.command("token", "new", f"docs-{scheme}", "--role", "viewer").stdout.strip()
+    page.goto(f"{page.base.removesuffix('/ui')}/v1/docs")
+    page.get_by_label("Token").fill(secret)
+    page.get_by_role("button", name="Show").click()
+    page.get_by_label("Filter").fill("volume/methods/create_volume")
+    page.locator("summary:visible").first.click()
+    page.locator("table:visible").first.wait_for()
+    assert violations_of(page) == []
+    assert not is_too_wide(page)
+
+
 def test_the_way_back_from_an_action_leads_to_its_question_and_twice_is_once(page, daemon):
     page.goto(f"{page.base}/pages/volumes")
     page.get_by_role("button", name="Create a volume…").click()
