@@ -118,6 +118,27 @@ def test_what_happens_is_seen_without_a_reload(page, daemon):
     page.get_by_text("No problems.").wait_for()
 
 
+def test_why_a_page_is_not_kept_up_to_date_stays_to_be_read(page):
+    """The stream is ours here: it says why there is none, and ends."""
+    base = f"{page.base}/services"
+
+    def answer(route):
+        if "text/event-stream" not in route.request.headers["accept"]:
+            route.continue_()
+            return
+        body = 'retry: 50\n\nevent: problem\ndata: {"text": "100 pages are open"}\n\n'
+        route.fulfill(content_type="text/event-stream", body=body)
+
+    page.route(base, answer)
+    page.goto(base)
+    page.get_by_text("Not up to date: 100 pages are open").wait_for()
+    with page.expect_request(base):
+        pass  # it has noticed the end of the stream
+    page.get_by_text("Not up to date: 100 pages are open").wait_for()
+    assert page.get_by_text("no connection").count() == 0
+    page.unroute(base)
+
+
 def test_time_spans_of_the_script_are_in_the_notation_of_the_command(page):
     spans = [0, 1, 59, 60, 65, 3599, 3600, 3605, 5400, 86_399, 86_400, 90_000, 86_405, 400 * 86_400]
     page.evaluate(
