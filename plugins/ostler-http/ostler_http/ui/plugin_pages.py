@@ -36,6 +36,8 @@ if TYPE_CHECKING:
 
 _RENDER_TIMEOUT = 15.0
 """Seconds in which a page has to say what it shows."""
+_MAX_ROWS = 500
+"""Rows of a table that are shown: it is sent again whenever one has changed."""
 
 
 class PluginPages:
@@ -197,4 +199,5 @@ class PluginPage(Page):
             "topics": topics,
             "button": button,
             "name": name,
+            "max_rows": _MAX_ROWS,
         }

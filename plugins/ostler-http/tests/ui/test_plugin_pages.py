@@ -22,6 +22,7 @@ class LampPage:
 
     def __init__(self):
         self.error = None
+        self.rows = 1
 
     async def render(self, request, client):
         if self.error is not None:
@@ -33,7 +34,7 @@ class LampPage:
             "actions": ["reset"],
             "sections": [
                 {"title": name, "text": name, "facts": [[name, name]]},
-                {"table": {"columns": [name, "Size", "State"], "rows": [row]}},
+                {"table": {"columns": [name, "Size", "State"], "rows": [row] * self.rows}},
                 {"title": "Empty", "table": {"columns": ["x"], "rows": [], "empty": name}},
             ],
         }
@@ -70,6 +71,13 @@ def test_what_a_page_says_is_escaped_and_laid_out(lamps):
     assert "<script>alert" not in page
     assert "<img src=x" not in page
     assert "1KiB" in page
+
+
+def test_a_table_of_thousands_of_rows_is_cut_and_says_so(lamps, gateway, page):
+    page.rows = 3000
+    text = lamps.get("/pages/lamps").text
+    assert text.count("lamps/hall/switch") == 500
+    assert "The first 500 of 3,000." in text
 
 
 def test_only_what_the_visitor_may_do_is_offered(lamps):
