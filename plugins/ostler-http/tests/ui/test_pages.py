@@ -12,7 +12,7 @@ from urllib.parse import quote
 import msgspec
 import pytest
 
-from ostler import Busy, NotFound, NotPermitted
+from ostler import Busy, DeadlineExceeded, NotFound, NotPermitted
 from ostler_http.ui.pages import all_pages
 from ostler_http.ui.pages.overview import explained
 from ostler_http.ui.visit import Visits
@@ -154,6 +154,17 @@ def test_a_problem_leads_to_the_page_that_says_more_and_many_are_cut(admin, gate
     assert ">302 problems<" in page
 
 
+def test_what_is_known_of_a_problem_stays_when_its_causes_cannot_be_read(admin, gateway):
+    service = {**gateway.answers["status"]["services"][0], "topic": "volume", "host": "node1", "drivers": []}
+    gateway.answers["status"]["services"] = [service]
+    gateway.answers["status"]["not_well"] = ["service volume: no disk", "service volume is disabled by root: new disks"]
+    gateway.answers["service_show"] = DeadlineExceeded("no answer within 3s", hint="increase the timeout")
+    page = admin.get("/").text
+    assert page.index("no disk") < page.index("new disks") < page.index("could not be read: no answer within 3s")
+    assert page.count("no disk") == 1
+    assert "increase the timeout" not in page
+
+
 def test_causes_of_services_are_read_at_once_and_not_for_long(admin, gateway):
     service = {**gateway.answers["status"]["services"][0], "state": "failed"}
     gateway.answers["status"]["services"] = [{**service, "topic": f"s{number}"} for number in range(30)]
@@ -170,7 +181,7 @@ def test_causes_of_services_are_read_at_once_and_not_for_long(admin, gateway):
 
     visit = Visits(admin.parts).of(admin.request("/"))
     visit.client = SimpleNamespace(call=slow)
-    found = asyncio.run(explained(visit, gateway.answers["status"]["services"]))
+    found = asyncio.run(explained(visit, gateway.answers["status"]["services"], []))
     assert (len(found), most, max(timeouts)) == (10, 10, 3.0)
 
 

@@ -76,8 +76,19 @@ def test_what_a_page_says_is_escaped_and_laid_out(lamps):
 def test_a_table_of_thousands_of_rows_is_cut_and_says_so(lamps, gateway, page):
     page.rows = 3000
     text = lamps.get("/pages/lamps").text
-    assert text.count("lamps/hall/switch") == 500
-    assert "The first 500 of 3,000." in text
+    assert text.count("lamps/hall/switch") == 200
+    assert "The first 200 of 3,000." in text
+    assert 'name="q"' in text
+
+
+@pytest.mark.parametrize(("wanted", "expected"), [("ONE", 1), ("1024", 1), ("two", 0), ("<b>", 0), ("", 1)])
+def test_rows_are_found_by_what_their_cells_say(lamps, gateway, wanted, expected):
+    gateway.answers["list_lamps"] = ["one"]
+    text = lamps.get("/pages/lamps", params={"q": wanted}).text
+    assert text.count("lamps/hall/switch") == expected
+    assert text.count("No row has ") == (2 - expected if wanted else 0)
+    assert "<b>" not in text
+    assert ('name="q"' in text) is bool(wanted), "a filter for a few rows"
 
 
 def test_only_what_the_visitor_may_do_is_offered(lamps):

@@ -36,7 +36,7 @@ class OverviewPage(Page):
             operations=visit.call("operation.list", _IN_PROGRESS, timeout=_PART_TIMEOUT),
             periodic=visit.call("periodic_list", timeout=_PART_TIMEOUT),
             traffic=visit.traffic(),
-            explained=explained(visit, status["services"]),
+            explained=explained(visit, status["services"], status["not_well"]),
         )
         causes = [] if isinstance(found["explained"], OstlerError) else found["explained"]
         hosts = {service["host"] for service in status["services"] if not service["here"]}
@@ -53,18 +53,25 @@ class OverviewPage(Page):
         }
 
 
-async def explained(visit: Visit, services: list[dict[str, Any]]) -> list[dict[str, Any]]:
-    """Return the services that are not well, the worst first, each with its causes; for ten at most."""
+async def explained(visit: Visit, services: list[dict[str, Any]], lines: list[str]) -> list[dict[str, Any]]:
+    """Return the services that are not well, the worst first, each with its causes; ten at most.
+
+    Args:
+        visit: Who asks.
+        services: All services.
+        lines: The problems as the status has them: what is said of a service whose causes cannot be read.
+    """
     unwell = sorted((service for service in services if not is_well(service)), key=_severity)[:_MAX_EXPLAINED]
-    return await asyncio.gather(*(_explain(visit, service) for service in unwell))
+    return await asyncio.gather(*(_explain(visit, service, lines) for service in unwell))
 
 
-async def _explain(visit: Visit, service: dict[str, Any]) -> dict[str, Any]:
+async def _explain(visit: Visit, service: dict[str, Any], lines: list[str]) -> dict[str, Any]:
     arguments = {"topic": service["topic"], "on_host": "" if service["here"] else service["host"]}
     try:
         found: dict[str, Any] = await visit.call("service_show", arguments, timeout=_PART_TIMEOUT)
     except OstlerError as error:
-        return {**service, "causes": [{"text": error.message, "remedy": error.hint}]}
+        known = [{"text": line} for line in lines if line.startswith(tuple(_beginnings(service)))]
+        return {**service, "causes": known or [{"text": service.get("why", "")}], "unknown": error}
     return found
 
 
