@@ -24,6 +24,9 @@ CONFIG = """
 [daemon]
 host = "node1"
 
+[events]
+journal = ["ostler"]
+
 [services.scheduler]
 manager = "scheduler"
 
@@ -108,6 +111,8 @@ def photograph(context: Any, daemon: DaemonProcess) -> None:
     page.set_viewport_size({"width": 390, "height": 780})
     page.goto(f"{base}/pages/volumes")
     save(page, "volumes-phone")
+    page.goto(f"{base}/services")
+    save(page, "services-phone")
 
 
 def save(page: Any, name: str) -> None:

@@ -12,6 +12,7 @@ from typing import Any, ClassVar
 
 from ostler_volume.volume_states import SnapshotState, VolumeState
 
+_SNAPSHOT_HELP = "A volume can be deleted when it has no snapshots."
 _SIZE_HELP = "Bytes, or text such as `10GiB`"
 
 
@@ -89,7 +90,11 @@ class VolumePage:
                     for host, why in unreachable.items()
                 ),
                 {"table": _volumes_table(volumes["volumes"], here)},
-                {"title": "Snapshots", "table": _snapshots_table(snapshots["snapshots"], here)},
+                {
+                    "title": "Snapshots",
+                    "text": _SNAPSHOT_HELP if snapshots["snapshots"] else "",
+                    "table": _snapshots_table(snapshots["snapshots"], here),
+                },
                 {"title": "Backends", "table": _backends_table(reports, topic)},
             ],
         }

@@ -40,6 +40,7 @@ class Action(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=Tr
         fields: What is asked first.
         question: What is to be confirmed first; empty for an action that begins at once unless it asks something.
             `{name}` stands for an argument.
+        confirm: The words of the button that answers the question; by default those of its button.
         done: What is said when it has succeeded.
         danger: Whether what it does cannot be undone, or takes something away from others.
         submit: Whether it is submitted as an operation, whose progress is then shown.
@@ -53,6 +54,7 @@ class Action(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=Tr
     topic: str = "ostler"
     fields: Sequence[Field] = ()
     question: str = ""
+    confirm: str = ""
     done: str = ""
     danger: bool = False
     submit: bool = False
@@ -112,8 +114,10 @@ ACTIONS: Mapping[str, Action] = {
         question="Give the hanging instance of {name} up and create another one? Its threads stay until they return.",
     ),
     "operation.cancel": Action(
-        label="Cancel…", method="operation.cancel", danger=True, done="cancellation was requested",
-        question="Cancel the operation {operation}?",
+        label="Cancel…", confirm="Cancel the operation", method="operation.cancel", danger=True,
+        done="cancellation was requested",
+        question="Cancel the operation {operation}? One that waits ends at once; one that runs is asked to stop, "
+        "and may still succeed.",
     ),
     "operation.retry": Action(label="Retry", method="operation.retry", done="the operation is queued again"),
     "periodic.run": Action(label="Run now", method="periodic_run", done="{task} of {service} runs"),

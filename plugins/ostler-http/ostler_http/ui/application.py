@@ -11,10 +11,12 @@ from starlette.requests import Request
 from starlette.responses import Response
 from starlette.routing import Route
 
-from ostler import OstlerError, Peer
+from ostler import NotFound, OstlerError, Peer
+from ostler_http.api.problems import status_of
 from ostler_http.application import AppEnvironment, Application
 from ostler_http.asgi import ASGIApp
 from ostler_http.ui.action_view import ActionView
+from ostler_http.ui.dump_view import DumpView
 from ostler_http.ui.feed_view import event_rows, feed_endpoint, log_rows
 from ostler_http.ui.login_views import LoginViews
 from ostler_http.ui.options import UiOptions
@@ -22,10 +24,10 @@ from ostler_http.ui.page_view import page_endpoint
 from ostler_http.ui.pages import all_pages
 from ostler_http.ui.parts import Parts
 from ostler_http.ui.plugin_pages import PluginPage, PluginPages
-from ostler_http.ui.responses import message_page, redirect, status_of
+from ostler_http.ui.responses import error_page, message_page, redirect
 from ostler_http.ui.security import SecurityHeaders
 from ostler_http.ui.static_files import static_file
-from ostler_http.ui.visit import base_of
+from ostler_http.ui.visit import Visits, base_of
 
 
 class UiApplication(Application):
@@ -47,7 +49,9 @@ class UiApplication(Application):
             Route("/login", login.show, methods=["GET"]),
             Route("/login", login.log_in, methods=["POST"]),
             Route("/logout", login.log_out, methods=["POST"]),
+            Route("/ask", actions.ask, methods=["GET"]),
             Route("/do", actions.do, methods=["POST"]),
+            Route("/dump.json", DumpView(parts).download, methods=["GET"]),
             Route("/static/{name}", static_file, methods=["GET"]),
             Route("/log/feed", feed_endpoint(parts, log_rows, "log_follow", "log.html"), methods=["GET"]),
             Route("/events/feed", feed_endpoint(parts, event_rows, "event_topics", "events.html"), methods=["GET"]),
@@ -101,6 +105,11 @@ class UiApplication(Application):
         if request.scope["path"] in ("", request.scope["root_path"]):
             return redirect(f"{base_of(request)}/")
         status = getattr(error, "status_code", 404)
+        if status == 404 and (visit := Visits(self.parts).of(request)) is not None:
+            await visit.learn_methods("ostler")
+            return await error_page(
+                visit, NotFound("There is no such page.", hint="The menu has those that there are.")
+            )
         return message_page(self.parts, request, status, "Not found", "There is no such page.")
 
     async def _failed(self, request: Request, error: Exception) -> Response:

@@ -9,17 +9,22 @@ from contextlib import aclosing, asynccontextmanager
 from typing import TYPE_CHECKING, Any
 
 from starlette.requests import Request
-from starlette.responses import JSONResponse, Response, StreamingResponse
+from starlette.responses import JSONResponse, PlainTextResponse, Response, StreamingResponse
 
-from ostler import Gap, OstlerError
+from ostler import Event, Gap, OstlerError
 from ostler_http.ui.filters import visible
-from ostler_http.ui.live_view import SILENCE, ended_stream, message, stopping_of, stream_response
+from ostler_http.ui.live_view import SILENCE, counted, ended_stream, message, stopping_of, stream_response, too_many
 from ostler_http.ui.pages.events import plain_event
 from ostler_http.ui.pages.log import wanted_records
 from ostler_http.ui.visit import Visit, Visits
 
 if TYPE_CHECKING:
     from ostler_http.ui.parts import Parts
+
+_MOMENT = 0.1
+"""Seconds for which events are collected."""
+_BATCH = 200
+"""The most of them that are sent at once."""
 
 Rows = Callable[[Visit], AsyncGenerator[list[dict[str, Any]], None]]
 
@@ -43,8 +48,11 @@ def feed_endpoint(parts: Parts, rows: Rows, method: str, template: str) -> Calla
         if not visit.may_call(method):
             return JSONResponse({"title": f"{method} needs another role than {visit.role}", "status": 403}, 403)
         if request.query_params.get("as") == "text":
-            return StreamingResponse(_text(parts, visits, rows, visit), media_type="text/plain; charset=utf-8")
-        return stream_response(parts, _messages(parts, visits, rows, visit, template))
+            if refusal := too_many(parts, visit.caller.name):
+                return PlainTextResponse(f"{refusal}\n", status_code=503, headers={"retry-after": "30"})
+            lines = counted(parts, visit.caller.name, _text(parts, visits, rows, visit))
+            return StreamingResponse(lines, media_type="text/plain; charset=utf-8")
+        return stream_response(parts, visit.caller.name, _messages(parts, visits, rows, visit, template))
 
     return answer
 
@@ -65,7 +73,7 @@ async def _messages(parts: Parts, visits: Visits, rows: Rows, visit: Visit, temp
         if not stopping_of(parts, visit.request).is_set():
             yield message("end", {})
     except OstlerError as error:
-        yield message("problem", {"text": error.message})
+        yield message("problem", {"text": visible(error.message)})
 
 
 async def _text(parts: Parts, visits: Visits, rows: Rows, visit: Visit) -> AsyncIterator[str]:
@@ -81,12 +89,12 @@ async def _text(parts: Parts, visits: Visits, rows: Rows, visit: Visit) -> Async
 async def _until_stop(
     parts: Parts, visits: Visits, rows: Rows, visit: Visit
 ) -> AsyncGenerator[list[dict[str, Any]], None]:
-    """Yield batches until the session ends or the service stops; an empty one after each silence."""
+    """Yield batches until the session ends, has another role, or the service stops; an empty one after each silence."""
     stop = asyncio.ensure_future(stopping_of(parts, visit.request).wait())
     reading: asyncio.Future[list[dict[str, Any]]] | None = None
     try:
         async with aclosing(rows(visit)) as batches, _ended_before(lambda: reading):
-            while visits.of(visit.request, is_use=False) is not None:
+            while (now := visits.of(visit.request, is_use=False)) is not None and now.role == visit.role:
                 reading = reading or asyncio.ensure_future(anext(batches))
                 waited: set[asyncio.Future[Any]] = {reading, stop}
                 await asyncio.wait(waited, timeout=SILENCE, return_when=asyncio.FIRST_COMPLETED)
@@ -124,12 +132,15 @@ async def log_rows(visit: Visit) -> AsyncGenerator[list[dict[str, Any]], None]:
 
 
 async def event_rows(visit: Visit) -> AsyncGenerator[list[dict[str, Any]], None]:
-    """Yield what is published, an event at a time."""
+    """Yield what is published: what comes within a moment together, so that a browser has one change to show."""
     pattern = visit.request.query_params.get("pattern", "").strip()
     async with visit.client.subscribe(*([pattern] if pattern else [])) as events:
         yield []
         async for item in events:
-            if isinstance(item, Gap):
-                yield [{"gap": item._asdict()}]
-            else:
-                yield [plain_event(item)]
+            await asyncio.sleep(_MOMENT)
+            others = [await anext(events) for _ in range(min(events.waiting_count, _BATCH))]
+            yield [_event_row(each) for each in (item, *others)]
+
+
+def _event_row(item: Event | Gap) -> dict[str, Any]:
+    return {"gap": item._asdict()} if isinstance(item, Gap) else plain_event(item)

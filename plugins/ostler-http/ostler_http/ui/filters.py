@@ -117,6 +117,13 @@ def _structure(value: Mapping[Any, Any] | list[Any] | tuple[Any, ...]) -> str:
     return ", ".join(f"{key}: {plain(item)}" for key, item in value.items())
 
 
+def cut(value: Any, limit: int = 2000) -> str:
+    """Return a text that a page of many such texts can hold, and how much of it was left out."""
+    text = value if isinstance(value, str) else plain(value)
+    left = len(text) - limit
+    return f"{text[:limit]}\u2026 ({left:,} more characters)" if left > 0 else text
+
+
 def lines(value: Any) -> str:
     """Return a structure as indented JSON."""
     return json.dumps(value, ensure_ascii=False, default=str, indent=2)

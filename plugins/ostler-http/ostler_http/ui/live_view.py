@@ -11,6 +11,7 @@ from starlette.requests import Request
 from starlette.responses import JSONResponse, Response, StreamingResponse
 
 from ostler import NotPermitted, OstlerError
+from ostler_http.ui.filters import visible
 from ostler_http.ui.responses import page_values
 from ostler_http.ui.visit import Visit, Visits
 
@@ -22,14 +23,16 @@ SILENCE = 15.0
 """Seconds without a change after which a comment is sent, so that a lost connection is noticed on both sides."""
 RETRY = 3000
 """Milliseconds after which a browser connects again."""
+BUSY_RETRY = 30_000
+"""The same while too many pages are open."""
 _HEADERS = {"cache-control": "no-store", "x-accel-buffering": "no"}
 
 
-def live_response(parts: Parts, page: Page, request: Request) -> Response:
+def live_response(parts: Parts, page: Page, visit: Visit) -> Response:
     """Return the stream that keeps a page up to date."""
     if page.interval is None:
         return JSONResponse({"title": "this page does not change", "status": 406}, status_code=406)
-    return stream_response(parts, live_messages(parts, page, request))
+    return stream_response(parts, visit.caller.name, live_messages(parts, page, visit.request))
 
 
 def ended_stream() -> Response:
@@ -40,24 +43,40 @@ def ended_stream() -> Response:
     return Response(message("end", {}), media_type="text/event-stream", headers=_HEADERS)
 
 
-def stream_response(parts: Parts, messages: AsyncIterator[str]) -> Response:
-    """Return server-sent events; refused while too many pages are kept up to date."""
-    if parts.live_count >= parts.options.max_live:
-        return JSONResponse(
-            {"title": f"{parts.live_count} pages are kept up to date already (`max_live`)", "status": 503},
-            status_code=503, headers={"retry-after": "30"},
-        )  # fmt: skip
-    return StreamingResponse(_counted(parts, messages), media_type="text/event-stream", headers=_HEADERS)
+def stream_response(parts: Parts, caller: str, messages: AsyncIterator[str]) -> Response:
+    """Return server-sent events; while too many pages are kept up to date, only that and when to try again."""
+    if refusal := too_many(parts, caller):
+        text = f"retry: {BUSY_RETRY}\n\n{message('problem', {'text': refusal})}"
+        return Response(text, media_type="text/event-stream", headers=_HEADERS)
+    return StreamingResponse(counted(parts, caller, _begun(messages)), media_type="text/event-stream", headers=_HEADERS)
 
 
-async def _counted(parts: Parts, messages: AsyncIterator[str]) -> AsyncIterator[str]:
-    parts.live_count += 1
+def too_many(parts: Parts, caller: str) -> str:
+    """Return why one more open page of a caller is not kept up to date; empty if it is."""
+    limit, own = parts.options.max_live, parts.live[caller]
+    if parts.live.total() >= limit:
+        return f"{limit} pages are kept up to date already (`max_live`). Close some, or load this one again."
+    if own >= max(1, limit // 2):
+        return f"{own} pages of {caller} are kept up to date already. Close some, or load this one again."
+    return ""
+
+
+async def _begun(messages: AsyncIterator[str]) -> AsyncIterator[str]:
+    yield f"retry: {RETRY}\n\n"
+    async for each in messages:
+        yield each
+
+
+async def counted(parts: Parts, caller: str, messages: AsyncIterator[str]) -> AsyncIterator[str]:
+    """Yield messages, and count this as an open page of a caller meanwhile."""
+    parts.live[caller] += 1
     try:
-        yield f"retry: {RETRY}\n\n"
-        async for message in messages:
-            yield message
+        async for each in messages:
+            yield each
     finally:
-        parts.live_count -= 1
+        parts.live[caller] -= 1
+        if not parts.live[caller]:
+            del parts.live[caller]
 
 
 async def live_messages(parts: Parts, page: Page, request: Request) -> AsyncIterator[str]:
@@ -73,7 +92,7 @@ async def live_messages(parts: Parts, page: Page, request: Request) -> AsyncIter
                 return
             current = await _current(page, visit)
         except OstlerError as error:
-            current = message("problem", {"text": error.message})
+            current = message("problem", {"text": visible(error.message)})
         if current != last:
             last, quiet = current, 0.0
             yield current

@@ -9,6 +9,7 @@ from collections import OrderedDict
 import msgspec
 
 from ostler import Clock, Peer
+from ostler_http.ui.fair_shares import drop_excess
 
 CODE_LIFETIME = 300.0
 """Seconds for which a code can be used."""
@@ -35,15 +36,14 @@ class LoginCodes:
         self._issued: OrderedDict[bytes, _Issued] = OrderedDict()
 
     def issue(self, peer: Peer) -> str:
-        """Return a new code; the oldest is dropped when there are too many.
+        """Return a new code; when there are too many, the oldest of the user with most of them is dropped.
 
         Args:
             peer: The local user as whom its bearer will act.
         """
         code = secrets.token_urlsafe(_BYTES)
         self._issued[_digest(code)] = _Issued(peer, self._clock.monotonic() + CODE_LIFETIME)
-        while len(self._issued) > _MAX_CODES:
-            self._issued.popitem(last=False)
+        drop_excess(self._issued, _MAX_CODES, lambda issued: issued.peer.uid)
         return code
 
     def redeem(self, code: str) -> Peer | None:

@@ -2,17 +2,18 @@
 
 from __future__ import annotations
 
+import math
 import secrets
 from typing import TYPE_CHECKING, Any
 
 from starlette.requests import Request
 from starlette.responses import HTMLResponse, Response
 
-from ostler import NotPermitted, format_seconds
+from ostler import NotPermitted, Peer, format_seconds
 from ostler_http.ui.forms import read_form
 from ostler_http.ui.responses import redirect
 from ostler_http.ui.security import is_same_origin
-from ostler_http.ui.visit import Visits, base_of, cookie_name
+from ostler_http.ui.visit import Visit, Visits, base_of, cookie_name, safe_target
 
 if TYPE_CHECKING:
     from ostler_http.ui.parts import Parts
@@ -33,29 +34,36 @@ class LoginViews:
         self._visits = Visits(parts)
 
     async def show(self, request: Request) -> Response:
-        """Return the form; who has a role already goes on."""
-        target = safe_target(request, request.query_params.get("next", ""))
-        if self._visits.of(request, is_use=False) is not None:
+        """Return the form. Who has a role already goes on to the page that is asked for, if there is one.
+
+        Without one it may be a login link, for another role: its code is in the fragment, which only the script sees.
+        """
+        wanted = request.query_params.get("next", "")
+        target, visit = safe_target(request, wanted), self._visits.of(request, is_use=False)
+        if visit is not None and wanted:
             return redirect(target)
-        return self._form(request, target)
+        return self._form(request, target, visit=visit)
 
     async def log_in(self, request: Request) -> Response:
         """Begin a session."""
         form = await read_form(request)
         target = safe_target(request, form.get("next", ""))
         address = request.client.host if request.client else "unix"
-        if wait := self._parts.limit.seconds_to_wait(address):
-            text = f"Too many logins from {address} have failed. Try again in {format_seconds(wait, units=1)}."
-            return self._form(request, target, text, 429, {"retry-after": f"{wait:.0f}"})
         if not self._is_ours(request, form):
             return self._form(request, target, _STALE, 403)
+        secret = form.get("secret", "").strip()
+        peer = self._parts.codes.redeem(secret)
+        # Whoever has a code is let in: so nobody who shares the address can lock an operator of this host out.
+        if peer is None and (wait := self._parts.limit.seconds_to_wait(address)):
+            return self._must_wait(request, target, address, wait)
         try:
-            session_id, caller = self._open(form.get("secret", "").strip(), address)
+            session_id, caller = self._open(peer, secret, address)
         except NotPermitted:
             self._parts.limit.record_failure(address)
             self._parts.environment.log.warning("login from %s was refused", address)
             return self._form(request, target, _REFUSED, 403)
         self._parts.environment.log.info("%s has logged in from %s", caller.name, address)
+        self._parts.sessions.close(request.cookies.get(cookie_name(request), ""))  # the one that this one replaces
         response = redirect(target)
         self._set_cookie(request, response, cookie_name(request), session_id)
         response.delete_cookie(_login_cookie(request), path=_cookie_path(request))
@@ -73,11 +81,18 @@ class LoginViews:
         response.delete_cookie(cookie_name(request), path=_cookie_path(request))
         return response
 
-    def _open(self, secret: str, address: str) -> tuple[str, Any]:
+    def _must_wait(self, request: Request, target: str, address: str, wait: float) -> Response:
+        text = (
+            f"Too many logins from {address} have failed. Try again in {format_seconds(wait, units=1)}, or with a "
+            "link of `ostler http login-link`."
+        )
+        return self._form(request, target, text, 429, headers={"retry-after": f"{math.ceil(wait)}"})
+
+    def _open(self, peer: Peer | None, secret: str, address: str) -> tuple[str, Any]:
+        if peer is not None:
+            return self._parts.sessions.open_for_user(peer)
         if not secret:
             raise NotPermitted("a token is needed")
-        if (peer := self._parts.codes.redeem(secret)) is not None:
-            return self._parts.sessions.open_for_user(peer)
         return self._parts.sessions.open_with_token(secret, origin=address)
 
     def _is_ours(self, request: Request, form: dict[str, str]) -> bool:
@@ -86,12 +101,20 @@ class LoginViews:
         return is_known and is_same_origin(request.headers)
 
     def _form(
-        self, request: Request, target: str, problem: str = "", status: int = 200, headers: dict[str, str] | None = None
+        self,
+        request: Request,
+        target: str,
+        problem: str = "",
+        status: int = 200,
+        *,
+        headers: dict[str, str] | None = None,
+        visit: Visit | None = None,
     ) -> Response:
-        owner = secrets.token_urlsafe(16)
+        # The same for all forms of a browser: the one in another tab stays valid.
+        owner = request.cookies.get(_login_cookie(request), "")[:64] or secrets.token_urlsafe(16)
         values = {
             "base": base_of(request), "title": "Log in", "host": self._parts.environment.host, "problem": problem,
-            "next": target, "csrf": self._parts.form_tokens.token(f"login {owner}"),
+            "next": target, "csrf": self._parts.form_tokens.token(f"login {owner}"), "caller": visit and visit.caller,
         }  # fmt: skip
         html = self._parts.templates.page("login.html", values)
         response = HTMLResponse(html, status_code=status, headers=headers)
@@ -103,14 +126,6 @@ class LoginViews:
             name, value,
             path=_cookie_path(request), httponly=True, samesite="strict", secure=request.scope["scheme"] == "https",
         )  # fmt: skip
-
-
-def safe_target(request: Request, wanted: str) -> str:
-    """Return where to go after a login: only to a page of this mount, whatever the link said."""
-    base = base_of(request)
-    is_within = wanted.startswith(f"{base}/") and not wanted.startswith("//")
-    is_plain = "\\" not in wanted and wanted.isprintable() and wanted.isascii()
-    return wanted if is_within and is_plain else f"{base}/"
 
 
 def _login_cookie(request: Request) -> str:

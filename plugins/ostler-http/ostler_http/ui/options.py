@@ -16,7 +16,10 @@ class UiOptions(AppOptions):
         "24h", gt=0, help="A session ends this long after its login, however much it is used", reload="live"
     )
     max_sessions: int = Field(
-        200, ge=1, help="Maximum number of sessions; the one that was not used for longest ends first", reload="live"
+        200,
+        ge=1,
+        help="Maximum number of sessions; of the caller with most of them, the one that was not used for longest ends",
+        reload="live",
     )
     login_failures: int = Field(
         10, ge=1, help="Failed logins from one address within a minute before it has to wait", reload="live"
@@ -31,6 +34,7 @@ class UiOptions(AppOptions):
     max_live: int = Field(
         100,
         ge=1,
-        help="Maximum number of open pages that are kept up to date; others are reloaded by hand",
+        help="Maximum number of open pages that are kept up to date, half of them for one caller; others are reloaded "
+        "by hand",
         reload="live",
     )

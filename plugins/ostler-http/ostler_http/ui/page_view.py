@@ -7,12 +7,12 @@ from typing import TYPE_CHECKING
 from urllib.parse import quote
 
 from starlette.requests import Request
-from starlette.responses import HTMLResponse, JSONResponse, Response
+from starlette.responses import HTMLResponse, Response
 
 from ostler import OstlerError
 from ostler_http.ui.live_view import ended_stream, live_response, require_role
 from ostler_http.ui.responses import error_page, page_values, redirect
-from ostler_http.ui.visit import Visit, Visits, base_of, path_of
+from ostler_http.ui.visit import Visit, Visits, base_of, path_of, safe_target
 
 if TYPE_CHECKING:
     from ostler_http.ui.pages import Page
@@ -27,9 +27,9 @@ def page_endpoint(parts: Parts, page: Page) -> Callable[[Request], Awaitable[Res
         is_live = "text/event-stream" in request.headers.get("accept", "")
         visit = visits.of(request, is_use=not is_live)
         if visit is None:
-            return ended_stream() if is_live else to_login(request, is_page=True)
+            return ended_stream() if is_live else to_login(parts, request)
         if is_live:
-            return live_response(parts, page, request)
+            return live_response(parts, page, visit)
         return await _answer_page(parts, page, visit)
 
     return answer
@@ -47,8 +47,16 @@ async def _answer_page(parts: Parts, page: Page, visit: Visit) -> Response:
     return HTMLResponse(parts.templates.page(page.template, values))
 
 
-def to_login(request: Request, *, is_page: bool) -> Response:
-    """Have somebody without a role log in: a browser that wants a page is sent to the form and comes back."""
-    if not is_page or request.method != "GET":
-        return JSONResponse({"title": "log in first", "status": 401}, status_code=401)
+def to_login(parts: Parts, request: Request) -> Response:
+    """Have somebody without a role log in, and come back.
+
+    Browsers keep the cookie of a session from a request that a link on another site leads to: `SameSite=Strict`. So
+    whoever follows a link of an alert would have to log in again. They get a page that asks for the same one at once,
+    which then comes from ours. Only what a person has followed is answered so, and the second request is not: browsers
+    say which it is.
+    """
+    headers = request.headers
+    if headers.get("sec-fetch-site") in ("cross-site", "same-site") and headers.get("sec-fetch-user") == "?1":
+        target = safe_target(request, path_of(request))
+        return HTMLResponse(parts.templates.page("again.html", {"base": base_of(request), "target": target}))
     return redirect(f"{base_of(request)}/login?next={quote(path_of(request), safe='/')}")

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections import OrderedDict
+from collections import Counter, OrderedDict
 from typing import TYPE_CHECKING, Any
 
 from ostler_http.application import AppEnvironment
@@ -58,7 +58,7 @@ class Parts:
         self.recent_log = RecentLog(options.log_lines)
         self.notices = Notices()
         self.stopping = asyncio.Event()
-        self.live_count = 0
+        self.live: Counter[str] = Counter()
         self._status: tuple[float, dict[str, Any]] = (0.0, {})
 
     async def status(self, client: Any) -> dict[str, Any]:

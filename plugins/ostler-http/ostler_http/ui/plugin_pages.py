@@ -29,6 +29,7 @@ import msgspec
 
 from ostler import ContractError, DeadlineExceeded, InternalError, NotFound, OstlerError, format_seconds
 from ostler_http.ui.actions import Action, Field
+from ostler_http.ui.filters import plain
 from ostler_http.ui.pages import Page
 
 if TYPE_CHECKING:
@@ -36,6 +37,10 @@ if TYPE_CHECKING:
 
 _RENDER_TIMEOUT = 15.0
 """Seconds in which a page has to say what it shows."""
+_MAX_ROWS = 200
+"""Rows of a table that are shown: it is sent again whenever one has changed."""
+_FEW_ROWS = 20
+"""Rows that are found without a filter."""
 
 
 class PluginPages:
@@ -181,6 +186,7 @@ class PluginPage(Page):
         if topic not in topics:
             raise NotFound(f"service {topic} for this page not found", hint="see the page Services")
         shown = await pages.render(visit, name, topic)
+        wanted = visit.request.query_params.get("q", "").strip()
         await visit.learn_methods(topic)
 
         def button(word: str, arguments: dict[str, Any] | None = None, *, about: str = "") -> Any:
@@ -192,9 +198,31 @@ class PluginPage(Page):
 
         return {
             **shown,
+            "sections": [_filtered(section, wanted) for section in shown["sections"]],
+            "is_long": any(len(_rows(section)) > _FEW_ROWS for section in shown["sections"]),
+            "q": wanted,
             "title": str(shown["page"].title),
             "topic": topic,
             "topics": topics,
             "button": button,
             "name": name,
+            "max_rows": _MAX_ROWS,
         }
+
+
+def _rows(section: Mapping[str, Any]) -> list[Any]:
+    """Return the rows of a section's table; none without one."""
+    return list((section.get("table") or {}).get("rows") or [])
+
+
+def _filtered(section: Mapping[str, Any], wanted: str) -> Mapping[str, Any]:
+    """Return a section with the rows of its table that have a text in one of their cells."""
+    if not wanted or not section.get("table"):
+        return section
+    rows = [row for row in _rows(section) if any(wanted.lower() in _text_of(cell) for cell in row["cells"])]
+    return {**section, "table": {**section["table"], "rows": rows, "empty": f"No row has {wanted} in it."}}
+
+
+def _text_of(cell: Any) -> str:
+    value = cell.get("value", "") if isinstance(cell, Mapping) else cell
+    return plain(value).lower()

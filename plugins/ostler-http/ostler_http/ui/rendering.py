@@ -12,9 +12,9 @@ from ostler_http.ui import filters
 
 _FILTERS = {
     "age": filters.moment, "badge": filters.badge, "clock": filters.clock_time, "count": filters.count,
-    "lines": filters.lines, "paragraph": filters.paragraph, "plain": filters.plain, "rate": filters.rate,
-    "seconds": filters.seconds, "size": filters.size, "span": filters.span, "sparkline": filters.sparkline,
-    "tone": filters.tone,
+    "cut": filters.cut, "lines": filters.lines, "paragraph": filters.paragraph, "plain": filters.plain,
+    "rate": filters.rate, "seconds": filters.seconds, "size": filters.size, "span": filters.span,
+    "sparkline": filters.sparkline, "tone": filters.tone,
 }  # fmt: skip
 
 

@@ -7,22 +7,14 @@ from typing import TYPE_CHECKING, Any
 from starlette.requests import Request
 from starlette.responses import HTMLResponse, RedirectResponse, Response
 
-from ostler import Busy, DeadlineExceeded, InvalidInput, MethodNotFound, NotFound, NotPermitted, OstlerError
-from ostler import ServiceNotFound as TopicNotFound
+from ostler import OstlerError
+from ostler_http.api.problems import status_of
 from ostler_http.ui.visit import Visit, base_of
 
 if TYPE_CHECKING:
     from ostler_http.ui.parts import Parts
 
-_STATUS = (
-    (NotPermitted, 403), (NotFound, 404), (TopicNotFound, 404), (MethodNotFound, 404), (InvalidInput, 400),
-    (Busy, 503), (DeadlineExceeded, 504),
-)  # fmt: skip
-
-
-def status_of(error: OstlerError) -> int:
-    """Return the HTTP status of an error of the daemon."""
-    return next((status for kind, status in _STATUS if isinstance(error, kind)), 502)
+_TITLES = {400: "Not valid", 403: "Not permitted", 404: "Not found", 409: "Not possible now", 422: "Not valid"}
 
 
 async def page_values(visit: Visit, title: str, path: str) -> dict[str, Any]:
@@ -46,11 +38,19 @@ async def page_values(visit: Visit, title: str, path: str) -> dict[str, Any]:
     }
 
 
-async def error_page(visit: Visit, error: OstlerError) -> Response:
-    """Return the page that says what an error of the daemon says."""
-    values = await page_values(visit, "Not done", "")
-    html = visit.parts.templates.page("error.html", {**values, "error": error})
-    return HTMLResponse(html, status_code=status_of(error))
+async def error_page(visit: Visit, error: OstlerError, *, is_action: bool = False) -> Response:
+    """Return the page that says what an error of the daemon says.
+
+    Args:
+        visit: The request.
+        error: The error.
+        is_action: Whether something was to be done, and not only shown.
+    """
+    status = status_of(error)
+    title = "Not done" if is_action else _TITLES.get(status, "Not available")
+    values = await page_values(visit, title, "")
+    html = visit.parts.templates.page("error.html", {**values, "error": error, "status_code": status})
+    return HTMLResponse(html, status_code=status)
 
 
 def message_page(parts: Parts, request: Request, status: int, title: str, text: str) -> Response:

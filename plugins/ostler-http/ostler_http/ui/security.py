@@ -72,6 +72,15 @@ class FormTokens:
         """
         return hmac.new(self._key, owner.encode("utf-8", "surrogateescape"), hashlib.sha256).hexdigest()
 
+    def request_id(self, owner: str, once: str) -> str:
+        """Return the id of the request that a form makes: the same one however often the form is sent.
+
+        Args:
+            owner: Whose form it is, so that nobody can take the id of another one's request.
+            once: The number that the form was sent with.
+        """
+        return self.token(f"{owner} once {once}")[:32]
+
     def matches(self, owner: str, token: str) -> bool:
         """Return whether a form has the token of its owner."""
         return hmac.compare_digest(self.token(owner).encode(), token.encode("utf-8", "surrogateescape"))

@@ -15,6 +15,7 @@ from typing import Any, Protocol
 import msgspec
 
 from ostler import Clock, NotPermitted, Peer
+from ostler_http.ui.fair_shares import drop_excess
 
 _BYTES = 32
 
@@ -35,12 +36,14 @@ class Session(msgspec.Struct):
     """One login.
 
     Args:
+        name: Whose it is.
         peer: The local user who made the login link; None for a login with a token.
         sealed_token: The token, readable with the id of the session.
         opened_at: The monotonic time of the login.
         used_at: The monotonic time of its last request.
     """
 
+    name: str
     peer: Peer | None
     sealed_token: bytes
     opened_at: float
@@ -55,7 +58,7 @@ class SessionStore:
         clock: The source of time.
         idle: Seconds without a request after which a session ends.
         lifetime: Seconds after its login after which it ends.
-        limit: The most sessions.
+        limit: The most sessions; of whoever has most of them, the one that was not used for longest ends first.
     """
 
     def __init__(self, callers: CallerSource, clock: Clock, *, idle: float, lifetime: float, limit: int) -> None:
@@ -81,7 +84,8 @@ class SessionStore:
         """
         caller = _with_role(self._callers.caller_of_token(token, origin=origin))
         session_id = secrets.token_urlsafe(_BYTES)
-        return self._add(session_id, None, _seal(token.encode("utf-8", "surrogateescape"), session_id)), caller
+        sealed = _seal(token.encode("utf-8", "surrogateescape"), session_id)
+        return self._add(session_id, Session(caller.name, None, sealed, *self._now())), caller
 
     def open_for_user(self, peer: Peer) -> tuple[str, Any]:
         """Begin a session of a local user, who has made a login link; return its id and the caller.
@@ -90,7 +94,7 @@ class SessionStore:
             NotPermitted: The user has no role any more.
         """
         caller = _with_role(self._callers.caller_of_user(peer.uid, peer.gid, peer.pid))
-        return self._add(secrets.token_urlsafe(_BYTES), peer, b""), caller
+        return self._add(secrets.token_urlsafe(_BYTES), Session(caller.name, peer, b"", *self._now())), caller
 
     def caller(self, session_id: str, *, is_use: bool = True) -> Any | None:
         """Return the caller of a session that has not ended; None for any other.
@@ -125,11 +129,14 @@ class SessionStore:
             return self._callers.caller_of_user(session.peer.uid, session.peer.gid, session.peer.pid)
         return self._callers.caller_of_token(_seal(session.sealed_token, session_id).decode("utf-8", "surrogateescape"))
 
-    def _add(self, session_id: str, peer: Peer | None, sealed_token: bytes) -> str:
+    def _now(self) -> tuple[float, float]:
+        """Return when a session that begins now was opened, and last used."""
         now = self._clock.monotonic()
-        self._sessions[_key(session_id)] = Session(peer, sealed_token, now, now)
-        while len(self._sessions) > self._limit:
-            self._sessions.popitem(last=False)
+        return now, now
+
+    def _add(self, session_id: str, session: Session) -> str:
+        self._sessions[_key(session_id)] = session
+        drop_excess(self._sessions, self._limit, lambda each: each.name)
         return session_id
 
 

@@ -9,7 +9,7 @@ from urllib.parse import quote
 from markupsafe import Markup
 from starlette.requests import Request
 
-from ostler import OstlerError
+from ostler import DeadlineExceeded, OstlerError
 from ostler_http.ui.actions import ACTIONS, Action
 from ostler_http.ui.roles import is_allowed
 from ostler_http.ui.traffic_rates import Traffic, traffic_of
@@ -18,6 +18,7 @@ if TYPE_CHECKING:
     from ostler_http.ui.parts import Parts
 
 COOKIE = "ostler-session"
+_BUSY = "the daemon is busy: this is read again in a moment; `ostler dump` shows what it is doing"
 
 
 class Visit:
@@ -48,8 +49,16 @@ class Visit:
         return str(self.caller.role)
 
     async def call(self, method: str, arguments: dict[str, Any] | None = None, *, timeout: float = 10.0) -> Any:
-        """Call a method of the daemon with the rights of the caller."""
-        return await self.client.call("ostler", method, arguments or {}, timeout=timeout)
+        """Call a method of the daemon with the rights of the caller.
+
+        Raises:
+            DeadlineExceeded: It did not answer in time.
+            OstlerError: As the method says.
+        """
+        try:
+            return await self.client.call("ostler", method, arguments or {}, timeout=timeout)
+        except DeadlineExceeded as error:  # nobody who looks at a page can give it more time
+            raise DeadlineExceeded(error.message, hint=_BUSY) from None
 
     async def status(self) -> dict[str, Any]:
         """Return the status of the daemon, at most a second old.
@@ -147,6 +156,14 @@ def path_of(request: Request) -> str:
     """Return the path and the query of a request, for links back to it. Not by its URL, which has a host in it."""
     query = request.scope["query_string"].decode("ascii", "replace")
     return quote(request.scope["path"], safe="/~") + (f"?{query}" if query else "")
+
+
+def safe_target(request: Request, wanted: str) -> str:
+    """Return where to go after a login or an action: only to a page of this mount, whatever a link or form said."""
+    base = base_of(request)
+    is_within = wanted.startswith(f"{base}/") and not wanted.startswith("//")
+    is_plain = "\\" not in wanted and wanted.isprintable() and wanted.isascii()
+    return wanted if is_within and is_plain else f"{base}/"
 
 
 def cookie_name(request: Request) -> str:

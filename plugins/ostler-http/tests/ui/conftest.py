@@ -11,6 +11,7 @@ from types import SimpleNamespace
 
 import msgspec
 import pytest
+from browser import launch
 from starlette.requests import Request
 from starlette.testclient import TestClient
 
@@ -102,7 +103,8 @@ class FakeClient:
     def __init__(self, gateway, caller):
         self.gateway, self.caller = gateway, caller
 
-    async def call(self, topic, method, arguments=None, **options):
+    async def call(self, topic, method, arguments=None, *, request_id="", **options):
+        self.gateway.request_ids += [request_id] if request_id else []
         self.gateway.calls.append((self.caller.name, topic, method, dict(arguments or {})))
         answer = self.gateway.answers.get(method)
         if method == "describe":
@@ -113,11 +115,11 @@ class FakeClient:
 
     async def cast(self, topic, method, arguments=None, **options):
         self.gateway.cast.append(method)
-        await self.call(topic, method, arguments)
+        await self.call(topic, method, arguments, request_id=options.get("request_id", ""))
         return 1
 
     async def submit(self, topic, method, arguments=None, **options):
-        await self.call(topic, method, arguments)
+        await self.call(topic, method, arguments, request_id=options.get("request_id", ""))
         return "op-1"
 
     async def stream(self, topic, method, arguments=None, **options):
@@ -128,13 +130,27 @@ class FakeClient:
     @asynccontextmanager
     async def subscribe(self, *prefixes, since=None):
         self.gateway.subscribed.append(prefixes)
+        self.gateway.since.append(since)
+        yield FakeEvents(self.gateway)
 
-        async def events():
-            for event in self.gateway.events:
-                yield event
+
+class FakeEvents:
+    """A subscription that has the events of the gateway, and waits for more."""
+
+    def __init__(self, gateway):
+        self.gateway, self.left = gateway, list(gateway.events)
+
+    def __aiter__(self):
+        return self
+
+    async def __anext__(self):
+        while not self.left:
             await self.gateway.more.wait()
+        return self.left.pop(0)
 
-        yield events()
+    @property
+    def waiting_count(self):
+        return len(self.left)
 
 
 class FakeGateway:
@@ -148,7 +164,8 @@ class FakeGateway:
         self.answers = answers()
         self.roles = {method: role for role, methods in ROLES.items() for method in methods.split()}
         self.calls, self.streamed, self.events, self.subscribed = [], [], [], []
-        self.cast, self.origins = [], []
+        self.since = []
+        self.cast, self.origins, self.request_ids = [], [], []
         self.described = {}
         self.more = asyncio.Event()
 
@@ -209,6 +226,10 @@ class Site:
             "/do", origin, csrf=self.csrf() if csrf is None else csrf, action=action, back="/services", **given
         )
 
+    def ask(self, action, back="/services", **fields):
+        given = {key.replace("arg_", "arg."): value for key, value in fields.items()}
+        return self.get("/ask", params={"action": action, "back": back, **given})
+
     def request(self, path="/", **params):
         """Return the request of this browser, for what answers with a stream."""
         cookies = "; ".join(f"{cookie.name}={cookie.value}" for cookie in self.browser.cookies.jar)
@@ -227,6 +248,16 @@ def hidden(page, name):
     return html.unescape(re.search(rf'name="{re.escape(name)}" value="([^"]*)"', page).group(1))
 
 
+@pytest.fixture(scope="module")  # no longer: no other loop can run in this thread meanwhile
+def chromium():
+    from playwright.sync_api import sync_playwright  # not where there is no browser
+
+    with sync_playwright() as playwright:
+        browser = launch(playwright)
+        yield browser
+        browser.close()
+
+
 @pytest.fixture
 def gateway():
     return FakeGateway()
@@ -239,8 +270,8 @@ def clock():
 
 @pytest.fixture
 def make_site(gateway, clock):
-    def make(**options):
-        return Site(gateway, clock, **options)
+    def make(at=None, **options):
+        return Site(gateway, at or clock, **options)
 
     return make
 
@@ -259,6 +290,11 @@ def admin(site):
 @pytest.fixture
 def hostile():
     return HOSTILE
+
+
+@pytest.fixture
+def hostile_answers():
+    return lambda more: answers(f"{HOSTILE} {more}")
 
 
 @pytest.fixture

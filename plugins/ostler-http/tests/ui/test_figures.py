@@ -75,7 +75,9 @@ def test_invisible_characters_are_seen(value, expected):
     assert filters.visible(value) == expected
 
 
-@pytest.mark.parametrize("name", ["moment", "clock_time", "span", "seconds", "size", "rate", "count", "plain", "tone"])
+@pytest.mark.parametrize(
+    "name", ["moment", "clock_time", "span", "seconds", "size", "rate", "count", "plain", "cut", "tone"]
+)
 @pytest.mark.parametrize("value", [None, "", "text", -1, 0, 1e300, float("nan"), [], {}, jinja2.ChainableUndefined()])
 def test_no_value_makes_a_filter_fail(name, value):
     assert isinstance(getattr(filters, name)(value), str)

@@ -53,6 +53,21 @@ def test_an_address_that_fails_often_waits_even_with_the_right_token(make_site, 
     assert site.log_in().status_code == 303
 
 
+def test_nobody_who_shares_the_address_locks_out_who_has_a_login_link(make_site):
+    site = make_site(login_failures=2)
+    assert [site.log_in("wrong").status_code for _ in range(3)] == [403, 403, 429]
+    assert "<code>ostler http login-link</code>" in site.log_in("wrong").text
+    code = site.application.login_link(Peer(0, 0, 42, "uid 0")).partition("#once=")[2]
+    assert site.log_in(code).status_code == 303
+    assert site.log_in(code).status_code == 429, "a code that was used is a failed login like others"
+
+
+def test_forms_of_two_tabs_are_both_valid(site, field):
+    first, second = (field(site.get("/login").text, "csrf") for _ in range(2))
+    assert site.post("/login", csrf=second, secret="wrong").status_code == 403
+    assert site.post("/login", csrf=first, secret="admin-secret").status_code == 303
+
+
 def test_a_login_form_counts_only_in_the_browser_that_got_it(site, field):
     csrf = field(site.get("/login").text, "csrf")
     site.browser.cookies.clear()
@@ -113,6 +128,35 @@ def test_a_logout_from_another_site_does_nothing(admin):
 
 def test_who_has_logged_in_need_not_do_it_again(admin):
     assert admin.get("/login?next=/hosts").headers["location"] == "/hosts"
+
+
+def test_a_login_link_takes_the_place_of_the_session_before(site):
+    site.log_in("viewer-secret")
+    before = dict(site.browser.cookies)
+    form = site.get("/login")
+    assert form.status_code == 200, "the script that reads the code of the link would not be loaded"
+    assert "You are logged in as token:viewer, viewer." in form.text
+    assert site.log_in(site.application.login_link(Peer(0, 0, 42, "uid 0")).partition("#once=")[2]).status_code == 303
+    assert "uid 0" in site.get("/plugins").text
+    site.browser.cookies.clear()
+    site.browser.cookies.update(before)
+    assert site.get("/plugins").status_code == 303
+
+
+FOLLOWED = {"sec-fetch-site": "cross-site", "sec-fetch-user": "?1", "sec-fetch-mode": "navigate"}
+
+
+def test_a_link_of_another_site_is_asked_for_again_with_the_cookie(site):
+    answer = site.get("/services/a?host=b&c=%22", headers=FOLLOWED)
+    assert answer.status_code == 200
+    assert 'content="0; url=/services/a?host=b&amp;c=%22"' in answer.text
+    again = site.get("/services/a", headers={"sec-fetch-site": "same-origin"})
+    assert again.status_code == 303, "a page that asks for itself again and again"
+
+
+@pytest.mark.parametrize("without", ["sec-fetch-site", "sec-fetch-user"])
+def test_only_what_a_person_has_followed_is_asked_for_again(site, without):
+    assert site.get("/services", headers={**FOLLOWED, without: "none"}).status_code == 303
 
 
 @pytest.mark.parametrize("path", ["/", "/login", "/nowhere", "/static/ui.js", "/static/nothing", "/do", "/services"])

@@ -2,15 +2,20 @@
 
 from __future__ import annotations
 
+import asyncio
 import re
 from html.parser import HTMLParser
 from importlib.resources import files
+from types import SimpleNamespace
 from urllib.parse import quote
 
+import msgspec
 import pytest
 
-from ostler import Busy, NotFound, NotPermitted
+from ostler import Busy, DeadlineExceeded, NotFound, NotPermitted
 from ostler_http.ui.pages import all_pages
+from ostler_http.ui.pages.overview import explained
+from ostler_http.ui.visit import Visits
 
 PATHS = [
     "/", "/services", "/services/volume", "/topics", "/topics/volume", "/operations", "/operations/op-1", "/periodic",
@@ -76,6 +81,7 @@ def test_a_viewer_is_offered_no_button(site, path):
     page = site.get(path)
     assert page.status_code in (200, 403)
     assert 'action="/do"' not in page.text
+    assert 'action="/ask"' not in page.text
 
 
 @pytest.mark.parametrize(("path", "needed"), [("/audit", "admin"), ("/log", "operator"), ("/dump", "operator")])
@@ -135,6 +141,50 @@ def test_a_problem_is_said_once_with_its_cause_and_remedy(admin, gateway):
     assert ">3 problems<" in page
 
 
+def test_a_problem_leads_to_the_page_that_says_more_and_many_are_cut(admin, gateway):
+    there = {**gateway.answers["status"]["services"][0], "host": "node2", "here": False, "link": "no answer"}
+    gateway.answers["status"]["services"] = [there]
+    failed = [f"plugin p{number} is failed: x" for number in range(300)]
+    lost = "node2 has been unreachable for 4s: check that `rpc` is set"
+    gateway.answers["status"]["not_well"] = [lost, *failed, "the log lost 7 lines"]
+    page = admin.get("/").text
+    assert page.index("check that <code>rpc</code>") < page.index('More: <a href="/hosts">Hosts</a>')
+    assert page.count('More: <a href="/plugins">Plugins</a>') == 39
+    assert "<p>262 more: " in page
+    assert ">302 problems<" in page
+
+
+def test_what_is_known_of_a_problem_stays_when_its_causes_cannot_be_read(admin, gateway):
+    service = {**gateway.answers["status"]["services"][0], "topic": "volume", "host": "node1", "drivers": []}
+    gateway.answers["status"]["services"] = [service]
+    gateway.answers["status"]["not_well"] = ["service volume: no disk", "service volume is disabled by root: new disks"]
+    gateway.answers["service_show"] = DeadlineExceeded("no answer within 3s", hint="increase the timeout")
+    page = admin.get("/").text
+    assert page.index("no disk") < page.index("new disks") < page.index("could not be read: no answer within 3s")
+    assert page.count("no disk") == 1
+    assert "increase the timeout" not in page
+
+
+def test_causes_of_services_are_read_at_once_and_not_for_long(admin, gateway):
+    service = {**gateway.answers["status"]["services"][0], "state": "failed"}
+    gateway.answers["status"]["services"] = [{**service, "topic": f"s{number}"} for number in range(30)]
+    running, most, timeouts = 0, 0, []
+
+    async def slow(topic, method, arguments, *, timeout):
+        nonlocal running, most
+        timeouts.append(timeout)
+        running += 1
+        most = max(most, running)
+        await asyncio.sleep(0)
+        running -= 1
+        raise Busy(f"nobody explains {arguments['topic']}")
+
+    visit = Visits(admin.parts).of(admin.request("/"))
+    visit.client = SimpleNamespace(call=slow)
+    found = asyncio.run(explained(visit, gateway.answers["status"]["services"], []))
+    assert (len(found), most, max(timeouts)) == (10, 10, 3.0)
+
+
 def test_a_daemon_that_says_less_is_shown_as_far_as_it_does(admin, gateway):
     gateway.answers["service_list"] = [
         {key: service[key] for key in ("topic", "host", "here", "state", "up", "enabled", "link", "drivers")}
@@ -143,9 +193,29 @@ def test_a_daemon_that_says_less_is_shown_as_far_as_it_does(admin, gateway):
     assert admin.get("/services").status_code == 200
 
 
+def test_the_dump_is_saved_as_a_file_with_a_harmless_name(admin, gateway, hostile):
+    admin.parts.environment = msgspec.structs.replace(admin.parts.environment, host=hostile)
+    answer = admin.get("/dump.json")
+    assert answer.json() == {hostile: {hostile: [hostile]}}
+    assert re.fullmatch(
+        r'attachment; filename="ostler-dump-[A-Za-z0-9-]+-20270115T080000Z\.json"',
+        answer.headers["content-disposition"],
+    )
+
+
+def test_the_dump_is_a_file_only_for_who_may_see_it(site, gateway):
+    assert site.get("/dump.json").status_code == 303
+    site.log_in("viewer-secret")
+    assert site.get("/dump.json").status_code == 403
+    assert "dump" not in [call[2] for call in gateway.calls]
+
+
 @pytest.mark.parametrize("path", ["/nowhere", "/static/../application.py", "/static/%2e%2e%2fapplication.py"])
 def test_a_path_that_does_not_exist_says_so(admin, path):
-    assert admin.get(path).status_code == 404
+    answer = admin.get(path)
+    assert answer.status_code == 404
+    assert "There is no such page" in answer.text
+    assert "Log out" in answer.text, "the menu is not there"
 
 
 def test_what_pages_load_is_small_ours_and_cached_by_its_content(site):

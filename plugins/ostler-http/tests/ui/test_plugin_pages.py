@@ -22,6 +22,7 @@ class LampPage:
 
     def __init__(self):
         self.error = None
+        self.rows = 1
 
     async def render(self, request, client):
         if self.error is not None:
@@ -33,7 +34,7 @@ class LampPage:
             "actions": ["reset"],
             "sections": [
                 {"title": name, "text": name, "facts": [[name, name]]},
-                {"table": {"columns": [name, "Size", "State"], "rows": [row]}},
+                {"table": {"columns": [name, "Size", "State"], "rows": [row] * self.rows}},
                 {"title": "Empty", "table": {"columns": ["x"], "rows": [], "empty": name}},
             ],
         }
@@ -72,6 +73,24 @@ def test_what_a_page_says_is_escaped_and_laid_out(lamps):
     assert "1KiB" in page
 
 
+def test_a_table_of_thousands_of_rows_is_cut_and_says_so(lamps, gateway, page):
+    page.rows = 3000
+    text = lamps.get("/pages/lamps").text
+    assert text.count("lamps/hall/switch") == 200
+    assert "The first 200 of 3,000." in text
+    assert 'name="q"' in text
+
+
+@pytest.mark.parametrize(("wanted", "expected"), [("ONE", 1), ("1024", 1), ("two", 0), ("<b>", 0), ("", 1)])
+def test_rows_are_found_by_what_their_cells_say(lamps, gateway, wanted, expected):
+    gateway.answers["list_lamps"] = ["one"]
+    text = lamps.get("/pages/lamps", params={"q": wanted}).text
+    assert text.count("lamps/hall/switch") == expected
+    assert text.count("No row has ") == (2 - expected if wanted else 0)
+    assert "<b>" not in text
+    assert ('name="q"' in text) is bool(wanted), "a filter for a few rows"
+
+
 def test_only_what_the_visitor_may_do_is_offered(lamps):
     page = lamps.get("/pages/lamps").text
     assert "lamps/hall/switch" in page
@@ -82,7 +101,9 @@ def test_an_action_of_a_page_asks_and_submits_an_operation(lamps, gateway):
     question = lamps.do("lamps/hall/switch", csrf=lamps.csrf(), arg_lamp="one")
     assert "Switch one?" in question.text
     done = lamps.do("lamps/hall/switch", confirmed="yes", arg_lamp="one", arg_level="3")
-    assert done.headers["location"] == "/operations/op-1"
+    assert done.headers["location"] == "/operations/op-1?back=/services"
+    assert 'href="/services">Back</a>' in lamps.get(done.headers["location"]).text
+    assert 'href="/">Back</a>' in lamps.get("/operations/op-1?back=//evil.example/").text
     assert ("token:operator", "hall", "switch", {"lamp": "one", "level": "3"}) in gateway.calls
 
 
@@ -100,7 +121,7 @@ def test_an_action_is_only_for_the_services_of_its_page(lamps, gateway, name):
 def test_a_page_that_fails_says_so_and_takes_nothing_with_it(lamps, page, caplog):
     page.error = ZeroDivisionError("secret detail")
     answer = lamps.get("/pages/lamps")
-    assert answer.status_code == 502
+    assert answer.status_code == 500
     assert "the page lamps has failed: ZeroDivisionError" in answer.text
     assert "secret detail" not in answer.text
     assert "secret detail" in caplog.text

@@ -85,6 +85,21 @@ def test_the_session_that_was_not_used_for_longest_ends_when_there_are_too_many(
     assert [store.caller(one) is not None for one in ids] == [True, False, True]
 
 
+def test_whoever_logs_in_often_ends_only_sessions_of_their_own(store):
+    admin, _ = store.open_with_token("admin-secret")
+    viewers = [store.open_with_token("viewer-secret")[0] for _ in range(10)]
+    assert store.caller(admin) is not None
+    assert [store.caller(one) is not None for one in viewers] == [False] * 8 + [True] * 2
+
+
+def test_whoever_makes_many_login_links_takes_none_of_others(clock):
+    codes = LoginCodes(clock)
+    code = codes.issue(USER)
+    for _ in range(300):
+        codes.issue(Peer(1000, 1000, 7, "uid 1000"))
+    assert codes.redeem(code) == USER
+
+
 def test_memory_has_neither_tokens_nor_ids_of_sessions(store):
     session_id, _ = store.open_with_token("viewer-secret")
     kept = repr(vars(store))

@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 from ostler_http.ui.pages import Page
-from ostler_http.ui.visit import Visit
+from ostler_http.ui.visit import Visit, safe_target
 
 _STATES = ("queued", "running", "waiting", "succeeded", "failed", "cancelled")
 _LIMIT = 200
@@ -43,4 +43,9 @@ class OperationPage(Page):
     async def load(self, visit: Visit) -> dict[str, Any]:
         """Return the operation."""
         operation = await visit.call("operation.show", {"operation": visit.request.path_params["operation"]})
-        return {"operation": operation, "title": f"{operation['topic']}.{operation['method']}"}
+        back = visit.request.query_params.get("back", "")
+        return {
+            "operation": operation,
+            "title": f"{operation['topic']}.{operation['method']}",
+            "came_from": safe_target(visit.request, back) if back else "",
+        }

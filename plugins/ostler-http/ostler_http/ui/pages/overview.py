@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import Mapping
 from typing import Any
 
@@ -11,7 +12,13 @@ from ostler_http.ui.pages import Page
 from ostler_http.ui.visit import Visit, gathered
 
 _MAX_EXPLAINED = 10
+_MAX_LINES = 40
 _MAX_RUNNING = 8
+_PART_TIMEOUT = 3.0
+"""Seconds for what explains or stands beside the problems: these are to be seen at once, also while something hangs."""
+_PAGES = {"plugin": ("/plugins", "Plugins"), "host": ("/hosts", "Hosts"), "service": ("/services", "Services")}
+"""Where more is said of a problem, by the first word of its line."""
+_IN_PROGRESS = {"states": ["queued", "running", "waiting"], "limit": 100}
 
 
 class OverviewPage(Page):
@@ -26,32 +33,45 @@ class OverviewPage(Page):
         """Return the problems, with what is known of each, and a summary of the rest."""
         status = await visit.status()
         found = await gathered(
-            operations=visit.call("operation.list", {"states": ["queued", "running", "waiting"], "limit": 100}),
-            periodic=visit.call("periodic_list"),
+            operations=visit.call("operation.list", _IN_PROGRESS, timeout=_PART_TIMEOUT),
+            periodic=visit.call("periodic_list", timeout=_PART_TIMEOUT),
             traffic=visit.traffic(),
-            explained=_explained(visit, status["services"]),
+            explained=explained(visit, status["services"], status["not_well"]),
         )
-        explained = [] if isinstance(found["explained"], OstlerError) else found["explained"]
+        causes = [] if isinstance(found["explained"], OstlerError) else found["explained"]
+        hosts = {service["host"] for service in status["services"] if not service["here"]}
+        others = other_problems(status["not_well"], causes)
         return {
-            "explained": explained,
-            "other_problems": other_problems(status["not_well"], explained),
+            "explained": causes,
+            "other_problems": [_linked(line, hosts) for line in others[:_MAX_LINES]],
+            "more_problems": max(0, len(others) - _MAX_LINES),
             "operations": _newest(found["operations"]),
             "periodic": found["periodic"],
             "traffic": found["traffic"],
             "history": visit.parts.history.latest(8),
+            "is_journaled": visit.parts.history.is_journaled,
         }
 
 
-async def _explained(visit: Visit, services: list[dict[str, Any]]) -> list[dict[str, Any]]:
-    """Return the services that are not well, each with its causes."""
+async def explained(visit: Visit, services: list[dict[str, Any]], lines: list[str]) -> list[dict[str, Any]]:
+    """Return the services that are not well, the worst first, each with its causes; ten at most.
+
+    Args:
+        visit: Who asks.
+        services: All services.
+        lines: The problems as the status has them: what is said of a service whose causes cannot be read.
+    """
     unwell = sorted((service for service in services if not is_well(service)), key=_severity)[:_MAX_EXPLAINED]
-    found = []
-    for service in unwell:
-        arguments = {"topic": service["topic"], "on_host": "" if service["here"] else service["host"]}
-        try:
-            found.append(await visit.call("service_show", arguments))
-        except OstlerError as error:
-            found.append({**service, "causes": [{"text": error.message, "remedy": error.hint}]})
+    return await asyncio.gather(*(_explain(visit, service, lines) for service in unwell))
+
+
+async def _explain(visit: Visit, service: dict[str, Any], lines: list[str]) -> dict[str, Any]:
+    arguments = {"topic": service["topic"], "on_host": "" if service["here"] else service["host"]}
+    try:
+        found: dict[str, Any] = await visit.call("service_show", arguments, timeout=_PART_TIMEOUT)
+    except OstlerError as error:
+        known = [{"text": line} for line in lines if line.startswith(tuple(_beginnings(service)))]
+        return {**service, "causes": known or [{"text": service.get("why", "")}], "unknown": error}
     return found
 
 
@@ -75,6 +95,12 @@ def other_problems(lines: list[str], explained: list[dict[str, Any]]) -> list[st
     """Return the problems that are not those of an explained service: of plugins, the log, hosts, reloads."""
     told = [beginning for service in explained if service.get("causes") for beginning in _beginnings(service)]
     return [line for line in lines if not line.startswith(tuple(told))]
+
+
+def _linked(line: str, hosts: set[str]) -> dict[str, str]:
+    first = line.partition(" ")[0]
+    path, title = _PAGES["host"] if first in hosts else _PAGES.get(first, ("", ""))
+    return {"text": line, "path": path, "title": title}
 
 
 def _beginnings(service: Mapping[str, Any]) -> list[str]:

@@ -43,4 +43,5 @@ class ServicePage(Page):
             "on_host": "" if service["here"] else service["host"],
             "tasks": [task for task in periodic if task["service"] == topic],
             "history": visit.parts.history.latest(30, topic=topic, host=service["host"]),
+            "is_journaled": visit.parts.history.is_journaled,
         }

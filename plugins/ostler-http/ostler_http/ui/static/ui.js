@@ -14,18 +14,23 @@
     if (connection && connection.textContent !== text) connection.textContent = text;
   }
 
-  // ---- times: "12 s ago" instead of a date; the date is in the tooltip.
+  // ---- times: "1min 5s ago" instead of a date, in the notation of `format_duration`; the date is in the tooltip.
   const UNITS = [[86400, "d"], [3600, "h"], [60, "min"], [1, "s"]];
-  function age(seconds) {
-    const distance = Math.round(Math.abs(seconds));
-    if (distance < 2) return "now";
-    const [size, name] = UNITS.find(([unit]) => distance >= unit * (unit === 1 ? 1 : 1.5)) || UNITS[3];
-    const text = `${Math.floor(distance / size)} ${name}`;
-    return seconds < 0 ? `in ${text}` : `${text} ago`;
+  function duration(seconds) {
+    let rest = Math.round(Math.abs(seconds));
+    const parts = [];
+    for (const [size, name] of UNITS) {
+      const count = Math.floor(rest / size);
+      if (count || parts.length) parts.push(count ? `${count}${name}` : "");
+      rest %= size;
+    }
+    return parts.slice(0, 2).filter(Boolean).join(" ") || "0s";
   }
   function textOf(time) {
-    const text = age((Date.now() - skew - Date.parse(time.dateTime)) / 1000);
-    return time.classList.contains("span") ? text.replace(/^(.*) ago$/, "for $1") : text;
+    const seconds = (Date.now() - skew - Date.parse(time.dateTime)) / 1000;
+    if (time.classList.contains("span")) return `for ${duration(Math.max(seconds, 0))}`;
+    if (Math.round(seconds) === 0) return "now";
+    return seconds < 0 ? `in ${duration(seconds)}` : `${duration(seconds)} ago`;
   }
   function showAges(root) {
     for (const each of root.querySelectorAll("time:not(.exact)")) {
@@ -90,22 +95,29 @@
 
   // ---- one stream for each page, only while somebody can see it.
   function follow(url, handlers) {
-    let source = null;
+    let source = null, reason = "";
     function open() {
       if (source || document.hidden) return;
       source = new EventSource(url);
-      source.onopen = () => say("");
+      source.onopen = () => { reason = ""; say(""); };
       source.onerror = () => {
-        say("Not up to date: no connection. Trying again.");
+        say(`Not up to date: ${reason || "no connection. Trying again."}`);
         if (source && source.readyState === EventSource.CLOSED) {
           close();
           setTimeout(open, 10000);
         }
       };
       source.addEventListener("end", () => { close(); location.reload(); });
-      source.addEventListener("problem", (event) => say(`Not up to date: ${JSON.parse(event.data).text}`));
+      source.addEventListener("problem", (event) => {
+        reason = JSON.parse(event.data).text;
+        say(`Not up to date: ${reason}`);
+      });
       for (const [name, handle] of Object.entries(handlers)) {
-        source.addEventListener(name, (event) => { handle(JSON.parse(event.data)); say(""); });
+        source.addEventListener(name, (event) => {
+          reason = "";
+          handle(JSON.parse(event.data));
+          say("");
+        });
       }
     }
     function close() {
