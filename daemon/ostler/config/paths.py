@@ -183,7 +183,7 @@ def _check_socket_path(paths: Paths) -> Paths:
 
 
 def _is_there(path: Path) -> bool:
-    """Return whether a file is there; False in a folder that is closed, as root's home is after `setpriv`."""
+    """Return whether a file is there; False in a folder that is closed, as root's home is to who was root."""
     try:
         return path.exists()
     except OSError:
