@@ -20,8 +20,6 @@ from ostler.aio import Worker
 T = TypeVar("T")
 Arguments = TypeVarTuple("Arguments")
 _POLL_INTERVAL = 0.001
-_MAX_PATIENCE = 10
-"""How many times as long work is waited for whose thread has had a processor, or waits for one."""
 
 
 class VirtualTimeLoop(asyncio.SelectorEventLoop):
@@ -93,15 +91,12 @@ class VirtualTimeLoop(asyncio.SelectorEventLoop):
             if events := self._real_selector.select(_POLL_INTERVAL):
                 return events
         # By turns and not by the clock: where this loop gets little of a busy machine, those threads do as well.
-        waited, limit, activity = 0.0, 0.0, _thread_activity()
+        waited = 0.0
         while tokens := self._work_in_progress():
             patience = self._stalled_recheck if tokens <= self._stalled else self._stall_timeout
-            if waited >= patience + limit:
-                before, activity = activity, _thread_activity()
-                if before == activity or limit >= _MAX_PATIENCE * patience:
-                    self._stalled = tokens
-                    break
-                limit = waited  # a thread has been at work since, or waits for a processor: it does not hang
+            if waited >= patience:
+                self._stalled = tokens
+                break
             if events := self._real_selector.select(_POLL_INTERVAL):
                 return events
             waited += _POLL_INTERVAL
@@ -128,24 +123,6 @@ class VirtualTimeLoop(asyncio.SelectorEventLoop):
         for probe in self._probes:
             tokens.update(probe())
         return frozenset(tokens) - self._earlier_work
-
-
-def _thread_activity() -> frozenset[object]:
-    """Return what changes when any other thread gets a processor; never the same twice while one waits for it."""
-    found: set[object] = set()
-    for thread in threading.enumerate():
-        if thread.native_id is None or thread is threading.current_thread():
-            continue
-        try:
-            with open(f"/proc/self/task/{thread.native_id}/stat", "rb") as file:  # noqa: PTH123 - each look costs
-                state = file.read().rpartition(b") ")[2][:1]
-            with open(f"/proc/self/task/{thread.native_id}/schedstat", "rb") as file:  # noqa: PTH123
-                found.add((thread.native_id, file.read()))
-        except OSError:  # it has just ended, or this kernel does not say
-            continue
-        if state in (b"R", b"D"):
-            found.add(object())
-    return frozenset(found)
 
 
 class VirtualClock:
