@@ -141,7 +141,7 @@ class SimulatedHost:
             on_change=lambda service: None,
         )
         parts = DaemonParts(store, messages, audit_service=None, runtime=runtime)
-        rest = dict.fromkeys(("reloader", "dump", "start_finished"))
+        rest = dict.fromkeys(("reloader", "make_dump", "start_finished"))
         monitoring = MonitoringSources(status=None, stale_signals=list, loop_monitor=lambda: None, health=None)
         active = ActiveConfiguration(assembly)
         messages.start(ControlEndpoint(parts, plugins=assembly.plugins, active=active, monitoring=monitoring, **rest))

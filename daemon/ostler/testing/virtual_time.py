@@ -90,16 +90,14 @@ class VirtualTimeLoop(asyncio.SelectorEventLoop):
         while self._has_slow_work(time.monotonic() - begun):
             if events := self._real_selector.select(_POLL_INTERVAL):
                 return events
-        # By turns and not by the clock: where this loop gets little of a busy machine, those threads do as well.
-        waited = 0.0
+        begun = time.monotonic()  # a thread that waited for that work has had no time of its own yet
         while tokens := self._work_in_progress():
             patience = self._stalled_recheck if tokens <= self._stalled else self._stall_timeout
-            if waited >= patience:
+            if time.monotonic() - begun >= patience:
                 self._stalled = tokens
                 break
             if events := self._real_selector.select(_POLL_INTERVAL):
                 return events
-            waited += _POLL_INTERVAL
         else:
             self._stalled = frozenset()
         # A piece of work wakes the loop before it disappears from the tokens: also where only what hangs is left.

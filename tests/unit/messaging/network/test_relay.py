@@ -142,7 +142,7 @@ def joined(bench, *peers, local=None):
     bench.audit = audit = Audit()
     messaging = SimpleNamespace(relay=relay, router=router, dispatcher=bench.dispatcher)
     parts = DaemonParts(store=None, messaging=messaging, audit_service=None, runtime=SimpleNamespace(operations=None))
-    rest = dict.fromkeys(("plugins", "active", "reloader", "dump", "start_finished"))
+    rest = dict.fromkeys(("plugins", "active", "reloader", "make_dump", "start_finished"))
     monitoring = MonitoringSources(status=None, stale_signals=list, loop_monitor=lambda: None, health=None)
     bench.apply(access=Access(own_uid=0, operator=["4002"], viewer=["4001"], keys={"K" * 40: "node9"}))
     bench.add("ostler", ControlEndpoint(parts, monitoring=monitoring, **rest))
