@@ -247,10 +247,21 @@ class _SessionOutput:
         return getattr(self.stream, name)
 
 
+_outputs: dict[int, _SessionOutput] = {}
+"""By the stream that each stands in for, and for good: `print` borrows `sys.stdout`, so that on another thread it would
+go on with an object that is gone when a session ends meanwhile, and the process would crash."""
+
+
+def _output_of(stream: TextIO | _SessionOutput) -> _SessionOutput:
+    if isinstance(stream, _SessionOutput):
+        return stream
+    return _outputs.setdefault(id(stream), _SessionOutput(stream))
+
+
 @contextmanager
 def _captured_stdout() -> Generator[None]:
     """Have what sessions print go to them, inside the block; several may be open."""
-    output = sys.stdout if isinstance(sys.stdout, _SessionOutput) else _SessionOutput(sys.stdout)
+    output = _output_of(sys.stdout)
     output.users += 1
     sys.stdout = output
     try:
