@@ -13,7 +13,7 @@ KILLS = 200
 
 EXPECTED = {
     "acknowledge too early": "the value .* is [0-9]+: [0-9]+ was acknowledged|done by half",
-    "forget steps": "was done [0-9]+ times, [0-9]+ of them when",
+    "forget steps": "was done [0-9]+ times, [0-9]+ of them when|is lost",
     "run twice": "was done 2 times|can only be",
     "leave files": "was deleted, and there is a record|has no record",
 }
