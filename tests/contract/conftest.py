@@ -13,6 +13,7 @@ from msgspec.structs import replace
 
 from ostler.aio import LoopQueue, WorkerPool
 from ostler.clock import SystemClock
+from ostler.errors import ConnectionLost, NotPermitted, OstlerError
 from ostler.messaging import Access, AsyncClient, Client, Dispatcher, Endpoint, LocalServiceClient, Publisher, RpcServer
 from ostler.messaging.events.event_publisher import EventLimits
 from ostler.messaging.gateway.links import GatewayEventLink, GatewayServerLink, GatewayTransport
@@ -74,6 +75,11 @@ class ServerUnderTest:
     def uid(self) -> int:
         """What a server knows a client of this transport by: on a network it has a key and no uid."""
         return -1 if isinstance(self.transport, SocketTransport) and self.transport.curve else os.geteuid()
+
+    @property
+    def expulsion_error(self) -> type[OstlerError]:
+        """What a client gets whose role was taken away: a link without a socket can still say why it ends."""
+        return NotPermitted if isinstance(self.transport, LoopsTransport) else ConnectionLost
 
     def add(self, topic: str, target: object, **options) -> Endpoint:
         endpoint = Endpoint(topic, "here", target, self.pool, **options)

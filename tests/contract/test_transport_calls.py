@@ -826,5 +826,5 @@ async def test_a_peer_that_is_not_allowed_any_more_loses_its_connection(world_of
         waiting = asyncio.ensure_future(client.call("shop", "await_"))
         await asyncio.to_thread(shop.begun.wait, 5)
         world.server.link.disconnect_unless(lambda _peer: False)
-        with pytest.raises((ConnectionLost, NotPermitted)):  # a link without a socket says why
+        with pytest.raises(world.expulsion_error):
             await waiting

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import re
+
 import pytest
 from crash_run import KEPT, CrashRun, Violation, crash, main
 from fault_points import SABOTAGE
@@ -13,11 +15,13 @@ KILLS = 200
 
 EXPECTED = {
     "acknowledge too early": "the value .* is [0-9]+: [0-9]+ was acknowledged|done by half",
-    "forget steps": "was done [0-9]+ times, [0-9]+ of them when|is lost",
+    "forget steps": "was done [0-9]+ times, [0-9]+ of them when",
     "run twice": "was done 2 times|can only be",
     "leave files": "was deleted, and there is a record|has no record",
 }
 """What is said of each way in which the daemon is broken."""
+MAX_RUNS = 5
+"""Runs of a daemon that is broken on purpose, each with up to 40 kills."""
 
 
 @pytest.mark.timeout(900)
@@ -46,17 +50,26 @@ def test_kills_at_named_points_under_the_load_lose_nothing() -> None:
     assert figures.at_points > 0
 
 
+@pytest.mark.timeout(300)
 @pytest.mark.parametrize("sabotage", SABOTAGE)
 def test_a_daemon_that_is_broken_on_purpose_is_found_out(sabotage) -> None:
-    run = CrashRun(f"{sabotage}/0")
+    """It is found out by what was expected of it. What else it leads to ends a run, and another one is made then.
+
+    A deletion whose step was forgotten is repeated, finds nothing, and is refused: what is gone counts as lost.
+    """
+    found = [crash_until_violation(f"{sabotage}/0", sabotage)]
+    while not re.search(EXPECTED[sabotage], found[-1]) and len(found) < MAX_RUNS:
+        found.append(crash_until_violation(f"{sabotage}/{len(found)}", sabotage))
+    assert re.search(EXPECTED[sabotage], found[-1]), found
+
+
+def crash_until_violation(seed: str, sabotage: str) -> str:
+    """Kill a daemon that is broken on purpose until a promise is; return what is said of it."""
+    run = CrashRun(seed)
     run.daemon.environ["OSTLER_SABOTAGE"] = sabotage
-
-    def crash_often() -> None:
-        with run:
-            run.run(40)
-
-    with pytest.raises(Violation, match=EXPECTED[sabotage]):
-        crash_often()
+    with pytest.raises(Violation) as raised, run:
+        run.run(40)
+    return str(raised.value)
 
 
 def test_a_broken_promise_is_reported_with_its_seed_and_what_was_kept() -> None:

@@ -98,9 +98,8 @@ def test_an_operation_that_crashed_twice_is_resumed_to_its_end(scenario, templat
 
 
 @pytest.mark.failure_mode("State", "a crash at any step of an operation")
-@pytest.mark.timeout(200)
 def test_a_killed_process_leaves_a_correct_state_at_each_step(tmp_path):
-    done = subprocess.run([sys.executable, PROGRAM, tmp_path], capture_output=True, text=True, timeout=180, check=False)
+    done = subprocess.run([sys.executable, PROGRAM, tmp_path], capture_output=True, text=True, timeout=55, check=False)
     assert done.returncode == 0, done.stdout + done.stderr
     assert "WRONG" not in done.stdout, done.stdout + done.stderr
     lines = done.stdout.splitlines()
