@@ -37,7 +37,7 @@ class ReportedMetric:
             family: The report, without the labels of the owner.
             source: The process that it is from; another one than before has begun at 0.
         """
-        if self._source is not source:
+        if self._source != source:
             self._source = source
             self.resume(list(self._series.values()))
         self._series = dict(self._past)

@@ -232,7 +232,7 @@ def test_the_counts_of_a_process_go_on_in_the_next_one_and_after_a_restart(regis
     metrics = registry.metrics_of("lamp", "desk")
     seen = []
     for source, count in ((1, 3), (1, 5), (2, 1), (2, 2), (3, 9)):
-        metrics.take_report(reports(count), source)
+        metrics.take_report(reports(count), int(f"7000{source}"))  # equal to the one before, and another object
         seen.append(values(registry, "gpio_switched_total")["lamp", "desk", "1"])
     assert seen == [3, 5, 6, 7, 16]
     assert values(registry, "gpio_lines") == {("lamp", "desk"): 9}

@@ -195,7 +195,7 @@ def redact_error(call: Call, error: OstlerError) -> OstlerError:
     """Return the error without the secrets of the request, and no longer than it may be."""
     secrets = call.context.secrets
     error = _shorten(error, secrets)
-    if not (secrets or SECRETS.has_values or TOKEN_MARK in f"{error.message}{error.hint}"):
+    if not (secrets or SECRETS.has_values or error.details or TOKEN_MARK in f"{error.message}{error.hint}"):
         return error
     from ostler.messaging.access.secret_arguments import redact_in_error  # only where there are secrets
 

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import AsyncGenerator, Awaitable
-from contextlib import aclosing
 from typing import TYPE_CHECKING, Any
 from urllib.parse import quote, urlencode
 
@@ -25,8 +24,8 @@ if TYPE_CHECKING:
     from ostler_http.api.request import Request
     from ostler_http.api.routes import Routes
 
-_OTHER_KIND = {True: "call", False: "stream"}
-"""The preference of clients who expect the other kind of method, by whether it yields: it is refused, and not run."""
+_STREAMS = {"stream": True, "call": False}
+"""Whether it is asked for as one that yields, by the kind of method that the client expects."""
 _UNKNOWN_METHOD = {"method": "", "changes": True, "streams": False, "durable": False}
 METHOD_PATH = "/topics/{topic}/methods/{method}"
 
@@ -83,31 +82,20 @@ class MethodHandlers:
     async def _run(
         self, request: Request, method: Method, arguments: dict[str, Any], host: str, *, lenient: bool = False
     ) -> Response | None:
-        if method.streams and method.changes:
+        # Asked for as the client expects: of the other kind it is refused by the daemon, which knows what it is by now.
+        streams = _STREAMS.get(read_preferences(request).call_kind, method.streams)
+        if streams and method.changes:
             refuse_key(request, "a method that yields")
-        if read_preferences(request).call_kind == _OTHER_KIND[method.streams]:
-            raise await self._wrong_kind(request, method, arguments, host)
-        kind = format_of(request, over="" if method.streams else JSON_TYPE)
+        refused = LINES if streams and not method.streams else ""  # whatever Accept says, as there are no items
+        kind = format_of(request, refused, over="" if streams else JSON_TYPE)
         if kind:
-            frames = self._item_frames if method.streams else self._progress_frames
+            frames = self._item_frames if streams else self._progress_frames
             await self._context.streams.send(request, kind, frames(request, arguments, host, lenient))
             return None
-        if method.streams:
+        if streams:
             raise _stream_only(request)
         result = await request.until_gone(self._result(request, arguments, host, lenient=lenient))
         return json_response(result)
-
-    async def _wrong_kind(self, request: Request, method: Method, arguments: dict[str, Any], host: str) -> OstlerError:
-        """Return the error of the daemon for a method that is not of the kind which the client prefers."""
-        try:
-            if method.streams:
-                await self._result(request, arguments, host, lenient=True)
-            else:
-                async with aclosing(self._items(request, arguments, host, lenient=True)) as items:
-                    await anext(items)
-        except OstlerError as error:
-            return error
-        return _stream_only(request).error  # it has become another one since it was described
 
     def _result(
         self, request: Request, arguments: dict[str, Any], host: str, *, lenient: bool, on_progress: Any = None

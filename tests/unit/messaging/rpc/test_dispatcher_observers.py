@@ -7,10 +7,11 @@ import threading
 import msgspec
 import pytest
 
-from ostler.errors import InternalError, InvalidInput
-from ostler.messaging import exposed
+from ostler.errors import InternalError, InvalidInput, NotFound
+from ostler.messaging import Context, exposed
 from ostler.messaging.access.policy import Policy
 from ostler.messaging.access.secret_arguments import SecretText
+from ostler.messaging.access.tokens import new_secret
 from ostler.messaging.wire.envelope import CAST, PROTOCOL_VERSION, Accepted, Failure, Reply, Request, encode_message
 from ostler.messaging.wire.request_context import request_log_fields
 from ostler.types import Peer
@@ -113,6 +114,20 @@ async def test_an_error_holds_nothing_of_a_secret_argument(bench, how, caplog) -
     assert seen
     assert all(CANARY in about.secrets and about.fields["request_id"] == "r-1" for about in seen)
     assert seen[-1].fields["trace_id"] == TRACE[3:35]
+
+
+async def test_a_token_in_the_details_of_an_error_is_hidden_without_any_other_secret(bench) -> None:
+    token = new_secret()
+
+    class Leaky:
+        @exposed(role="viewer")
+        async def look(self, ctx: Context) -> None:
+            raise NotFound("no such lamp", headers={"authorization": [f"Bearer {token}"]})
+
+    bench.add("lamp", Leaky())
+    bench.send(request("look"))
+    failure = await answered(bench)
+    assert failure.details == {"headers": {"authorization": ["Bearer ***"]}}
 
 
 @pytest.mark.parametrize(
