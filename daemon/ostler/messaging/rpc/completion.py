@@ -195,11 +195,22 @@ def redact_error(call: Call, error: OstlerError) -> OstlerError:
     """Return the error without the secrets of the request, and no longer than it may be."""
     secrets = call.context.secrets
     error = _shorten(error, secrets)
-    if not (secrets or SECRETS.has_values or error.details or TOKEN_MARK in f"{error.message}{error.hint}"):
+    if not (secrets or SECRETS.has_values or _may_have_token(error)):
         return error
     from ostler.messaging.access.secret_arguments import redact_in_error  # only where there are secrets
 
     return redact_in_error(error, secrets)
+
+
+def _may_have_token(error: OstlerError) -> bool:
+    """Return whether a token may be in an error: a flood of refusals must not cost the search in each of them."""
+    for value in (error.message, error.hint, *error.details.values()):
+        if type(value) is str:
+            if TOKEN_MARK in value:
+                return True
+        elif value is not None and type(value) not in (int, float, bool):
+            return True
+    return False
 
 
 def _shorten(error: OstlerError, secrets: tuple[Value, ...]) -> OstlerError:
