@@ -67,6 +67,28 @@ def test_no_test_expects_a_line_in_the_log_before_it_is_written() -> None:
     assert not [f"{path.relative_to(ROOT)}: {line}" for path, line in found]
 
 
+def test_nothing_that_may_be_empty_is_replaced_by_a_new_one() -> None:
+    """`self._queue or Queue()` makes another one whenever the queue has nothing in it: ask whether it is None."""
+    trees = {path: ast.parse(path.read_text(encoding="utf-8")) for path in sources()}
+    sized = {
+        node.name
+        for tree in trees.values()
+        for node in ast.walk(tree)
+        if isinstance(node, ast.ClassDef)
+        and any(isinstance(each, ast.FunctionDef) and each.name in ("__len__", "__bool__") for each in node.body)
+    }
+    assert len(sized) > 10
+    found = [
+        f"{path.relative_to(ROOT)}:{node.lineno}"
+        for path, tree in trees.items()
+        for node in ast.walk(tree)
+        if isinstance(node, ast.BoolOp) and isinstance(node.op, ast.Or)
+        for each in node.values[1:]
+        if isinstance(each, ast.Call) and isinstance(each.func, ast.Name) and each.func.id in sized
+    ]
+    assert found == []
+
+
 def test_no_top_level_folder_is_a_package() -> None:
     assert not list(ROOT.glob("*/__init__.py"))
 

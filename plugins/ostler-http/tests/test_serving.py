@@ -462,5 +462,7 @@ def wait_until_refused(port):
     while True:
         try:
             socket.create_connection(("127.0.0.1", port)).close()
+        except ConnectionResetError:  # it was in the queue of a socket that is being closed: the next one is refused
+            continue
         except ConnectionRefusedError:
             return

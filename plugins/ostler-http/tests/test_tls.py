@@ -91,6 +91,23 @@ def test_a_reload_reads_the_certificate_again_and_drops_no_connection(serve, fil
         assert status_of(ask(before)) == 401
 
 
+def test_a_reload_while_nobody_is_connected_changes_all_that_others_change(serve, files, ca):
+    with serve(options='listen = ["127.0.0.1:0"]') as web:
+        web.host.reload(configuration(options=files.options()))
+        assert web.address().startswith("https://127.0.0.1:")
+        with connect(web, client_context(ca)) as first:
+            assert status_of(ask(first)) == 401
+            known = serial(first)
+        web.host.wait_for(lambda: not web.status()["connections"], "no connection")
+        files.issue()
+        web.host.reload(configuration(options=f"{files.options()}\nlimits = {{ max_headers = 1 }}"))
+        with connect(web, client_context(ca)) as second:
+            assert serial(second) != known
+            assert web.status()["connections"] == 1
+            second.sendall(b"GET /echo HTTP/1.1\r\nhost: localhost\r\nx-one: 1\r\nx-two: 2\r\n\r\n")
+            assert status_of(read_until(second, b"\r\n\r\n")) == 431
+
+
 def test_a_client_certificate_says_who_asks(serve, files, ca):
     client = ca.issue_cert(common_name="alice")
     (files.path / "ca.pem").write_bytes(ca.cert_pem.bytes())

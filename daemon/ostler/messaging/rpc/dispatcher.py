@@ -356,7 +356,8 @@ class Dispatcher:
 
         check_call_kind(call)
         if self.streams is None:
-            self.streams = ServerStreams(self, self._turns or DeficitRoundRobin())
+            # One without anybody in it is shared as well, and is false.
+            self.streams = ServerStreams(self, self._turns if self._turns is not None else DeficitRoundRobin())
         limits = self.limits
         self.streams.start(
             call, call.method.function(call.context, *values, **named), limits.max_streams, limits.max_streams_per_peer

@@ -109,7 +109,9 @@ class HttpServer:
             Conflict: It is being stopped.
             ConfigurationError: A name leads to no application or filter.
         """
-        connections = self._connections or Connections(self._handler, options.limits, self.counters)
+        connections = self._connections
+        if connections is None:  # one that is empty is to stay as well: the listeners have it
+            connections = Connections(self._handler, options.limits, self.counters)
         async with contextlib.AsyncExitStack() as undo:
             table = await self._make_table(options, undo)
             if self._is_stopped:
