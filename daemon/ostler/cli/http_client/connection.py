@@ -51,6 +51,12 @@ _ALERT = "ALERT"
 """What the reason of an OpenSSL error has that the peer sent."""
 
 
+_LONGEST_WAIT = 1.0
+"""Seconds after which a wait begins again: a Ctrl-C in the moment before a system call does not end that call."""
+_SHORTEST_WAIT = 0.001
+"""Seconds: a socket whose time-out is 0 does not wait at all."""
+
+
 class Wait:
     """How long to wait for the server: until a deadline, and for a sign of life.
 
@@ -208,11 +214,16 @@ class HttpConnection:
 
     def receive_into(self, buffer: Buffer) -> int:
         """Receive what has come, waiting for it as long as the current request may take."""
-        self._socket.settimeout(self.wait.next_pause())
-        try:
-            return self._socket.recv_into(buffer)
-        except TimeoutError:
-            raise self.wait.timeout_error() from None
+        pause = self.wait.next_pause()
+        ends_at = None if pause is None else time.monotonic() + pause
+        while True:
+            left = _LONGEST_WAIT if ends_at is None else ends_at - time.monotonic()
+            self._socket.settimeout(min(max(left, _SHORTEST_WAIT), _LONGEST_WAIT))
+            try:
+                return self._socket.recv_into(buffer)
+            except TimeoutError:
+                if ends_at is not None and ends_at <= time.monotonic():
+                    raise self.wait.timeout_error() from None
 
     def send_all(self, data: Any) -> None:
         """Send all of it, as long as the current request may take."""
